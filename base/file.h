@@ -1,0 +1,30 @@
+/*
+ * Files and well-known places. Errors name the path and the reason ("is a directory", strerror).
+ */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include "base/error.h"
+#include "base/text.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Appends the whole file to out; refuses more than max_bytes and anything but a regular file. */
+int file_read(const char *path, size_t max_bytes, struct text *out, struct error *err);
+
+bool file_exists(const char *path); // as a regular file
+bool file_is_directory(const char *path);
+
+/* "directory/name", or name alone if it is absolute; into a new string (free()). */
+char *file_join(const char *directory, const char *name, struct error *err);
+
+/* mkdir -p. */
+int file_make_directories(const char *path, struct error *err);
+
+enum file_place { PLACE_CONFIG, PLACE_DATA, PLACE_CACHE, PLACE_STATE };
+
+/* $XDG_{CONFIG,DATA,CACHE,STATE}_HOME/elastiscope/NAME (or their defaults under $HOME); nothing is
+ * created. NULL and an error without $HOME. free(). */
+char *file_place(enum file_place place, const char *name, struct error *err);
+
+#endif
