@@ -1,0 +1,26 @@
+/*
+ * Number formats, one value or many. Encoding rounds to nearest, ties to even.
+ */
+#ifndef KERNELS_CONVERT_H
+#define KERNELS_CONVERT_H
+
+#include "kernels/tensor.h"
+#include <stdbool.h>
+#include <string.h>
+
+static inline float bf16_to_f32(uint16_t bits)
+{
+	uint32_t wide = (uint32_t)bits << 16;
+	float value;
+	memcpy(&value, &wide, sizeof value);
+	return value;
+}
+
+uint16_t f32_to_bf16(float value); // overflow goes to inf, NaN stays NaN
+float f16_to_f32(uint16_t bits);
+uint16_t f32_to_f16(float value); // overflow goes to inf, subnormals are kept
+
+/* Widens n elements of F32, BF16 or F16. false for any other dtype. */
+bool convert_to_f32(const void *source, enum dtype dtype, size_t n, float *out);
+
+#endif
