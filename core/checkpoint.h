@@ -1,0 +1,60 @@
+/*
+ * A safetensors checkpoint, mapped read-only: one model.safetensors, or shards named by
+ * model.safetensors.index.json, or (no index) every model-*.safetensors of the folder. Tensors are found
+ * by name in a hash table (24,000 and more, opened in well under a second). A header is checked before
+ * anything in it is believed: its length against the file's, dtype and shape against the byte range,
+ * ranges against each other and the end of the file. Owns the mappings; never changes.
+ */
+#ifndef CORE_CHECKPOINT_H
+#define CORE_CHECKPOINT_H
+
+#include "base/error.h"
+#include "kernels/tensor.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct shard {
+	char *name; // file name
+	const unsigned char *data; // the whole file, mapped; never faulted in on open but for the header
+	size_t bytes, header_bytes;
+};
+
+struct named_tensor {
+	const char *name; // NUL-terminated, owned by the checkpoint
+	struct tensor tensor;
+	int shard;
+};
+
+struct checkpoint {
+	struct shard *shards;
+	int n_shards;
+	struct named_tensor *tensors; // in order of shard, then offset
+	size_t n_tensors;
+	uint64_t tensor_bytes; // sum
+	uint32_t *table;       // open addressing: index + 1 into tensors
+	size_t table_size;
+	char *names; // backing store
+};
+
+int checkpoint_open(struct checkpoint *checkpoint, const char *directory, struct error *err);
+
+/* One safetensors file (router, importance, golden values). */
+int checkpoint_open_file(struct checkpoint *checkpoint, const char *path, struct error *err);
+void checkpoint_close(struct checkpoint *checkpoint); // takes {0} and half-opened ones
+
+/* NULL if there is none of that name. */
+const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const char *name);
+
+/* Writes a safetensors file: n named tensors whose data is in memory, atomically (temporary name, fsync,
+ * rename). */
+int checkpoint_write(const char *path, const struct named_tensor *tensors, size_t n,
+					 struct error *err);
+
+/* SHA-256 (hex, first 16 digits and NUL) over names, sizes, headers and evenly spaced samples of the
+ * data of every shard, so that opening 59 GB stays fast: the checkpoint's identity in logs. */
+void checkpoint_hash(const struct checkpoint *checkpoint, char out[17]);
+
+/* Bytes of the mappings that are in memory now (mincore). Large mappings are sampled: *estimated. */
+uint64_t checkpoint_resident(const struct checkpoint *checkpoint, int *estimated);
+
+#endif
