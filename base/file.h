@@ -18,7 +18,7 @@ bool file_is_directory(const char *path);
 /* "directory/name", or name alone if it is absolute; into a new string (free()). */
 char *file_join(const char *directory, const char *name, struct error *err);
 
-/* mkdir -p. */
+/* mkdir -p; what it creates only the user may read. */
 int file_make_directories(const char *path, struct error *err);
 
 enum file_place { PLACE_CONFIG, PLACE_DATA, PLACE_CACHE, PLACE_STATE };
@@ -26,5 +26,10 @@ enum file_place { PLACE_CONFIG, PLACE_DATA, PLACE_CACHE, PLACE_STATE };
 /* $XDG_{CONFIG,DATA,CACHE,STATE}_HOME/elastiscope/NAME (or their defaults under $HOME); nothing is
  * created. NULL and an error without $HOME. free(). */
 char *file_place(enum file_place place, const char *name, struct error *err);
+
+/* The path of a file or folder that comes with the program ("demo", "themes"): in
+ * $ELASTISCOPE_SHARE, in the source tree if the program runs from its build folder, in
+ * ../share/elastiscope beside the executable, in the installed place. free(). */
+char *file_shared(const char *name, struct error *err);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Allocation that is checked: n * size never overflows, failure is an error with the number of bytes,
- * memory comes zeroed. Everything is released with free().
+ * Allocation that is checked: n * size never overflows, failure is an error with the number of
+ * bytes, memory comes zeroed. Everything is released with free().
  */
 #ifndef BASE_MEMORY_H
 #define BASE_MEMORY_H
@@ -10,14 +10,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* n zeroed elements of `size` bytes; n = 0 gives a valid pointer. NULL and err when there is no memory. */
+/* n zeroed elements of `size` bytes; n = 0 gives a valid pointer. NULL and err when there is no
+ * memory. */
 void *mem_new(size_t n, size_t size, struct error *err);
 
 /* The same, aligned to 64 bytes (a cache line, an AVX-512 register). */
 void *mem_new_aligned(size_t n, size_t size, struct error *err);
 
-/* Makes room for `need` elements in *array (capacity in *capacity, elements of `size` bytes), growing by
- * half; new elements are zeroed. 0, or -1 with *array untouched. */
+/* Makes room for `need` elements in *array (capacity in *capacity, elements of `size` bytes),
+ * growing by half; new elements are zeroed. 0, or -1 with *array untouched. */
 int mem_grow(void *array, size_t *capacity, size_t need, size_t size, struct error *err);
 
 /* A copy of length bytes of text, NUL-terminated. */

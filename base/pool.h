@@ -1,7 +1,7 @@
 /*
- * A thread pool for one caller at a time: the caller works too, so n threads are n - 1 workers. Between
- * two runs workers spin for a few microseconds and then sleep, so that a busy neighbour costs little and
- * a decode step is not paid in wake-ups.
+ * A thread pool for one caller at a time: the caller works too, so n threads are n - 1 workers.
+ * Between two runs workers spin for a few microseconds and then sleep, so that a busy neighbour
+ * costs little and a decode step is not paid in wake-ups.
  */
 #ifndef BASE_POOL_H
 #define BASE_POOL_H
@@ -14,7 +14,7 @@ struct pool;
 typedef void pool_task(void *argument, int part, int n_parts);
 
 struct pool *pool_open(int n_threads, struct error *err); // n_threads >= 1
-void pool_close(struct pool *pool);                       // takes NULL
+void pool_close(struct pool *pool); // takes NULL
 int pool_size(const struct pool *pool);
 
 /* Runs task for every part and returns when all are done. n_parts = pool_size. */

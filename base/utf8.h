@@ -10,9 +10,10 @@
 
 #define UTF8_REPLACEMENT "\xEF\xBF\xBD" // U+FFFD
 
-/* Decodes one character at bytes[0..length). Returns its length (1..4) and the code point; 0 when the
- * bytes so far are the beginning of a character that is not complete; a negative number -n when they are
- * ill-formed: n bytes are the maximal ill-formed part, to be replaced by one U+FFFD. length > 0. */
+/* Decodes one character at bytes[0..length). Returns its length (1..4) and the code point; 0 when
+ * the bytes so far are the beginning of a character that is not complete; a negative number -n when
+ * they are ill-formed: n bytes are the maximal ill-formed part, to be replaced by one U+FFFD.
+ * length > 0. */
 int utf8_decode(const char *bytes, size_t length, uint32_t *code);
 
 /* Writes a code point, returns 1..4 (0 for one that has no encoding). */
