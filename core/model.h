@@ -8,8 +8,9 @@
 #include "core/checkpoint.h"
 #include "core/config.h"
 #include "core/elastic.h"
-#include "core/tokenizer.h"
 #include "core/weights.h"
+
+struct tokenizer;
 
 struct model {
 	char *directory;

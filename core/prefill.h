@@ -1,0 +1,35 @@
+/*
+ * Reading many tokens: in chunks, with progress and a way to stop, and what follows from it: extending a
+ * sequence to a given list of tokens, and changing budget between any two tokens.
+ */
+#ifndef CORE_PREFILL_H
+#define CORE_PREFILL_H
+
+#include "core/forward.h"
+
+struct prefill {
+	struct workspace *workspace;
+	/* Called between chunks with tokens read and to read; non-zero stops. May be NULL. */
+	int (*step)(void *user, int done, int total);
+	void *user;
+	const struct taps *taps; // NULL = none
+	/* A snapshot is taken when the sequence reaches this many tokens; 0 = none. */
+	int snapshot_at;
+	/* Set on return: tokens kept from before, tokens read, nanoseconds. */
+	int cached, read;
+	uint64_t took_ns;
+	bool stopped;
+};
+
+/* Makes the sequence hold ids[0..n) read by its running slice (or kept, see sequence_reusable), and leaves
+ * the logits of the last one for picking: at least the last token is always read. picked may be NULL. */
+int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int32_t *ids, int n,
+				   bool exact, const struct pick_params *params, struct picked *picked,
+				   struct error *err);
+
+/* From the next token on `slice` reads. carry: at once. reprefill: reads all tokens so far again; when
+ * stopped midway the sequence is as long as what was read. */
+int prefill_switch(struct prefill *prefill, struct sequence *sequence, const struct slice *slice,
+				   enum handoff handoff, struct error *err);
+
+#endif

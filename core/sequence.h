@@ -1,0 +1,104 @@
+/*
+ * The only mutable inference state: the tokens read so far and what the layers remember of them, at the
+ * parent's full width, so that a change of budget never reallocates. One sequence belongs to one engine's
+ * worker; weights and slices are borrowed.
+ *
+ * Layer state: Mamba: conv (the last kernel-1 raw rows, oldest first) and SSM in F32; attention: K and V in
+ * the device's kv_dtype, with a length per layer, because a budget that leaves the layer out adds nothing.
+ *
+ * Invariant: n_tokens tokens have been read, token i by the slice of the run that covers i. State rows that
+ * the running slice does not keep stay as they are (0 at the start).
+ */
+#ifndef CORE_SEQUENCE_H
+#define CORE_SEQUENCE_H
+
+#include "core/config.h"
+#include "core/slice.h"
+#include "kernels/backend.h"
+
+#define MAX_SNAPSHOTS 4
+
+enum handoff { HANDOFF_REPREFILL, HANDOFF_CARRY };
+
+const char *handoff_name(enum handoff handoff);
+int handoff_find(const char *name); // or -1
+
+struct layer_state {
+	float *conv, *ssm;       // Mamba: (kernel-1, channels), (heads*head_dim, state_size)
+	void *k, *v;             // attention: (capacity, n_kv_heads, head_dim)
+	int32_t *length;         // attention: rows in the cache, device memory
+	int32_t rows;            // the same number on the host
+};
+
+struct sequence_run {
+	int from; // first position that this slice read
+	const struct slice *slice;
+};
+
+struct snapshot {
+	int n_tokens; // 0 = free
+	uint64_t used; // for replacing the least recently used
+	float **conv, **ssm; // (n_layers), NULL where not a Mamba layer
+	int32_t *rows;       // (n_layers) KV lengths; rows below them are still in the cache
+	struct sequence_run *runs; // (n_runs): who read what, up to n_tokens
+	int n_runs;
+};
+
+struct sequence_bytes {
+	uint64_t kv, conv, ssm, snapshots;
+};
+
+struct sequence {
+	const struct config *config;
+	const struct backend *backend;
+	struct device *device;
+	int capacity;    // tokens: the context
+	int32_t *tokens; // (capacity)
+	int n_tokens;
+	struct layer_state *layers; // (n_layers)
+	struct sequence_run *runs;  // ascending by from; the last one is the running slice
+	int n_runs;
+	size_t runs_capacity;
+	struct snapshot snapshots[MAX_SNAPSHOTS];
+	uint64_t clock;
+	struct sequence_bytes bytes;
+};
+
+/* kv_dtype F32 or BF16. Nothing is allocated later but run entries and snapshots. */
+int sequence_open(struct sequence *sequence, const struct config *config,
+				  const struct backend *backend, struct device *device, enum dtype kv_dtype,
+				  int capacity, struct error *err);
+void sequence_close(struct sequence *sequence); // takes {0}
+
+/* Forgets everything: no tokens, state 0. Snapshots go too. */
+void sequence_reset(struct sequence *sequence);
+
+/* The slice that will read the next token; NULL before the first sequence_use. */
+const struct slice *sequence_slice(const struct sequence *sequence);
+
+/* From the next token on, this slice reads (carry: the state stays). */
+int sequence_use(struct sequence *sequence, const struct slice *slice, struct error *err);
+
+/* Called by forward() when a lane's tokens have been read: appends them and updates the KV lengths of the
+ * layers that the slice keeps. */
+void sequence_advance(struct sequence *sequence, const int32_t *tokens, int n);
+
+/* Keeps the state after n_tokens in a snapshot (replacing the least recently used). */
+int sequence_snapshot(struct sequence *sequence, struct error *err);
+
+/* How many of the n ids a sequence can keep: the longest common prefix that ends at the live position or at
+ * a snapshot. With exact, only if every run below it is `slice` (re-prefill semantics). */
+int sequence_reusable(const struct sequence *sequence, const int32_t *ids, int n,
+					  const struct slice *slice, bool exact);
+
+/* Goes back to n_tokens, which sequence_reusable() returned (0 = reset). */
+int sequence_rewind(struct sequence *sequence, int n_tokens, struct error *err);
+
+/* Layers that `slice` keeps and whose state rows or KV length lag behind n_tokens, because an earlier run
+ * did not keep them. layers has room for n_layers; returns how many. */
+int sequence_stale(const struct sequence *sequence, const struct slice *slice, int *layers);
+
+/* A copy of the state (for branches, columns, measurements) into `to`, opened with the same config. */
+int sequence_fork(struct sequence *to, const struct sequence *from, struct error *err);
+
+#endif
