@@ -1,0 +1,120 @@
+/*
+ * Everything the program learns on the way is an event: plain data that the terminal, the line chat, the
+ * session log and replay all read from one stream. seq says whose it is (0 = the conversation). What has no
+ * fixed length (text, lists) hangs on `text` and `numbers`; whoever keeps an event copies it.
+ */
+#ifndef CORE_EVENT_H
+#define CORE_EVENT_H
+
+#include "core/sequence.h"
+#include "kernels/backend.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct model;
+
+enum event_type {
+	EV_OPENED,   // a model is open; in the log the line `session`
+	EV_TURN,     // a turn begins, with every setting that decides it
+	EV_MESSAGE,  // a message enters the conversation; text
+	EV_PREFILL,  // tokens were read
+	EV_TOKEN,    // one token was chosen; text = what may be shown of it (may be empty)
+	EV_SWITCH,   // another budget reads from now on
+	EV_MEMORY,   // what memory is used for
+	EV_STOP,     // the turn is over
+	EV_ERROR,    // text: one sentence; the engine goes on with what it has
+	EV_NOTICE,   // text: one sentence worth a line
+	EV_PROGRESS, // long work: text = what, done of total; not logged
+	N_EVENT_TYPES
+};
+
+enum phase { PHASE_PREFILL, PHASE_THINK, PHASE_ANSWER, N_PHASES };
+enum switch_reason { SWITCH_USER, SWITCH_POLICY, SWITCH_PHASE };
+enum stop_reason { STOP_EOS, STOP_LENGTH, STOP_STOPPED, STOP_ERROR };
+
+const char *phase_name(enum phase phase); // "prefill", "think", "answer"
+const char *switch_reason_name(enum switch_reason reason);
+const char *stop_reason_name(enum stop_reason reason);
+
+#define BUDGET_NAME_BYTES 64
+
+/* What decides a turn; in requests and in EV_TURN. Budget names as model_budget() takes them. */
+struct turn_settings {
+	struct pick_params sampling;
+	int max_tokens; // 0 = until the context is full
+	char budget[BUDGET_NAME_BYTES]; // writes while no policy is on
+	bool policy;                    // think / answer instead of budget
+	char think[BUDGET_NAME_BYTES], answer[BUDGET_NAME_BYTES];
+	enum handoff handoff;
+	bool thinking;   // false: --no-think
+	int think_limit; // tokens, 0 = none
+};
+
+struct memory_use {
+	int64_t weights_bytes, resident_bytes; // the mapping; of it in memory now. -1 = unknown
+	int64_t kv_bytes, conv_bytes, ssm_bytes, snapshot_bytes, scratch_bytes;
+	int64_t rss_bytes, vram_bytes;
+	int64_t bytes_per_token; // weights that a decode step of the running budget reads
+};
+
+struct event {
+	enum event_type type;
+	int seq;
+	uint64_t at_ns; // since the engine was opened
+	union {
+		struct {
+			struct model *model; // counted: valid while the engine or the reader holds it
+			enum math math;
+			char rung[32];
+			int n_threads, context;
+		} opened;
+		struct {
+			int id, parent; // of the turn; parent -1 = none
+			struct turn_settings settings;
+			enum math math;
+			char rung[32];
+		} turn;
+		struct {
+			char role[16];
+		} message;
+		struct {
+			int from, tokens, cached;
+			char budget[BUDGET_NAME_BYTES];
+			uint64_t took_ns;
+		} prefill; // numbers: positions where a chunk ended
+		struct {
+			int at; // position
+			int32_t id;
+			float logprob;
+			char budget[BUDGET_NAME_BYTES]; // that sampled it
+			enum phase phase;
+			uint64_t took_ns; // computing only: forward, pick, decode. 0 = came out of a prefill (TTFT)
+			struct picked picked;
+			bool thinking_ends; // this token is </think>
+		} token;
+		struct {
+			int at; // first position that `to` reads
+			char from[BUDGET_NAME_BYTES], to[BUDGET_NAME_BYTES];
+			enum handoff handoff;
+			enum switch_reason reason;
+			uint64_t took_ns;
+		} change; // numbers: stale layers
+		struct memory_use memory;
+		struct {
+			enum stop_reason reason;
+			int tokens;
+			enum phase phase; // think: it stopped inside its thoughts
+			uint64_t took_ns; // of the whole turn, waiting included
+			uint64_t first_ns; // from request to first token
+		} stop;
+		struct {
+			int64_t done, total;
+		} progress;
+	};
+	const char *text; // length bytes and a NUL, or NULL
+	size_t length;
+	const int32_t *numbers;
+	size_t n_numbers;
+};
+
+#endif

@@ -1,0 +1,45 @@
+/*
+ * One turn put together from its events: what the model said, where budgets changed, what it cost. The
+ * conversation's owner appends reasoning and text from here; `chat --json` prints it.
+ */
+#ifndef CORE_REPLY_H
+#define CORE_REPLY_H
+
+#include "base/text.h"
+#include "core/event.h"
+
+struct segment { // consecutive tokens of one phase and budget
+	enum phase phase;
+	char budget[BUDGET_NAME_BYTES];
+	int tokens, steps;
+	uint64_t took_ns;
+};
+
+struct reply_switch {
+	int at;
+	char from[BUDGET_NAME_BYTES], to[BUDGET_NAME_BYTES];
+	enum handoff handoff;
+	enum switch_reason reason;
+	uint64_t took_ns;
+	int32_t *stale;
+	size_t n_stale;
+};
+
+struct reply {
+	struct text reasoning, answer; // tags and surrounding newlines removed
+	struct segment *segments;
+	size_t n_segments, segments_capacity;
+	struct reply_switch *switches;
+	size_t n_switches, switches_capacity;
+	int prompt_tokens, cached_tokens, reasoning_tokens, completion_tokens;
+	uint64_t prefill_ns, decode_ns, first_ns, total_ns;
+	int decode_steps;
+	bool done, failed;
+	enum stop_reason reason;
+	char error[512];
+};
+
+void reply_event(struct reply *reply, const struct event *event); // EV_TURN starts it anew
+void reply_free(struct reply *reply);                             // takes {0}
+
+#endif
