@@ -1,4 +1,74 @@
-int main(void)
+/* main() is a table look-up: a subcommand is a row. */
+#include "cli/command.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RUNS (GROUP_MODEL | GROUP_DEVICE | GROUP_POLICY | GROUP_SAMPLING | GROUP_THINKING)
+
+const struct command commands[] = {
+	{"", "", "open the workbench", RUNS | GROUP_TERMINAL, 0, 0, false, cli_workbench},
+	{"chat", "", "one conversation from -p TEXT, or an interactive line chat",
+	 RUNS | GROUP_PROMPT | GROUP_JSON, 0, 0, false, cli_chat},
+	{"complete", "", "raw continuation of --tokens or --text, no chat format",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_SAMPLING | GROUP_TOKENS | GROUP_STOP_EOS |
+		 GROUP_JSON,
+	 0, 0, true, cli_complete},
+	{"logits", "", "logits of every position into a safetensors file",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_TOKENS | GROUP_LOGITS, 0, 0, true,
+	 cli_logits},
+	{"tokenize", "", "lines of stdin to token ids", GROUP_MODEL | GROUP_SPECIAL | GROUP_JSON, 0, 0,
+	 true, cli_tokenize},
+	{"detokenize", "", "lines of token ids to text", GROUP_MODEL | GROUP_JSON, 0, 0, true,
+	 cli_detokenize},
+	{"render", "FILE.json", "messages to the prompt's text, needs no model", 0, 1, 1, true,
+	 cli_render},
+	{"info", "", "what the checkpoint is: sizes, budgets, bytes, and where each fact comes from",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_FIT | GROUP_JSON, 0, 0, true, cli_info},
+	{"inspect", "nesting|importance|masks|router|experts", "the views, as tables",
+	 GROUP_MODEL | GROUP_BUDGET | GROUP_JSON | GROUP_CSV, 1, 1, true, cli_inspect},
+	{"bench", "", "load, prefill, decode, switches, screen, kernels",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_CSV, 0, 0, false, cli_bench},
+	{"doctor", "", "processor, libraries, terminal, model", GROUP_MODEL | GROUP_DEVICE | GROUP_JSON,
+	 0, 0, false, cli_doctor},
+	{"completion", "bash", "the shell's completion, to stdout", 0, 1, 1, true, cli_completion},
+	{0},
+};
+
+const struct command *command_find(const char *name)
 {
-	return 0;
+	for (const struct command *row = commands + 1; row->name != NULL; row++)
+		if (strcmp(row->name, name) == 0)
+			return row;
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	const struct command *command = argc > 1 ? command_find(argv[1]) : NULL;
+	int skipped = command != NULL; // argv[skipped] stands for the program's name
+	if (command == NULL)
+		command = commands;
+	struct cli cli;
+	struct error err = {0};
+	bool help = false, version = false;
+	int code = EXIT_USAGE;
+	if (cli_parse(&cli, command, argc - skipped, argv + skipped, &help, &version, &err) < 0) {
+		cli_fail(&err);
+	} else if (help) {
+		cli_help(command);
+		code = EXIT_DONE;
+	} else if (version) {
+		printf("elastiscope %s\n", ELASTISCOPE_VERSION);
+		code = EXIT_DONE;
+	} else {
+		code = command->run(&cli);
+	}
+	cli_free(&cli);
+	if (fflush(stdout) != 0 && code == EXIT_DONE) {
+		fail(&err, "stdout: %s", strerror(errno));
+		code = cli_fail(&err);
+	}
+	return code;
 }

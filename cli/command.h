@@ -1,0 +1,120 @@
+/*
+ * The command line: one table of options feeds parsing, --help, the man page's check and the shell
+ * completion; main() looks a subcommand up in another. A command gets every option parsed and
+ * checked, and an option that it does not know is wrong usage, never ignored.
+ *
+ * Results go to stdout and nothing else does; progress, notes and errors go to stderr.
+ */
+#ifndef CLI_COMMAND_H
+#define CLI_COMMAND_H
+
+#include "base/error.h"
+#include "core/engine.h"
+#include "core/model.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+
+/* Options come in groups; a command names the groups it takes. */
+enum option_group {
+	GROUP_EVERYWHERE = 1 << 0, // --help --version -q
+	GROUP_MODEL = 1 << 1, // which checkpoint and budgets
+	GROUP_DEVICE = 1 << 2, // where and how it runs
+	GROUP_POLICY = 1 << 3, // budget, think, answer, handoff
+	GROUP_SAMPLING = 1 << 4,
+	GROUP_THINKING = 1 << 5,
+	GROUP_TERMINAL = 1 << 6,
+	GROUP_JSON = 1 << 7,
+	GROUP_CSV = 1 << 8,
+	GROUP_PROMPT = 1 << 9, // -p, --system, --events
+	GROUP_TOKENS = 1 << 10, // --tokens, --text
+	GROUP_LOGITS = 1 << 11, // --out, --taps, --switch
+	GROUP_SPECIAL = 1 << 12, // --special
+	GROUP_FIT = 1 << 13, // --fit
+	GROUP_STOP_EOS = 1 << 14,
+	GROUP_BUDGET = 1 << 15, // --budget alone
+};
+
+struct string_list {
+	const char **items;
+	size_t n, capacity;
+};
+
+/* Every option's value; unset is NULL, false, or the negative value beside it. Strings point into
+ * argv. */
+struct cli {
+	const struct command *command;
+	const char *model; // directory; NULL = $ELASTISCOPE_MODEL, else the bundled demo
+	const char *budget; // -b, or after # in the model
+	const char *budgets_file, *think, *answer, *handoff, *device, *math, *kv;
+	bool lenient, warm, quiet, json, csv;
+	int64_t threads, context; // 0 = by itself
+	int64_t seed, n, think_limit, top_k; // -1 = not given
+	double temperature, top_p, min_p, pace; // -1 = not given
+	bool no_think, plain, no_color, tour;
+	const char *theme, *script, *size;
+	struct string_list prompts, switches, arguments; // -p, --switch, what is no option
+	const char *system, *events, *tokens, *text, *out, *taps, *fit;
+	bool special, stop_eos;
+};
+
+struct command {
+	const char *name;
+	const char *arguments; // for the usage line, "" = none
+	const char *summary; // one line
+	unsigned groups;
+	int min_arguments, max_arguments; // besides the model, -1 = any
+	bool exact; // --math is exact by default, else fast
+	int (*run)(const struct cli *cli); // an exit code
+};
+
+/* The rows, name NULL at the end; the first one, named "", opens the workbench. */
+extern const struct command commands[];
+const struct command *command_find(const char *name); // NULL = none
+
+/* Fills cli from the arguments after the subcommand. -1: the sentence is wrong usage. help and
+ * version are set where asked for. */
+int cli_parse(struct cli *cli, const struct command *command, int argc, char **argv, bool *help,
+			  bool *version, struct error *err);
+void cli_free(struct cli *cli);
+void cli_help(const struct command *command); // to stdout
+int cli_completion(const struct cli *cli); // the subcommand `completion bash`
+
+/* Prints "elastiscope: SENTENCE" to stderr and returns EXIT_FAILED. */
+int cli_fail(const struct error *err);
+
+/* What several commands need. Errors are sentences. */
+char *cli_model_directory(const struct cli *cli, struct error *err); // free()
+struct model *cli_open_model(const struct cli *cli, struct error *err);
+int cli_device_options(const struct cli *cli, struct device_options *options, struct error *err);
+int cli_budget(const struct cli *cli, const struct model *model, struct budget *budget,
+			   struct error *err); // --budget, else the parent
+/* What the options ask of a turn; unset ones as the checkpoint recommends. */
+int cli_settings(const struct cli *cli, const struct model *model, struct turn_settings *settings,
+				 struct error *err);
+
+/* "1,2,3" or whitespace between; free(*ids). */
+int cli_token_list(const char *text, int32_t **ids, int *n, struct error *err);
+
+/* A local engine with the options' device, context and log (record NULL = none), and the model
+ * open: waits for EV_OPENED. *model is counted. NULL and err when the model can't be opened. */
+struct engine *cli_open_engine(const struct cli *cli,
+							   int (*record)(void *, const struct event *, struct error *),
+							   void *record_user, struct model **model, struct error *err);
+
+/* One file each. */
+int cli_workbench(const struct cli *cli);
+int cli_chat(const struct cli *cli);
+int cli_complete(const struct cli *cli);
+int cli_logits(const struct cli *cli);
+int cli_tokenize(const struct cli *cli);
+int cli_detokenize(const struct cli *cli);
+int cli_render(const struct cli *cli);
+int cli_info(const struct cli *cli);
+int cli_inspect(const struct cli *cli);
+int cli_bench(const struct cli *cli);
+int cli_doctor(const struct cli *cli);
+
+#endif

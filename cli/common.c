@@ -1,0 +1,198 @@
+/* What several commands need: the model, the device, the turn's settings, an engine. */
+#include "cli/command.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "core/sampler.h"
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int cli_fail(const struct error *err)
+{
+	fprintf(stderr, "elastiscope: %s\n", err->text);
+	return EXIT_FAILED;
+}
+
+char *cli_model_directory(const struct cli *cli, struct error *err)
+{
+	const char *named = cli->model;
+	if (named == NULL)
+		named = getenv("ELASTISCOPE_MODEL");
+	if (named == NULL || named[0] == '\0')
+		return file_shared("demo", err);
+	/* DIR#BUDGET, unless a folder of the whole name exists. */
+	const char *hash = strrchr(named, '#');
+	size_t length =
+		hash != NULL && !file_is_directory(named) ? (size_t)(hash - named) : strlen(named);
+	return mem_string(named, length, err);
+}
+
+static const char *named_budget(const struct cli *cli)
+{
+	if (cli->budget != NULL || cli->model == NULL || file_is_directory(cli->model))
+		return cli->budget;
+	const char *hash = strrchr(cli->model, '#');
+	return hash != NULL ? hash + 1 : NULL;
+}
+
+struct model *cli_open_model(const struct cli *cli, struct error *err)
+{
+	char *directory = cli_model_directory(cli, err);
+	if (directory == NULL)
+		return NULL;
+	struct model_options options = {.budgets_file = cli->budgets_file, .lenient = cli->lenient};
+	struct model *model = model_open(directory, &options, err);
+	free(directory);
+	if (model != NULL && !cli->quiet && model->notices.length > 0)
+		fprintf(stderr, "%s", text_chars(&model->notices));
+	return model;
+}
+
+int cli_device_options(const struct cli *cli, struct device_options *options, struct error *err)
+{
+	*options = (struct device_options){.n_threads = (int)cli->threads};
+	if (cli->device != NULL && strcmp(cli->device, "auto") != 0 && strcmp(cli->device, "cpu") != 0)
+		return fail(err, "--device: '%s': this build knows auto and cpu", cli->device);
+	const char *math = cli->math != NULL ? cli->math : cli->command->exact ? "exact" : "fast";
+	if (strcmp(math, "exact") != 0 && strcmp(math, "fast") != 0)
+		return fail(err, "--math: '%s': expected exact or fast", math);
+	options->math = strcmp(math, "fast") == 0 ? MATH_FAST : MATH_EXACT;
+	const char *kv = cli->kv != NULL ? cli->kv : options->math == MATH_FAST ? "bf16" : "f32";
+	if (strcmp(kv, "f32") != 0 && strcmp(kv, "bf16") != 0)
+		return fail(err, "--kv: '%s': expected f32 or bf16", kv);
+	options->kv_dtype = strcmp(kv, "f32") == 0 ? DTYPE_F32 : DTYPE_BF16;
+	return 0;
+}
+
+int cli_budget(const struct cli *cli, const struct model *model, struct budget *budget,
+			   struct error *err)
+{
+	const char *name = named_budget(cli);
+	return model_budget(model, name != NULL ? name : model->elastic.budgets[0].name, budget, err);
+}
+
+/* Copies the name after checking that the model has such a budget. */
+static int set_budget(char *out, const char *name, const char *option, const struct model *model,
+					  struct error *err)
+{
+	struct budget budget = {0};
+	if (model_budget(model, name, &budget, err) < 0)
+		return fail_in(err, "--%s", option);
+	budget_free(&budget);
+	if (strlen(name) >= BUDGET_NAME_BYTES)
+		return fail(err, "--%s: %zu characters, at most %d", option, strlen(name),
+					BUDGET_NAME_BYTES - 1);
+	memcpy(out, name, strlen(name) + 1);
+	return 0;
+}
+
+static int set_policy(const struct cli *cli, const struct model *model,
+					  struct turn_settings *settings, struct error *err)
+{
+	const char *first = model->elastic.budgets[0].name, *named = named_budget(cli);
+	const char *budget = named != NULL ? named : first;
+	const char *think = cli->think != NULL ? cli->think : budget;
+	const char *answer = cli->answer != NULL ? cli->answer : budget;
+	settings->policy = cli->think != NULL || cli->answer != NULL;
+	if (set_budget(settings->budget, budget, "budget", model, err) < 0 ||
+		set_budget(settings->think, think, "think", model, err) < 0 ||
+		set_budget(settings->answer, answer, "answer", model, err) < 0)
+		return -1;
+	settings->handoff = model->elastic.carry ? HANDOFF_CARRY : HANDOFF_REPREFILL;
+	if (cli->handoff != NULL) {
+		int handoff = handoff_find(cli->handoff);
+		if (handoff < 0)
+			return fail(err, "--handoff: '%s': expected reprefill or carry", cli->handoff);
+		settings->handoff = (enum handoff)handoff;
+	}
+	return 0;
+}
+
+int cli_settings(const struct cli *cli, const struct model *model, struct turn_settings *settings,
+				 struct error *err)
+{
+	*settings = (struct turn_settings){.thinking = !cli->no_think};
+	struct pick_params *sampling = &settings->sampling;
+	sampler_defaults(sampling, &model->config, &model->elastic);
+	sampling->seed = cli->seed >= 0 ? (uint64_t)cli->seed : sampler_new_seed();
+	if (cli->temperature >= 0)
+		sampling->temperature = (float)cli->temperature;
+	if (cli->top_p >= 0)
+		sampling->top_p = (float)cli->top_p;
+	if (cli->min_p >= 0)
+		sampling->min_p = (float)cli->min_p;
+	if (cli->top_k >= 0)
+		sampling->top_k = (int32_t)cli->top_k;
+	settings->max_tokens = cli->n > 0 ? (int)cli->n : 0;
+	settings->think_limit = cli->think_limit > 0 ? (int)cli->think_limit : 0;
+	if (sampler_check(sampling, err) < 0)
+		return -1;
+	return set_policy(cli, model, settings, err);
+}
+
+int cli_token_list(const char *text, int32_t **ids, int *n, struct error *err)
+{
+	size_t capacity = 0;
+	*ids = NULL;
+	*n = 0;
+	for (const char *at = text + strspn(text, ", \t\n[]"); *at != '\0';) {
+		char *end;
+		errno = 0;
+		long id = strtol(at, &end, 10);
+		if (end == at || errno != 0 || id < 0 || id > INT32_MAX) {
+			free(*ids);
+			*ids = NULL;
+			return fail(err, "tokens: '%.20s' is not a token id", at);
+		}
+		if (mem_grow(ids, &capacity, (size_t)*n + 1, sizeof **ids, err) < 0)
+			return -1;
+		(*ids)[(*n)++] = (int32_t)id;
+		at = end + strspn(end, ", \t\n[]");
+	}
+	return *n > 0 ? 0 : fail(err, "tokens: none given");
+}
+
+/* Waits for the model; progress goes to stderr. */
+static int wait_opened(struct engine *engine, struct model **model, struct error *err)
+{
+	for (const struct event *event; (event = engine_wait(engine, -1)) != NULL;) {
+		if (event->type == EV_ERROR)
+			return fail(err, "%s", event->text);
+		if (event->type == EV_OPENED) {
+			*model = model_retain(event->opened.model);
+			return 0;
+		}
+	}
+	return fail(err, "the engine stopped before the model was open");
+}
+
+struct engine *cli_open_engine(const struct cli *cli,
+							   int (*record)(void *, const struct event *, struct error *),
+							   void *record_user, struct model **model, struct error *err)
+{
+	struct engine_options options = {.backend = &backend_cpu,
+									 .context = (int)cli->context,
+									 .warm = cli->warm,
+									 .record = record,
+									 .record_user = record_user};
+	if (cli_device_options(cli, &options.device, err) < 0)
+		return NULL;
+	char *directory = cli_model_directory(cli, err);
+	struct engine *engine = directory != NULL ? engine_local_open(&options, err) : NULL;
+	struct request request = {.type = REQUEST_OPEN,
+							  .directory = directory,
+							  .budgets_file = cli->budgets_file,
+							  .lenient = cli->lenient};
+	if (engine != NULL &&
+		(engine_submit(engine, &request, err) < 0 || wait_opened(engine, model, err) < 0)) {
+		engine_close(engine);
+		engine = NULL;
+	}
+	free(directory);
+	if (engine != NULL && !cli->quiet && (*model)->notices.length > 0)
+		fprintf(stderr, "%s", text_chars(&(*model)->notices));
+	return engine;
+}

@@ -1,0 +1,302 @@
+/*
+ * The table of options, and what is made from it: parsing (getopt_long), --help, bash completion.
+ */
+#include "cli/command.h"
+
+#include "base/memory.h"
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum kind { KIND_FLAG, KIND_STRING, KIND_INTEGER, KIND_NUMBER, KIND_LIST };
+
+struct option_row {
+	const char *name;
+	char letter; // 0 = none
+	unsigned groups;
+	enum kind kind;
+	size_t offset;
+	double low, high; // of integers and numbers
+	const char *value; // how help names the value; words with | are offered by completion
+	const char *help;
+};
+
+#define AT(field) offsetof(struct cli, field)
+#define EVERY GROUP_EVERYWHERE
+#define NOWHERE ((size_t)-1) // help and version
+
+static const struct option_row rows[] = {
+	{"model", 'm', GROUP_MODEL, KIND_STRING, AT(model), 0, 0, "DIR",
+	 "the checkpoint; DIR#BUDGET names a budget too"},
+	{"budgets", 0, GROUP_MODEL, KIND_STRING, AT(budgets_file), 0, 0, "FILE",
+	 "read budgets from FILE (elastic.json format)"},
+	{"lenient", 0, GROUP_MODEL, KIND_FLAG, AT(lenient), 0, 0, NULL,
+	 "open budgets that are not nested, naming each violation"},
+	{"budget", 'b', GROUP_POLICY | GROUP_BUDGET, KIND_STRING, AT(budget), 0, 0, "B",
+	 "a budget's name, or widths: hidden_size=96,n_routed_experts=12,skip=3+7"},
+	{"think", 0, GROUP_POLICY, KIND_STRING, AT(think), 0, 0, "B", "the budget that thinks"},
+	{"answer", 0, GROUP_POLICY, KIND_STRING, AT(answer), 0, 0, "B", "the budget that answers"},
+	{"handoff", 0, GROUP_POLICY, KIND_STRING, AT(handoff), 0, 0, "reprefill|carry",
+	 "what a change of budget does with the state"},
+	{"device", 0, GROUP_DEVICE, KIND_STRING, AT(device), 0, 0, "auto|cpu", "where the model runs"},
+	{"threads", 't', GROUP_DEVICE, KIND_INTEGER, AT(threads), 1, 1024, "N", "CPU threads"},
+	{"ctx", 0, GROUP_DEVICE, KIND_INTEGER, AT(context), 1, 16777216, "N",
+	 "tokens that a conversation can hold"},
+	{"math", 0, GROUP_DEVICE, KIND_STRING, AT(math), 0, 0, "exact|fast", "precision of the sums"},
+	{"kv", 0, GROUP_DEVICE, KIND_STRING, AT(kv), 0, 0, "f32|bf16", "precision of the KV cache"},
+	{"warm", 0, GROUP_DEVICE, KIND_FLAG, AT(warm), 0, 0, NULL,
+	 "touch the pages of all budgets before the first token"},
+	{"seed", 0, GROUP_SAMPLING, KIND_INTEGER, AT(seed), 0, 9007199254740992.0, "N",
+	 "of the noise; always shown"},
+	{"temp", 0, GROUP_SAMPLING, KIND_NUMBER, AT(temperature), 0, 100, "F",
+	 "temperature, 0 = greedy"},
+	{"top-p", 0, GROUP_SAMPLING, KIND_NUMBER, AT(top_p), 0, 1, "F", "nucleus, 1 = off"},
+	{"top-k", 0, GROUP_SAMPLING, KIND_INTEGER, AT(top_k), 0, 2147483647, "N", "0 = off"},
+	{"min-p", 0, GROUP_SAMPLING, KIND_NUMBER, AT(min_p), 0, 1, "F", "0 = off"},
+	{"n", 'n', GROUP_SAMPLING, KIND_INTEGER, AT(n), 0, 16777216, "N", "tokens to generate at most"},
+	{"no-think", 0, GROUP_THINKING, KIND_FLAG, AT(no_think), 0, 0, NULL, "no reasoning"},
+	{"think-limit", 0, GROUP_THINKING, KIND_INTEGER, AT(think_limit), 1, 16777216, "N",
+	 "end the reasoning after N tokens"},
+	{"prompt", 'p', GROUP_PROMPT, KIND_LIST, AT(prompts), 0, 0, "TEXT",
+	 "a user's turn; may be repeated"},
+	{"system", 0, GROUP_PROMPT, KIND_STRING, AT(system), 0, 0, "TEXT", "the system text"},
+	{"events", 0, GROUP_PROMPT, KIND_STRING, AT(events), 0, 0, "FILE",
+	 "every event as a line of JSON"},
+	{"tokens", 0, GROUP_TOKENS, KIND_STRING, AT(tokens), 0, 0, "1,2,3", "token ids"},
+	{"text", 0, GROUP_TOKENS, KIND_STRING, AT(text), 0, 0, "TEXT", "text instead of ids"},
+	{"stop-eos", 0, GROUP_STOP_EOS, KIND_FLAG, AT(stop_eos), 0, 0, NULL, "end at stop ids"},
+	{"out", 0, GROUP_LOGITS, KIND_STRING, AT(out), 0, 0, "FILE", "the safetensors file to write"},
+	{"taps", 0, GROUP_LOGITS, KIND_STRING, AT(taps), 0, 0, "hidden,experts,lens",
+	 "what else to write"},
+	{"switch", 0, GROUP_LOGITS, KIND_LIST, AT(switches), 0, 0, "POS:BUDGET:HANDOFF",
+	 "change budget before a position; may be repeated"},
+	{"special", 0, GROUP_SPECIAL, KIND_FLAG, AT(special), 0, 0, NULL, "parse special tokens"},
+	{"fit", 0, GROUP_FIT, KIND_STRING, AT(fit), 0, 0, "SIZE",
+	 "what fits into SIZE (24GiB): precision x budget x context"},
+	{"json", 0, GROUP_JSON, KIND_FLAG, AT(json), 0, 0, NULL, "machine-readable output"},
+	{"csv", 0, GROUP_CSV, KIND_FLAG, AT(csv), 0, 0, NULL, "tables as CSV"},
+	{"plain", 0, GROUP_TERMINAL, KIND_FLAG, AT(plain), 0, 0, NULL,
+	 "a line chat without screen control"},
+	{"no-color", 0, GROUP_TERMINAL, KIND_FLAG, AT(no_color), 0, 0, NULL, "no colours"},
+	{"theme", 0, GROUP_TERMINAL, KIND_STRING, AT(theme), 0, 0, "default|light|mono|ascii",
+	 "colours and glyphs"},
+	{"script", 0, GROUP_TERMINAL, KIND_STRING, AT(script), 0, 0, "FILE",
+	 "steps to play instead of keys (docs/guide.md)"},
+	{"size", 0, GROUP_TERMINAL, KIND_STRING, AT(size), 0, 0, "WxH", "the screen's size"},
+	{"pace", 0, GROUP_TERMINAL, KIND_NUMBER, AT(pace), 0, 1000000, "N",
+	 "slow down so that the largest budget shows N tokens/s, 0 = off"},
+	{"tour", 0, GROUP_TERMINAL, KIND_FLAG, AT(tour), 0, 0, NULL, "90 seconds that show it all"},
+	{"quiet", 'q', EVERY, KIND_FLAG, AT(quiet), 0, 0, NULL, "no progress, no notes"},
+	{"help", 'h', EVERY, KIND_FLAG, NOWHERE, 0, 0, NULL, "this text"},
+	{"version", 0, EVERY, KIND_FLAG, NOWHERE, 0, 0, NULL, "the version"},
+};
+
+#define N_ROWS (sizeof rows / sizeof rows[0])
+
+static bool accepts(const struct command *command, const struct option_row *row)
+{
+	return (row->groups & (command->groups | GROUP_EVERYWHERE)) != 0;
+}
+
+static int add_item(struct string_list *list, const char *item, struct error *err)
+{
+	if (mem_grow(&list->items, &list->capacity, list->n + 1, sizeof *list->items, err) < 0)
+		return -1;
+	list->items[list->n++] = item;
+	return 0;
+}
+
+static int set_number(const struct option_row *row, void *place, const char *value,
+					  struct error *err)
+{
+	char *end;
+	errno = 0;
+	double number = strtod(value, &end);
+	if (end == value || *end != '\0' || errno != 0 || !isfinite(number))
+		return fail(err, "--%s: '%s' is not a number", row->name, value);
+	if (row->kind == KIND_INTEGER && number != floor(number))
+		return fail(err, "--%s: '%s' is not a whole number", row->name, value);
+	if (number < row->low || number > row->high)
+		return fail(err, "--%s: %s is outside %.10g .. %.10g", row->name, value, row->low,
+					row->high);
+	if (row->kind == KIND_INTEGER)
+		*(int64_t *)place = (int64_t)number;
+	else
+		*(double *)place = number;
+	return 0;
+}
+
+static int set_value(struct cli *cli, const struct option_row *row, const char *value,
+					 struct error *err)
+{
+	void *place = (char *)cli + row->offset;
+	switch (row->kind) {
+	case KIND_FLAG: *(bool *)place = true; return 0;
+	case KIND_STRING: *(const char **)place = value; return 0;
+	case KIND_LIST: return add_item(place, value, err);
+	case KIND_INTEGER:
+	case KIND_NUMBER: return set_number(row, place, value, err);
+	}
+	return 0;
+}
+
+/* The arguments that are no options: the model where the command takes one by position, then its
+ * own. */
+static int place_arguments(struct cli *cli, int argc, char **argv, struct error *err)
+{
+	const struct command *command = cli->command;
+	int n = argc - optind;
+	/* An argument too many for the command itself is the model directory. */
+	bool takes_model = (command->groups & GROUP_MODEL) != 0 && cli->model == NULL;
+	for (int i = 0; i < n; i++) {
+		bool last = i == n - 1;
+		if (last && takes_model && command->max_arguments >= 0 && n > command->max_arguments)
+			cli->model = argv[optind + i];
+		else if (add_item(&cli->arguments, argv[optind + i], err) < 0)
+			return -1;
+	}
+	if (command->max_arguments >= 0 && (int)cli->arguments.n > command->max_arguments)
+		return fail(err, "%s%sunexpected argument '%s'", command->name,
+					command->name[0] != '\0' ? ": " : "",
+					cli->arguments.items[command->max_arguments]);
+	if ((int)cli->arguments.n < command->min_arguments)
+		return fail(err, "%s: expected %s", command->name, command->arguments);
+	return 0;
+}
+
+int cli_parse(struct cli *cli, const struct command *command, int argc, char **argv, bool *help,
+			  bool *version, struct error *err)
+{
+	struct option longs[N_ROWS + 1] = {0};
+	char letters[2 * N_ROWS + 2] = ":";
+	size_t used = 1;
+	for (size_t i = 0; i < N_ROWS; i++) {
+		int has = rows[i].kind == KIND_FLAG ? no_argument : required_argument;
+		longs[i] = (struct option){rows[i].name, has, NULL, (int)i + 256};
+		if (rows[i].letter != 0) {
+			letters[used++] = rows[i].letter;
+			if (has == required_argument)
+				letters[used++] = ':';
+		}
+	}
+	*cli = (struct cli){.command = command,
+						.seed = -1,
+						.n = -1,
+						.think_limit = -1,
+						.top_k = -1,
+						.temperature = -1,
+						.top_p = -1,
+						.min_p = -1,
+						.pace = -1};
+	opterr = 0;
+	optind = 1;
+	for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
+		if (c == ':')
+			return fail(err, "%s: expected a value after it", argv[optind - 1]);
+		if (c == '?' && optopt > 0 && optopt < 256)
+			return fail(err, "-%c: no such option", optopt);
+		if (c == '?')
+			return fail(err, "%s: no such option, or a value where none goes", argv[optind - 1]);
+		size_t i = c >= 256 ? (size_t)(c - 256) : 0;
+		while (c < 256 && rows[i].letter != c)
+			i++;
+		if (!accepts(command, &rows[i]))
+			return fail(err, "--%s: not an option of %s", rows[i].name,
+						command->name[0] != '\0' ? command->name : "the workbench");
+		if (rows[i].offset == NOWHERE)
+			*(rows[i].letter == 'h' ? help : version) = true;
+		else if (set_value(cli, &rows[i], optarg, err) < 0)
+			return -1;
+	}
+	return *help || *version ? 0 : place_arguments(cli, argc, argv, err);
+}
+
+void cli_free(struct cli *cli)
+{
+	free(cli->prompts.items);
+	free(cli->switches.items);
+	free(cli->arguments.items);
+}
+
+static void help_options(const struct command *command)
+{
+	for (size_t i = 0; i < N_ROWS; i++) {
+		if (!accepts(command, &rows[i]))
+			continue;
+		char left[64];
+		snprintf(left, sizeof left, "%c%c%s --%s%s%s", rows[i].letter != 0 ? '-' : ' ',
+				 rows[i].letter != 0 ? rows[i].letter : ' ', rows[i].letter != 0 ? "," : " ",
+				 rows[i].name, rows[i].value != NULL ? " " : "",
+				 rows[i].value != NULL ? rows[i].value : "");
+		printf("  %-34s %s\n", left, rows[i].help);
+	}
+}
+
+void cli_help(const struct command *command)
+{
+	if (command->name[0] != '\0') {
+		printf("usage: elastiscope %s%s%s%s [options]\n\n%s\n\n", command->name,
+			   command->arguments[0] != '\0' ? " " : "", command->arguments,
+			   (command->groups & GROUP_MODEL) != 0 ? " [MODEL_DIR]" : "", command->summary);
+		help_options(command);
+		return;
+	}
+	printf("usage: elastiscope [MODEL_DIR] [options]        open the workbench\n"
+		   "       elastiscope COMMAND ...                  --help after any command\n\n");
+	for (const struct command *row = commands + 1; row->name != NULL; row++)
+		printf("  %-12s %s\n", row->name, row->summary);
+	printf("\nOptions of the workbench:\n");
+	help_options(command);
+}
+
+/* One case a command: its options, and the words of those values that are a choice. */
+static void completion_case(const struct command *command)
+{
+	printf("\t\t%s) options=\"", command->name[0] != '\0' ? command->name : "''");
+	for (size_t i = 0; i < N_ROWS; i++)
+		if (accepts(command, &rows[i]))
+			printf("--%s ", rows[i].name);
+	printf("\" ;;\n");
+}
+
+int cli_completion(const struct cli *cli)
+{
+	if (strcmp(cli->arguments.items[0], "bash") != 0) {
+		struct error err;
+		fail(&err, "completion: '%s': expected bash", cli->arguments.items[0]);
+		return cli_fail(&err) == EXIT_FAILED ? EXIT_USAGE : EXIT_USAGE;
+	}
+	printf("# bash completion for elastiscope, made by `elastiscope completion bash`\n"
+		   "_elastiscope() {\n"
+		   "\tlocal word=\"${COMP_WORDS[COMP_CWORD]}\" before=\"${COMP_WORDS[COMP_CWORD-1]}\"\n"
+		   "\tlocal command='' options='' commands='");
+	for (const struct command *row = commands + 1; row->name != NULL; row++)
+		printf("%s ", row->name);
+	printf("'\n\t[[ $COMP_CWORD -gt 1 && \" $commands \" == *\" ${COMP_WORDS[1]} \"* ]] && "
+		   "command=\"${COMP_WORDS[1]}\"\n\tcase \"$before\" in\n");
+	for (size_t i = 0; i < N_ROWS; i++) {
+		if (rows[i].value == NULL || strchr(rows[i].value, '|') == NULL)
+			continue;
+		char words[64];
+		snprintf(words, sizeof words, "%s", rows[i].value);
+		for (char *bar = words; (bar = strchr(bar, '|')) != NULL;)
+			*bar = ' ';
+		printf("\t\t--%s) COMPREPLY=($(compgen -W '%s' -- \"$word\")); return ;;\n", rows[i].name,
+			   words);
+	}
+	printf("\tesac\n\tcase \"$command\" in\n");
+	for (const struct command *row = commands; row->name != NULL; row++)
+		completion_case(row);
+	printf("\tesac\n\tif [[ $word == -* ]]; then\n"
+		   "\t\tCOMPREPLY=($(compgen -W \"$options\" -- \"$word\"))\n"
+		   "\telif [[ $command == inspect && $COMP_CWORD -eq 2 ]]; then\n"
+		   "\t\tCOMPREPLY=($(compgen -W 'nesting importance masks router experts' -- \"$word\"))\n"
+		   "\telif [[ $COMP_CWORD -eq 1 ]]; then\n"
+		   "\t\tCOMPREPLY=($(compgen -W \"$commands\" -- \"$word\") $(compgen -f -- \"$word\"))\n"
+		   "\telse\n\t\tCOMPREPLY=($(compgen -f -- \"$word\"))\n\tfi\n}\n"
+		   "complete -o filenames -F _elastiscope elastiscope\n");
+	return EXIT_DONE;
+}

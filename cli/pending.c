@@ -1,0 +1,22 @@
+/* Commands whose files have not landed: each leaves this file when it does. */
+#include "cli/command.h"
+#include <stdio.h>
+
+#define PENDING(command_function)                                                                  \
+	int command_function(const struct cli *cli)                                                    \
+	{                                                                                              \
+		fprintf(stderr, "elastiscope: %s: pending\n", cli->command->name);                         \
+		return EXIT_FAILED;                                                                        \
+	}
+
+PENDING(cli_workbench)
+PENDING(cli_chat)
+PENDING(cli_complete)
+PENDING(cli_logits)
+PENDING(cli_tokenize)
+PENDING(cli_detokenize)
+PENDING(cli_render)
+PENDING(cli_info)
+PENDING(cli_inspect)
+PENDING(cli_bench)
+PENDING(cli_doctor)
