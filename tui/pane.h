@@ -1,0 +1,66 @@
+/*
+ * A pane is a table of five functions and what it shows. The app opens each pane once, tells all of
+ * them about every event, draws only those that are visible and dirty, and gives keys to the one
+ * that has the focus. A pane lives in the UI thread, reads `talk` and never waits for the model.
+ *
+ * A new pane: `struct pane *pane_NAME_open(const struct talk *, struct error *)` in pane_NAME.c and
+ * one row in panes[] (panes.c). Its own struct begins with `struct pane`.
+ */
+#ifndef TUI_PANE_H
+#define TUI_PANE_H
+
+#include "base/error.h"
+#include "base/text.h"
+#include "core/event.h"
+#include "tui/canvas.h"
+#include "tui/keys.h"
+#include "tui/talk.h"
+
+struct pane {
+	const struct pane_table *table;
+	const struct talk *talk; // model, metrics, gauges, engine ...; borrowed
+	bool dirty; // set it when a redraw is needed; the app clears it after draw
+	char search[128]; // what `/` asked for, "" = nothing; ACTION_SEARCH tells that it changed
+	bool focused; // keys go here
+};
+
+struct pane_table {
+	/* An event happened; called after talk has taken it, also while the pane is hidden: be quick.
+	 */
+	void (*event)(struct pane *pane, const struct event *event);
+	/* The canvas is blank and may have any size from 1 x 1 up. */
+	void (*draw)(struct pane *pane, struct canvas *canvas);
+	/* An action of the key table (or ACTION_NONE and the key itself, for digits and letters that no
+	 * row has). True = taken. */
+	bool (*action)(struct pane *pane, enum action action, int key);
+	/* Appends what the title line says after the name: counts, filter, where numbers come from.
+	 * NULL = no more. */
+	void (*title)(const struct pane *pane, struct text *out);
+	void (*close)(struct pane *pane);
+};
+
+struct pane_row {
+	char key; // '1'
+	const char *name; // "nesting": for :view, :split
+	const char *label; // "Nesting": in the title bar
+	const char *help; // one line
+	struct pane *(*open)(const struct talk *talk, struct error *err);
+};
+
+extern const struct pane_row panes[]; // chat first
+extern const int n_panes;
+
+int pane_find(const char *name); // index in panes[], or -1; a unique beginning will do
+
+/* Scrolling that all list-like panes share: a top line that follows g G j k PgUp PgDn C-d C-u.
+ * Returns whether the action was one of them. */
+bool pane_scroll(int *top, int n_lines, int rows, enum action action);
+
+struct pane *pane_chat_open(const struct talk *talk, struct error *err);
+struct pane *pane_nesting_open(const struct talk *talk, struct error *err);
+struct pane *pane_importance_open(const struct talk *talk, struct error *err);
+struct pane *pane_router_open(const struct talk *talk, struct error *err);
+struct pane *pane_experts_open(const struct talk *talk, struct error *err);
+struct pane *pane_metrics_open(const struct talk *talk, struct error *err);
+
+#endif

@@ -1,0 +1,74 @@
+/*
+ * One chat with an engine, without a screen: the conversation, the settings of the next turn, what
+ * the running turn has said so far, and what the events add up to. The workbench and the plain line
+ * chat both stand on it. It owns everything in it but the engine. Panes read it and never write.
+ */
+#ifndef TUI_TALK_H
+#define TUI_TALK_H
+
+#include "core/engine.h"
+#include "core/metrics.h"
+#include "core/model.h"
+#include "core/reply.h"
+#include "tui/transcript.h"
+
+struct talk {
+	struct engine *engine; // borrowed
+	struct model *model; // retained; NULL until EV_OPENED
+	enum math math;
+	char rung[32];
+	int n_threads;
+	struct conversation conversation;
+	struct transcript transcript; // the same turns as they were written, token by token
+	struct turn_settings settings; // of the next turn
+	struct reply reply; // of the last turn
+	struct metrics metrics;
+	struct gauges gauges; // newest, read once a frame
+	struct memory_use memory; // of the last EV_MEMORY
+	bool has_memory;
+	bool opening; // REQUEST_OPEN is under way
+	bool running; // a turn is under way
+	bool seed_fixed; // the user chose it
+	double pace; // 0 = as fast as it goes
+	bool pace_chosen; // by the user, not by the size of the model
+	bool paused;
+	struct text notice; // the newest message for the user, one line
+	uint64_t notices; // how many there have been
+	char progress[128]; // long work: what; "" = none
+	int64_t progress_done, progress_total;
+};
+
+void talk_init(struct talk *talk, struct engine *engine);
+void talk_free(struct talk *talk); // takes {0}; not the engine
+
+/* Takes one event: model, metrics, reply, transcript, conversation. */
+void talk_event(struct talk *talk, const struct event *event);
+void talk_gauges(struct talk *talk); // reads the newest
+
+/* What the user should know, in the notice line. */
+void talk_say(struct talk *talk, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+int talk_open(struct talk *talk, const char *directory, const char *budgets_file, bool lenient,
+			  struct error *err);
+int talk_send(struct talk *talk, const char *text, size_t length, struct error *err);
+int talk_stop(struct talk *talk, struct error *err);
+int talk_end_thinking(struct talk *talk, struct error *err);
+int talk_retry(struct talk *talk, struct error *err);
+/* Takes the last user message back; its text is appended to `out` (may be NULL). */
+int talk_undo(struct talk *talk, struct text *out, struct error *err);
+int talk_new(struct talk *talk, struct error *err);
+int talk_pace(struct talk *talk, double tokens_per_second, struct error *err);
+int talk_pause(struct talk *talk, bool pause, struct error *err);
+int talk_step(struct talk *talk, struct error *err);
+/* Tells the engine about talk->settings, for what is running and for the next turn. */
+int talk_settings_changed(struct talk *talk, struct error *err);
+
+/* The budget that reads next: of the running phase, or the one that would begin. Index, or -1. */
+int talk_budget(const struct talk *talk);
+/* rank-th budget from the smallest, as the keys F5 F6 F7 choose; the policy goes off. */
+int talk_choose_budget(struct talk *talk, const char *name, struct error *err);
+
+/* The conversation as Markdown. */
+void talk_write(const struct talk *talk, struct text *out);
+
+#endif
