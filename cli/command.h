@@ -45,7 +45,7 @@ struct string_list {
 /* Every option's value; unset is NULL, false, or the negative value beside it. Strings point into
  * argv. */
 struct cli {
-	const struct command *command;
+	const struct subcommand *command;
 	const char *model; // directory; NULL = $ELASTISCOPE_MODEL, else the bundled demo
 	const char *budget; // -b, or after # in the model
 	const char *budgets_file, *think, *answer, *handoff, *device, *math, *kv;
@@ -60,7 +60,7 @@ struct cli {
 	bool special, stop_eos;
 };
 
-struct command {
+struct subcommand {
 	const char *name;
 	const char *arguments; // for the usage line, "" = none
 	const char *summary; // one line
@@ -71,15 +71,15 @@ struct command {
 };
 
 /* The rows, name NULL at the end; the first one, named "", opens the workbench. */
-extern const struct command commands[];
-const struct command *command_find(const char *name); // NULL = none
+extern const struct subcommand subcommands[];
+const struct subcommand *subcommand_find(const char *name); // NULL = none
 
 /* Fills cli from the arguments after the subcommand. -1: the sentence is wrong usage. help and
  * version are set where asked for. */
-int cli_parse(struct cli *cli, const struct command *command, int argc, char **argv, bool *help,
+int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char **argv, bool *help,
 			  bool *version, struct error *err);
 void cli_free(struct cli *cli);
-void cli_help(const struct command *command); // to stdout
+void cli_help(const struct subcommand *command); // to stdout
 int cli_completion(const struct cli *cli); // the subcommand `completion bash`
 
 /* Prints "elastiscope: SENTENCE" to stderr and returns EXIT_FAILED. */

@@ -7,7 +7,7 @@
 
 #define RUNS (GROUP_MODEL | GROUP_DEVICE | GROUP_POLICY | GROUP_SAMPLING | GROUP_THINKING)
 
-const struct command commands[] = {
+const struct subcommand subcommands[] = {
 	{"", "", "open the workbench", RUNS | GROUP_TERMINAL, 0, 0, false, cli_workbench},
 	{"chat", "", "one conversation from -p TEXT, or an interactive line chat",
 	 RUNS | GROUP_PROMPT | GROUP_JSON, 0, 0, false, cli_chat},
@@ -36,9 +36,9 @@ const struct command commands[] = {
 	{0},
 };
 
-const struct command *command_find(const char *name)
+const struct subcommand *subcommand_find(const char *name)
 {
-	for (const struct command *row = commands + 1; row->name != NULL; row++)
+	for (const struct subcommand *row = subcommands + 1; row->name != NULL; row++)
 		if (strcmp(row->name, name) == 0)
 			return row;
 	return NULL;
@@ -46,10 +46,10 @@ const struct command *command_find(const char *name)
 
 int main(int argc, char **argv)
 {
-	const struct command *command = argc > 1 ? command_find(argv[1]) : NULL;
+	const struct subcommand *command = argc > 1 ? subcommand_find(argv[1]) : NULL;
 	int skipped = command != NULL; // argv[skipped] stands for the program's name
 	if (command == NULL)
-		command = commands;
+		command = subcommands;
 	struct cli cli;
 	struct error err = {0};
 	bool help = false, version = false;

@@ -96,7 +96,7 @@ static const struct option_row rows[] = {
 
 #define N_ROWS (sizeof rows / sizeof rows[0])
 
-static bool accepts(const struct command *command, const struct option_row *row)
+static bool accepts(const struct subcommand *command, const struct option_row *row)
 {
 	return (row->groups & (command->groups | GROUP_EVERYWHERE)) != 0;
 }
@@ -147,7 +147,7 @@ static int set_value(struct cli *cli, const struct option_row *row, const char *
  * own. */
 static int place_arguments(struct cli *cli, int argc, char **argv, struct error *err)
 {
-	const struct command *command = cli->command;
+	const struct subcommand *command = cli->command;
 	int n = argc - optind;
 	/* An argument too many for the command itself is the model directory. */
 	bool takes_model = (command->groups & GROUP_MODEL) != 0 && cli->model == NULL;
@@ -167,7 +167,7 @@ static int place_arguments(struct cli *cli, int argc, char **argv, struct error 
 	return 0;
 }
 
-int cli_parse(struct cli *cli, const struct command *command, int argc, char **argv, bool *help,
+int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char **argv, bool *help,
 			  bool *version, struct error *err)
 {
 	struct option longs[N_ROWS + 1] = {0};
@@ -221,7 +221,7 @@ void cli_free(struct cli *cli)
 	free(cli->arguments.items);
 }
 
-static void help_options(const struct command *command)
+static void help_options(const struct subcommand *command)
 {
 	for (size_t i = 0; i < N_ROWS; i++) {
 		if (!accepts(command, &rows[i]))
@@ -235,7 +235,7 @@ static void help_options(const struct command *command)
 	}
 }
 
-void cli_help(const struct command *command)
+void cli_help(const struct subcommand *command)
 {
 	if (command->name[0] != '\0') {
 		printf("usage: elastiscope %s%s%s%s [options]\n\n%s\n\n", command->name,
@@ -246,14 +246,14 @@ void cli_help(const struct command *command)
 	}
 	printf("usage: elastiscope [MODEL_DIR] [options]        open the workbench\n"
 		   "       elastiscope COMMAND ...                  --help after any command\n\n");
-	for (const struct command *row = commands + 1; row->name != NULL; row++)
+	for (const struct subcommand *row = subcommands + 1; row->name != NULL; row++)
 		printf("  %-12s %s\n", row->name, row->summary);
 	printf("\nOptions of the workbench:\n");
 	help_options(command);
 }
 
 /* One case a command: its options, and the words of those values that are a choice. */
-static void completion_case(const struct command *command)
+static void completion_case(const struct subcommand *command)
 {
 	printf("\t\t%s) options=\"", command->name[0] != '\0' ? command->name : "''");
 	for (size_t i = 0; i < N_ROWS; i++)
@@ -273,7 +273,7 @@ int cli_completion(const struct cli *cli)
 		   "_elastiscope() {\n"
 		   "\tlocal word=\"${COMP_WORDS[COMP_CWORD]}\" before=\"${COMP_WORDS[COMP_CWORD-1]}\"\n"
 		   "\tlocal command='' options='' commands='");
-	for (const struct command *row = commands + 1; row->name != NULL; row++)
+	for (const struct subcommand *row = subcommands + 1; row->name != NULL; row++)
 		printf("%s ", row->name);
 	printf("'\n\t[[ $COMP_CWORD -gt 1 && \" $commands \" == *\" ${COMP_WORDS[1]} \"* ]] && "
 		   "command=\"${COMP_WORDS[1]}\"\n\tcase \"$before\" in\n");
@@ -288,7 +288,7 @@ int cli_completion(const struct cli *cli)
 			   words);
 	}
 	printf("\tesac\n\tcase \"$command\" in\n");
-	for (const struct command *row = commands; row->name != NULL; row++)
+	for (const struct subcommand *row = subcommands; row->name != NULL; row++)
 		completion_case(row);
 	printf("\tesac\n\tif [[ $word == -* ]]; then\n"
 		   "\t\tCOMPREPLY=($(compgen -W \"$options\" -- \"$word\"))\n"
