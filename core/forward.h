@@ -2,7 +2,8 @@
  * The forward pass, once, over the backend's table: reads top to bottom like the paper. A batch is 1 to
  * MAX_LANES lanes; a lane is a slice, a sequence and n tokens to read. Chat is one lane.
  *
- * The workspace owns the activations of a pass, allocated once for max_tokens a lane; no allocation later.
+ * The workspace owns the activations of a pass, allocated once for max_tokens a lane; no allocation later
+ * (but for the host copy that the first tapped pass needs).
  */
 #ifndef CORE_FORWARD_H
 #define CORE_FORWARD_H
@@ -21,7 +22,7 @@ enum tap {
 	TAP_FFN = 1 << 4,          // relu2 activation of dense or shared FFN (n, ffn)
 	TAP_MAMBA_X = 1 << 5,      // x after conv and SiLU (n, inner)
 	TAP_ATTENTION_OUT = 1 << 6, // input of o_proj (n, n_heads*head_dim)
-	TAP_MIXER_OUTPUT = 1 << 7, // what the layer adds to the residual (n, hidden)
+	TAP_MIXER_OUTPUT = 1 << 7, // what the layer adds to the residual: after - before (n, hidden)
 };
 
 /* What a tap sees. Host memory, valid until the callback returns. Dropped layers fire TAP_RESIDUAL only. */
@@ -60,10 +61,12 @@ struct workspace *workspace_open(const struct config *config, const struct backe
 								 struct error *err);
 void workspace_close(struct workspace *workspace); // takes NULL
 uint64_t workspace_bytes(const struct workspace *workspace);
+int workspace_max_tokens(const struct workspace *workspace);
 
-/* Reads every lane's tokens: state and tokens of its sequence advance, logits stand in lane->out. Fails
- * before anything changes when a context is full or an id is outside the vocabulary. Picks (see
- * backend.h) run in the same pass: picks[i] for lane i's last row; NULL = none. */
+/* Reads every lane's tokens: state and tokens of its sequence advance, logits stand in lane->out until the
+ * next pass. Fails before anything changes when a context is full or an id is outside the vocabulary; when
+ * the device fails midway, the state is unknown, so the sequences of all lanes are reset and the error says
+ * so. Picks (see backend.h) run in the same pass: picks[i] for lane i's last row; NULL = none. */
 int forward(struct workspace *workspace, struct lane *lanes, int n_lanes,
 			const struct pick_params *picks, struct picked *picked, struct error *err);
 

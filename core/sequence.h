@@ -52,6 +52,7 @@ struct sequence {
 	const struct config *config;
 	const struct backend *backend;
 	struct device *device;
+	enum dtype kv_dtype;
 	int capacity;    // tokens: the context
 	int32_t *tokens; // (capacity)
 	int n_tokens;
@@ -70,7 +71,8 @@ int sequence_open(struct sequence *sequence, const struct config *config,
 				  int capacity, struct error *err);
 void sequence_close(struct sequence *sequence); // takes {0}
 
-/* Forgets everything: no tokens, state 0. Snapshots go too. */
+/* Forgets everything: no tokens, state 0, no slice (sequence_use comes before the next token). Snapshots go
+ * too. Also what must come before a slice is freed that a run of this sequence names. */
 void sequence_reset(struct sequence *sequence);
 
 /* The slice that will read the next token; NULL before the first sequence_use. */
@@ -83,7 +85,8 @@ int sequence_use(struct sequence *sequence, const struct slice *slice, struct er
  * layers that the slice keeps. */
 void sequence_advance(struct sequence *sequence, const int32_t *tokens, int n);
 
-/* Keeps the state after n_tokens in a snapshot (replacing the least recently used). */
+/* Keeps the state after n_tokens in a snapshot (replacing the least recently used); nothing to keep, and
+ * nothing done, at 0 tokens. */
 int sequence_snapshot(struct sequence *sequence, struct error *err);
 
 /* How many of the n ids a sequence can keep: the longest common prefix that ends at the live position or at
@@ -91,14 +94,16 @@ int sequence_snapshot(struct sequence *sequence, struct error *err);
 int sequence_reusable(const struct sequence *sequence, const int32_t *ids, int n,
 					  const struct slice *slice, bool exact);
 
-/* Goes back to n_tokens, which sequence_reusable() returned (0 = reset). */
+/* Goes back to n_tokens, which sequence_reusable() returned (0 = empty). The running slice stays the one
+ * that reads next; snapshots above n_tokens go, because their KV rows will be written again. */
 int sequence_rewind(struct sequence *sequence, int n_tokens, struct error *err);
 
 /* Layers that `slice` keeps and whose state rows or KV length lag behind n_tokens, because an earlier run
  * did not keep them. layers has room for n_layers; returns how many. */
 int sequence_stale(const struct sequence *sequence, const struct slice *slice, int *layers);
 
-/* A copy of the state (for branches, columns, measurements) into `to`, opened with the same config. */
+/* A copy of the state (for branches, columns, measurements) into `to`, opened with the same config, device
+ * and kv_dtype and a context that holds the tokens. Snapshots are not copied. */
 int sequence_fork(struct sequence *to, const struct sequence *from, struct error *err);
 
 #endif

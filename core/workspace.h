@@ -1,0 +1,54 @@
+/*
+ * Inside forward(): the activations of a pass, device memory at the widths of the widest slice.
+ * Only forward.c includes this; everybody else sees an opaque `struct workspace` (core/forward.h).
+ */
+#ifndef CORE_WORKSPACE_H
+#define CORE_WORKSPACE_H
+
+#include "core/forward.h"
+
+/* Values a token, of the widest slice that a workspace has room for. */
+struct room {
+	int64_t hidden;
+	int64_t projected; // in_proj rows; q, k and v side by side; router logits
+	int64_t channels; // after the convolution
+	int64_t mixed; // input of out_proj, o_proj, down
+	int64_t top_k;
+	int64_t activated; // top_k * ffn
+	int64_t vocab;
+};
+
+/* One lane's activations; device memory, T = max_tokens. */
+struct activations {
+	int32_t *ids; // (T): the tokens
+	float *residual; // h (T, hidden)
+	float *normed; // u (T, hidden)
+	float *projected; // (T, projected)
+	float *convolved; // x | B | C (T, channels)
+	float *mixed; // (T, mixed)
+	int32_t *chosen; // (T, top_k)
+	float *weights; // (T, top_k)
+	float *activated; // (T, top_k, ffn)
+	float *logits; // (T or 1, vocab)
+	float *before; // host: the residual before a mixer (T, hidden), for TAP_MIXER_OUTPUT
+};
+
+struct workspace {
+	const struct backend *backend;
+	struct device *device;
+	int n_lanes, max_tokens;
+	bool all_logits;
+	struct room room;
+	struct activations lanes[MAX_LANES];
+	uint64_t bytes;
+	float *seen; // host: what taps see
+	int32_t *seen_ids;
+};
+
+/* Whether a slice's lane fits: device, widths, experts a token. */
+int workspace_check(const struct workspace *w, const struct slice *slice, struct error *err);
+
+/* Host memory for what taps see: the widest thing that any may. Once; later calls do nothing. */
+int workspace_open_taps(struct workspace *w, struct error *err);
+
+#endif
