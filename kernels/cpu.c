@@ -1,1 +1,171 @@
-#include "base/error.h"
+/*
+ * The CPU backend's table, its device and its memory. The operations stand in cpu_*.c and pick.c.
+ */
+#include "base/memory.h"
+#include "kernels/cpu_device.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_THREADS 256
+
+/* Below this many multiply-adds (a few microseconds) waking the other threads costs more than it
+ * saves. */
+#define INLINE_WORK 65536.0
+
+struct error *device_failure(struct device *device)
+{
+	if (device->failed)
+		return NULL;
+	device->failed = true;
+	return &device->failure;
+}
+
+void *device_scratch(struct device *device, enum scratch_use use, size_t n, size_t size)
+{
+	size_t bytes;
+	if (!mem_multiply(n, size, &bytes)) {
+		fail(device_failure(device), "scratch of %zu times %zu bytes does not fit", n, size);
+		return NULL;
+	}
+	if (device->scratch[use].bytes < bytes || !device->scratch[use].memory) {
+		free(device->scratch[use].memory);
+		device->scratch[use].bytes = 0;
+		device->scratch[use].memory = NULL;
+		struct error err = {0};
+		void *memory = mem_new_aligned(bytes ? bytes : 1, 1, &err);
+		if (!memory) {
+			fail(device_failure(device), "scratch: %s", err.text);
+			return NULL;
+		}
+		device->scratch[use].memory = memory;
+		device->scratch[use].bytes = bytes;
+	}
+	return device->scratch[use].memory;
+}
+
+void device_run(struct device *device, double work, pool_task *task, void *argument)
+{
+	if (work < INLINE_WORK || pool_size(device->pool) == 1)
+		task(argument, 0, 1);
+	else
+		pool_run(device->pool, task, argument);
+}
+
+static void cpu_close(struct device *device)
+{
+	if (!device)
+		return;
+	pool_close(device->pool);
+	for (int i = 0; i < N_SCRATCH; i++)
+		free(device->scratch[i].memory);
+	free(device);
+}
+
+static struct device *cpu_open(const struct device_options *options, struct error *err)
+{
+	if (options->n_threads < 0 || options->n_threads > MAX_THREADS) {
+		fail(err, "threads: %d, expected 0 (all) to %d", options->n_threads, MAX_THREADS);
+		return NULL;
+	}
+	if (options->kv_dtype != DTYPE_F32 && options->kv_dtype != DTYPE_BF16) {
+		fail(err, "KV cache in %s, expected F32 or BF16", dtype_name(options->kv_dtype));
+		return NULL;
+	}
+	struct device *device = mem_new(1, sizeof *device, err);
+	if (!device)
+		return NULL;
+	int n_threads = options->n_threads ? options->n_threads : pool_cpus();
+	device->pool = pool_open(n_threads < MAX_THREADS ? n_threads : MAX_THREADS, err);
+	if (!device->pool) {
+		cpu_close(device);
+		return NULL;
+	}
+	device->math = options->math;
+	device->kv_dtype = options->kv_dtype;
+	device->rung = cpu_rung_best(options->math);
+	return device;
+}
+
+static const char *cpu_rung_name(const struct device *device)
+{
+	return device->rung->name;
+}
+
+static int cpu_threads(const struct device *device)
+{
+	return pool_size(device->pool);
+}
+
+static void *cpu_alloc(struct device *device, size_t bytes, struct error *err)
+{
+	(void)device;
+	return mem_new_aligned(bytes, 1, err);
+}
+
+static void cpu_release(struct device *device, void *memory)
+{
+	(void)device;
+	free(memory);
+}
+
+static const void *cpu_adopt(struct device *device, const void *host, size_t bytes,
+							 struct error *err)
+{
+	(void)device, (void)bytes, (void)err;
+	return host;
+}
+
+static void cpu_copy(struct device *device, void *to, const void *from, size_t bytes)
+{
+	(void)device;
+	if (bytes)
+		memmove(to, from, bytes);
+}
+
+static void cpu_zero(struct device *device, void *memory, size_t bytes)
+{
+	(void)device;
+	if (bytes)
+		memset(memory, 0, bytes);
+}
+
+static enum step cpu_begin(struct device *device, uint64_t key)
+{
+	(void)device, (void)key;
+	return STEP_RUN;
+}
+
+static int cpu_finish(struct device *device, struct error *err)
+{
+	if (!device->failed)
+		return 0;
+	device->failed = false;
+	return fail(err, "%s", device->failure.text);
+}
+
+const struct backend backend_cpu = {
+	.name = "cpu",
+	.open = cpu_open,
+	.close = cpu_close,
+	.rung = cpu_rung_name,
+	.threads = cpu_threads,
+	.alloc = cpu_alloc,
+	.release = cpu_release,
+	.adopt = cpu_adopt,
+	.upload = cpu_copy,
+	.download = cpu_copy,
+	.copy = cpu_copy,
+	.zero = cpu_zero,
+	.begin = cpu_begin,
+	.finish = cpu_finish,
+	.embed = cpu_embed,
+	.norm = cpu_norm,
+	.linear = cpu_linear,
+	.conv = cpu_conv,
+	.ssm = cpu_ssm,
+	.gated_norm = cpu_gated_norm,
+	.attention = cpu_attention,
+	.route = cpu_route,
+	.experts = cpu_experts,
+	.pick = cpu_pick,
+};

@@ -1,36 +1,48 @@
 /*
- * Inside the CPU backend: the second table. A rung is a set of inner loops for one kind of processor,
- * filled once from CPUID (never by timing: replays must repeat): c first, faster rungs override rows.
- * ELASTISCOPE_RUNG=c|avx2|avx512 in the environment keeps to a lower rung, so that every rung is
- * tested on one machine.
+ * Inside the CPU backend: the second table. A rung is a set of inner loops for one kind of
+ * processor, chosen from CPUID (never by timing: replays must repeat): c first, faster rungs
+ * override rows. ELASTISCOPE_RUNG=c|avx2|avx512 in the environment keeps to a lower rung, so that
+ * every rung is tested on one machine.
  */
 #ifndef KERNELS_CPU_H
 #define KERNELS_CPU_H
 
+#include "kernels/backend.h"
 #include "kernels/tensor.h"
 #include <stdbool.h>
+
+/* out[t * out_stride + r] = sum_j w[r * w_stride + j] * x[t][j]: stored rows against activation
+ * rows. The order of summation over j depends on n alone, whatever n_w and n_x are. Rows of w are
+ * aligned to their element only. */
+struct product {
+	const void *w; // (n_w, n), rows w_stride elements apart
+	const void *const *x; // (n_x) rows of n
+	float *out; // (n_x, n_w), rows out_stride apart
+	int64_t w_stride, out_stride;
+	int n_w, n_x, n;
+};
 
 struct cpu_rung {
 	const char *name;
 
-	/* out[i] = sum_j w[j] * x[i * x_stride + j] for i < n_x: one stored row against several activation
-	 * rows. The order of summation over j is the same whatever n_x is. */
-	void (*dot_f32)(const float *w, const float *x, int64_t x_stride, int n_x, int n, float *out);
-	void (*dot_bf16)(const uint16_t *w, const float *x, int64_t x_stride, int n_x, int n, float *out);
-	void (*dot_f16)(const uint16_t *w, const float *x, int64_t x_stride, int n_x, int n, float *out);
+	void (*dot_f32)(const struct product *p); // the type of w; x is F32
+	void (*dot_bf16)(const struct product *p);
+	void (*dot_f16)(const struct product *p);
+	void (*dot_bf16_bf16)(const struct product *p); // w and x BF16; NULL where it does not pay
 
 	/* One SSM row: s[j] = decay * s[j] + input * b[j]; returns sum_j s[j] * c[j]. */
 	float (*ssm_row)(float *s, const float *b, const float *c, float decay, float input, int n);
 
-	/* y[j] += a * v[j], v in F32 or BF16: attention's weighted sum of values. */
-	void (*axpy_f32)(float *y, float a, const float *v, int n);
-	void (*axpy_bf16)(float *y, float a, const uint16_t *v, int n);
+	/* y[j] += sum_i a[i] * v[i * v_stride + j], i ascending: attention's weighted sum of values. */
+	void (*blend_f32)(float *y, const float *a, const float *v, int64_t v_stride, int n_v, int n);
+	void (*blend_bf16)(float *y, const float *a, const uint16_t *v, int64_t v_stride, int n_v,
+					   int n);
 };
 
 /* The rungs that this processor has, slowest ("c") first; *n says how many. */
 const struct cpu_rung *const *cpu_rungs(int *n);
 
-/* The best one allowed by the environment. */
-const struct cpu_rung *cpu_rung_best(void);
+/* The best one allowed by the environment. MATH_FAST may name one that multiplies in BF16. */
+const struct cpu_rung *cpu_rung_best(enum math math);
 
 #endif

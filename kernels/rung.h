@@ -1,0 +1,15 @@
+/* The rungs that are compiled in; rung.c asks the processor which of them run. */
+#ifndef KERNELS_RUNG_H
+#define KERNELS_RUNG_H
+
+#include "kernels/cpu.h"
+
+extern const struct cpu_rung rung_c;
+
+#if defined(__x86_64__)
+extern const struct cpu_rung rung_avx2; // AVX2, FMA, F16C
+extern const struct cpu_rung rung_avx512; // AVX-512 F BW VL DQ
+extern const struct cpu_rung rung_avx512_bf16; // the same with vdpbf16ps in dot_bf16_bf16
+#endif
+
+#endif

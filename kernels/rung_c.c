@@ -1,0 +1,85 @@
+/*
+ * The reference rung: plain C, sixteen partial sums that every compiler turns into vectors.
+ */
+#include "kernels/convert.h"
+#include "kernels/rung.h"
+
+#define LANES 16
+
+static float reduce(float sum[LANES])
+{
+	for (int step = LANES / 2; step > 0; step /= 2)
+		for (int i = 0; i < step; i++)
+			sum[i] += sum[i + step];
+	return sum[0];
+}
+
+static float same(float value)
+{
+	return value;
+}
+
+#define DEFINE_DOT(name, type, widen)                                                              \
+	static float name##_row(const type *w, const float *x, int n)                                  \
+	{                                                                                              \
+		float sum[LANES] = {0};                                                                    \
+		int j = 0;                                                                                 \
+		for (; j + LANES <= n; j += LANES)                                                         \
+			for (int i = 0; i < LANES; i++)                                                        \
+				sum[i] += widen(w[j + i]) * x[j + i];                                              \
+		for (int i = 0; j < n; i++, j++)                                                           \
+			sum[i] += widen(w[j]) * x[j];                                                          \
+		return reduce(sum);                                                                        \
+	}                                                                                              \
+	static void name(const struct product *p)                                                      \
+	{                                                                                              \
+		const type *w = p->w;                                                                      \
+		for (int r = 0; r < p->n_w; r++)                                                           \
+			for (int t = 0; t < p->n_x; t++)                                                       \
+				p->out[t * p->out_stride + r] = name##_row(w + r * p->w_stride, p->x[t], p->n);    \
+	}
+
+DEFINE_DOT(dot_f32, float, same)
+DEFINE_DOT(dot_bf16, uint16_t, bf16_to_f32)
+DEFINE_DOT(dot_f16, uint16_t, f16_to_f32)
+
+static float ssm_row(float *s, const float *b, const float *c, float decay, float input, int n)
+{
+	float sum[LANES] = {0};
+	int j = 0;
+	for (; j + LANES <= n; j += LANES)
+		for (int i = 0; i < LANES; i++) {
+			s[j + i] = decay * s[j + i] + input * b[j + i];
+			sum[i] += s[j + i] * c[j + i];
+		}
+	for (int i = 0; j < n; i++, j++) {
+		s[j] = decay * s[j] + input * b[j];
+		sum[i] += s[j] * c[j];
+	}
+	return reduce(sum);
+}
+
+static void blend_f32(float *y, const float *a, const float *v, int64_t v_stride, int n_v, int n)
+{
+	for (int i = 0; i < n_v; i++, v += v_stride)
+		for (int j = 0; j < n; j++)
+			y[j] += a[i] * v[j];
+}
+
+static void blend_bf16(float *y, const float *a, const uint16_t *v, int64_t v_stride, int n_v,
+					   int n)
+{
+	for (int i = 0; i < n_v; i++, v += v_stride)
+		for (int j = 0; j < n; j++)
+			y[j] += a[i] * bf16_to_f32(v[j]);
+}
+
+const struct cpu_rung rung_c = {
+	.name = "c",
+	.dot_f32 = dot_f32,
+	.dot_bf16 = dot_bf16,
+	.dot_f16 = dot_f16,
+	.ssm_row = ssm_row,
+	.blend_f32 = blend_f32,
+	.blend_bf16 = blend_bf16,
+};

@@ -1,0 +1,200 @@
+#include "tests/kernels/case.h"
+#include "base/hash.h"
+#include "kernels/convert.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define GUARD 128
+#define GUARD_BYTE 0xa5
+#define MAX_BLOCKS 512
+
+static uint64_t counter;
+static struct {
+	unsigned char *start;
+	size_t bytes;
+} blocks[MAX_BLOCKS];
+static int n_blocks;
+static struct device *devices[2];
+
+void case_seed(uint64_t seed)
+{
+	counter = hash_mix(seed);
+}
+
+int case_int(int low, int high)
+{
+	return low + (int)(hash_mix(counter++) % (uint64_t)(high - low + 1));
+}
+
+float case_float(void)
+{
+	float sum = 0;
+	for (int i = 0; i < 4; i++)
+		sum += (float)(hash_mix(counter++) >> 40) * 0x1p-24f - 0.5f;
+	return sum * 1.7320508f;
+}
+
+void case_floats(float *values, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		values[i] = case_float();
+}
+
+void *case_new_bytes(size_t bytes)
+{
+	assert_true(n_blocks < MAX_BLOCKS);
+	unsigned char *start = malloc(bytes + 2 * GUARD);
+	assert_non_null(start);
+	memset(start, GUARD_BYTE, bytes + 2 * GUARD);
+	memset(start + GUARD, 0, bytes);
+	blocks[n_blocks].start = start;
+	blocks[n_blocks++].bytes = bytes;
+	return start + GUARD;
+}
+
+float *case_new(size_t n)
+{
+	float *values = case_new_bytes(n * sizeof *values);
+	case_floats(values, n);
+	return values;
+}
+
+void case_done(void)
+{
+	for (int b = 0; b < n_blocks; b++) {
+		for (size_t i = 0; i < GUARD; i++) {
+			assert_int_equal(blocks[b].start[i], GUARD_BYTE);
+			assert_int_equal(blocks[b].start[GUARD + blocks[b].bytes + i], GUARD_BYTE);
+		}
+		free(blocks[b].start);
+	}
+	n_blocks = 0;
+}
+
+/* `kept` of `stored` in up to 3 spans. */
+static struct span *random_spans(int kept, int stored, int *n_spans)
+{
+	struct span *spans = case_new_bytes(3 * sizeof *spans);
+	int free_space = stored - kept, at = 0, n = 0;
+	for (int left = kept; left > 0; n++) {
+		int gap = n == 0 && case_int(0, 1) ? 0 : case_int(0, free_space);
+		int length = n == 2 || case_int(0, 2) == 0 ? left : case_int(1, left);
+		spans[n] = (struct span){at + gap, length};
+		at += gap + length;
+		free_space -= gap;
+		left -= length;
+	}
+	*n_spans = n;
+	return spans;
+}
+
+static void choose_spans(struct matrix *m, int rows, int columns, int stored_rows)
+{
+	int n;
+	m->n_rows = rows;
+	m->n_columns = columns;
+	m->rows = random_spans(rows, stored_rows, &n);
+	m->n_row_spans = n;
+	m->columns = random_spans(columns, (int)m->stride, &n);
+	m->n_column_spans = n;
+}
+
+/* Stored rows are the parent's: its last kept row and whatever lies before. */
+static int stored_rows_of(const struct matrix *m)
+{
+	const struct span *last = &m->rows[m->n_row_spans - 1];
+	return last->start + last->length;
+}
+
+static void fill(struct matrix *m)
+{
+	size_t n = (size_t)stored_rows_of(m) * (size_t)m->stride;
+	void *data = case_new_bytes(n * dtype_bytes(m->dtype));
+	for (size_t i = 0; i < n; i++) {
+		float value = case_float() / sqrtf((float)m->n_columns);
+		if (m->dtype == DTYPE_F32)
+			((float *)data)[i] = value;
+		else
+			((uint16_t *)data)[i] = m->dtype == DTYPE_BF16 ? f32_to_bf16(value) : f32_to_f16(value);
+	}
+	m->data = data;
+}
+
+void case_matrix(struct matrix *m, enum dtype dtype, int rows, int columns)
+{
+	*m = (struct matrix){.dtype = dtype, .stride = columns + case_int(0, 40)};
+	choose_spans(m, rows, columns, rows + case_int(0, 20));
+	fill(m);
+}
+
+void case_sibling(struct matrix *m, const struct matrix *first)
+{
+	*m = *first;
+	fill(m);
+}
+
+void case_view(struct matrix *m, const struct matrix *parent, int rows, int columns)
+{
+	int stored = stored_rows_of(parent);
+	*m = *parent;
+	choose_spans(m, rows < stored ? rows : stored, columns, stored);
+}
+
+static int stored_index(const struct span *spans, int kept)
+{
+	while (kept >= spans->length)
+		kept -= spans++->length;
+	return spans->start + kept;
+}
+
+double case_weight(const struct matrix *m, int row, int column)
+{
+	int64_t at = stored_index(m->rows, row) * m->stride + stored_index(m->columns, column);
+	float value;
+	convert_to_f32((const char *)m->data + (size_t)at * dtype_bytes(m->dtype), m->dtype, 1, &value);
+	return (double)value;
+}
+
+int case_open(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct error err = {0};
+		devices[i] = backend_cpu.open(
+			&(struct device_options){.n_threads = i + 1, .kv_dtype = DTYPE_F32}, &err);
+		if (!devices[i])
+			return -1;
+	}
+	return 0;
+}
+
+int case_close(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		backend_cpu.close(devices[i]);
+	return 0;
+}
+
+struct device *case_device(int n_threads)
+{
+	return devices[n_threads - 1];
+}
+
+void case_near(double expected, double found, double tolerance, const char *what)
+{
+	if (!(fabs(expected - found) <= tolerance * (1 + fabs(expected))))
+		fail_msg("%s: %.9g, expected %.9g", what, found, expected);
+}
+
+void case_same(const float *a, const float *b, size_t n, const char *what)
+{
+	for (size_t i = 0; i < n; i++)
+		if (memcmp(&a[i], &b[i], sizeof *a) != 0)
+			fail_msg("%s: value %zu is %.9g and %.9g", what, i, (double)a[i], (double)b[i]);
+}

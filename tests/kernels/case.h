@@ -1,0 +1,41 @@
+/*
+ * What the kernel tests share: repeatable random numbers, random spans, memory between guard bytes,
+ * and the ways to make one call that must all give the same bits.
+ */
+#ifndef TESTS_KERNELS_CASE_H
+#define TESTS_KERNELS_CASE_H
+
+#include "kernels/backend.h"
+#include <stddef.h>
+#include <stdint.h>
+
+void case_seed(uint64_t seed);
+int case_int(int low, int high); // both included
+float case_float(void); // about normal, mean 0, deviation 1
+void case_floats(float *values, size_t n);
+
+/* n random floats between guards; freed, and the guards checked, by case_done. */
+float *case_new(size_t n);
+void *case_new_bytes(size_t bytes);
+void case_done(void); // fails the test if a byte beside any block changed
+
+/* A random matrix of `rows` x `columns` kept in up to 3 spans each of a larger stored one. */
+void case_matrix(struct matrix *m, enum dtype dtype, int rows, int columns);
+/* A lane's narrower view of the same stored matrix: at most the given kept sizes; spans of its own.
+ */
+void case_view(struct matrix *m, const struct matrix *parent, int rows, int columns);
+/* Another stored matrix of the same shape and spans, as experts are. */
+void case_sibling(struct matrix *m, const struct matrix *first);
+double case_weight(const struct matrix *m, int row, int column); // by kept indices
+
+enum { BY_TOKEN = 1, BY_LANE = 2, N_WAYS = 4 };
+
+/* Opens both devices (1 and 2 threads) for the rung under test; teardown closes. */
+int case_open(void **state);
+int case_close(void **state);
+struct device *case_device(int n_threads); // 1 or 2
+
+void case_near(double expected, double found, double tolerance, const char *what);
+void case_same(const float *a, const float *b, size_t n, const char *what);
+
+#endif
