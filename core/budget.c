@@ -1,1 +1,481 @@
-#include "base/error.h"
+#include "core/budget.h"
+
+#include "base/memory.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool applies(const struct budget *budget, const struct config *config, enum axis axis,
+					int layer)
+{
+	return axis != AXIS_HIDDEN && axis_on_layer(axis, config->kinds[layer]) &&
+		   budget_keeps_layer(budget, layer);
+}
+
+static const struct budget_runs *find_runs(const struct budget *budget, enum axis axis, int layer)
+{
+	for (int i = 0; i < budget->n_runs; i++) {
+		const struct budget_runs *runs = &budget->runs[i];
+		if (runs->axis == axis && (axis == AXIS_HIDDEN || runs->layer == layer)) {
+			return runs;
+		}
+	}
+	return NULL;
+}
+
+static void *duplicate(const void *from, size_t n, size_t size, struct error *err)
+{
+	void *to = mem_new(n, size, err);
+	if (to && n) {
+		memcpy(to, from, n * size);
+	}
+	return to;
+}
+
+int budget_init(struct budget *budget, const struct config *config, const char *name,
+				struct error *err)
+{
+	*budget = (struct budget){.origin = ORIGIN_FILE,
+							  .source = "config.json",
+							  .n_layers = config->n_layers,
+							  .top_k = config->num_experts_per_tok};
+	size_t length = strlen(name);
+	if (length == 0 || length >= sizeof budget->name) {
+		return fail(err, "budget name \"%.80s\" has %zu bytes, expected 1 to %zu", name, length,
+					sizeof budget->name - 1);
+	}
+	memcpy(budget->name, name, length + 1);
+	for (int a = 0; a < N_AXES; a++) {
+		budget->width[a] = axis_parent_width(a, config);
+	}
+	return 0;
+}
+
+int budget_copy(struct budget *to, const struct budget *from, struct error *err)
+{
+	struct budget copy = *from;
+	memset(copy.layer_width, 0, sizeof copy.layer_width);
+	copy.keep = NULL;
+	copy.runs = NULL;
+	copy.n_runs = 0;
+	size_t n = (size_t)from->n_layers;
+	for (int a = 0; a < N_AXES; a++) {
+		if (from->layer_width[a] &&
+			!(copy.layer_width[a] = duplicate(from->layer_width[a], n, sizeof(int), err))) {
+			goto out;
+		}
+	}
+	if (from->keep && !(copy.keep = duplicate(from->keep, n, 1, err))) {
+		goto out;
+	}
+	if (from->n_runs) {
+		copy.runs = mem_new((size_t)from->n_runs, sizeof *copy.runs, err);
+		if (!copy.runs) {
+			goto out;
+		}
+		for (; copy.n_runs < from->n_runs; copy.n_runs++) {
+			struct budget_runs *runs = &copy.runs[copy.n_runs];
+			*runs = from->runs[copy.n_runs];
+			runs->spans = duplicate(runs->spans, (size_t)runs->n_spans, sizeof(struct span), err);
+			if (!runs->spans) {
+				goto out;
+			}
+		}
+	}
+	*to = copy;
+	return 0;
+out:
+	budget_free(&copy);
+	*to = (struct budget){0};
+	return -1;
+}
+
+void budget_free(struct budget *budget)
+{
+	for (int a = 0; a < N_AXES; a++) {
+		free(budget->layer_width[a]);
+	}
+	free(budget->keep);
+	for (int i = 0; i < budget->n_runs; i++) {
+		free(budget->runs[i].spans);
+	}
+	free(budget->runs);
+	*budget = (struct budget){0};
+}
+
+bool budget_keeps_layer(const struct budget *budget, int layer)
+{
+	return !budget->keep || budget->keep[layer];
+}
+
+int budget_width(const struct budget *budget, enum axis axis, int layer)
+{
+	const struct budget_runs *runs = find_runs(budget, axis, layer);
+	if (runs) {
+		int width = 0;
+		for (int i = 0; i < runs->n_spans; i++) {
+			width += runs->spans[i].length;
+		}
+		return width;
+	}
+	return budget->layer_width[axis] && axis != AXIS_HIDDEN ? budget->layer_width[axis][layer]
+															: budget->width[axis];
+}
+
+int span_list_add(struct span_list *list, int start, int length, struct error *err)
+{
+	if (length == 0) {
+		return 0;
+	}
+	struct span *last = list->n ? &list->spans[list->n - 1] : NULL;
+	if (last && last->start + last->length == start) {
+		last->length += length;
+		return 0;
+	}
+	if (mem_grow(&list->spans, &list->capacity, list->n + 1, sizeof *list->spans, err) < 0) {
+		return -1;
+	}
+	list->spans[list->n++] = (struct span){start, length};
+	return 0;
+}
+
+int budget_spans(const struct budget *budget, const struct config *config, enum axis axis,
+				 int layer, struct span_list *out, struct error *err)
+{
+	const struct budget_runs *runs = find_runs(budget, axis, layer);
+	if (runs) {
+		for (int i = 0; i < runs->n_spans; i++) {
+			if (span_list_add(out, runs->spans[i].start, runs->spans[i].length, err) < 0) {
+				return -1;
+			}
+		}
+		return 0;
+	}
+	int groups = axis_groups(axis, config);
+	int stored = axis_parent_width(axis, config) / groups;
+	int kept = budget_width(budget, axis, layer) / groups;
+	for (int g = 0; g < groups; g++) {
+		if (span_list_add(out, g * stored, kept, err) < 0) {
+			return -1;
+		}
+	}
+	return 0;
+}
+
+bool budget_equal(const struct budget *a, const struct budget *b)
+{
+	if (a->n_layers != b->n_layers || a->top_k != b->top_k || a->n_runs != b->n_runs) {
+		return false;
+	}
+	for (int i = 0; i < a->n_runs; i++) {
+		const struct budget_runs *x = &a->runs[i];
+		const struct budget_runs *y = find_runs(b, x->axis, x->layer);
+		if (!y || x->n_spans != y->n_spans ||
+			memcmp(x->spans, y->spans, (size_t)x->n_spans * sizeof *x->spans) != 0) {
+			return false;
+		}
+	}
+	for (int layer = 0; layer < a->n_layers; layer++) {
+		if (budget_keeps_layer(a, layer) != budget_keeps_layer(b, layer)) {
+			return false;
+		}
+		for (int axis = 0; axis < N_AXES && budget_keeps_layer(a, layer); axis++) {
+			int x = budget_width(a, axis, layer), y = budget_width(b, axis, layer);
+			if (x != y && x && y) { // 0: the layer lacks the axis
+				return false;
+			}
+		}
+	}
+	return true;
+}
+
+// checks -----------------------------------------------------------------------------------------
+
+static int check_runs(const struct budget *budget, const struct config *config, struct error *err)
+{
+	for (int i = 0; i < budget->n_runs; i++) {
+		const struct budget_runs *runs = &budget->runs[i];
+		const char *name = axis_name(runs->axis);
+		if (runs->axis != AXIS_HIDDEN && (runs->layer < 0 || runs->layer >= config->n_layers ||
+										  !axis_on_layer(runs->axis, config->kinds[runs->layer]))) {
+			return fail(err, "budget %s: runs of %s for layer %d, which has no such axis",
+						budget->name, name, runs->layer);
+		}
+		int width = axis_parent_width(runs->axis, config), end = 0;
+		for (int s = 0; s < runs->n_spans; s++) {
+			struct span span = runs->spans[s];
+			if (span.length <= 0 || span.start < end || span.start > width - span.length) {
+				return fail(err,
+							"budget %s: layer %d: run [%d, %d) of %s is empty, overlaps the one "
+							"before it or leaves the parent's %d",
+							budget->name, runs->layer, span.start, span.start + span.length, name,
+							width);
+			}
+			end = span.start + span.length;
+		}
+		if (runs->n_spans == 0) {
+			return fail(err, "budget %s: layer %d: the runs of %s keep nothing", budget->name,
+						runs->layer, name);
+		}
+	}
+	return 0;
+}
+
+static int check_width(const struct budget *budget, const struct config *config, enum axis axis,
+					   int layer, struct error *err)
+{
+	if (find_runs(budget, axis, layer)) {
+		return 0;
+	}
+	char where[32] = "";
+	if (axis != AXIS_HIDDEN && budget->layer_width[axis]) {
+		snprintf(where, sizeof where, "layer %d: ", layer);
+	}
+	int width = budget_width(budget, axis, layer);
+	int parent = axis_parent_width(axis, config), groups = axis_groups(axis, config);
+	if (parent == 0 && width == 0) {
+		return 0; // a MoE model without a shared expert
+	}
+	if (width <= 0 || width > parent) {
+		return fail(err, "budget %s: %s%s is %d, expected 1 to the parent's %d", budget->name,
+					where, axis_name(axis), width, parent);
+	}
+	if (width % groups) {
+		return fail(err,
+					"budget %s: %s%s is %d, expected a multiple of the %d groups that it is cut in",
+					budget->name, where, axis_name(axis), width, groups);
+	}
+	return 0;
+}
+
+int budget_check(const struct budget *budget, const struct config *config, struct error *err)
+{
+	if (budget->n_layers != config->n_layers) {
+		return fail(err, "budget %s is for %d layers, the model has %d", budget->name,
+					budget->n_layers, config->n_layers);
+	}
+	if (check_runs(budget, config, err) < 0 ||
+		check_width(budget, config, AXIS_HIDDEN, 0, err) < 0) {
+		return -1;
+	}
+	int kept = 0;
+	for (int layer = 0; layer < config->n_layers; layer++) {
+		kept += budget_keeps_layer(budget, layer);
+		for (int axis = 0; axis < N_AXES; axis++) {
+			if (applies(budget, config, axis, layer) &&
+				check_width(budget, config, axis, layer, err) < 0) {
+				return -1;
+			}
+		}
+		if (!applies(budget, config, AXIS_EXPERTS, layer)) {
+			continue;
+		}
+		int experts = budget_width(budget, AXIS_EXPERTS, layer);
+		if (budget->top_k < 1 || budget->top_k > experts) {
+			return fail(err, "budget %s: num_experts_per_tok is %d, layer %d keeps %d experts",
+						budget->name, budget->top_k, layer, experts);
+		}
+	}
+	if (kept == 0) {
+		return fail(err, "budget %s leaves out every layer", budget->name);
+	}
+	return 0;
+}
+
+// The first channel of inner that outer does not keep, or -1. Both ascend and their neighbours are
+// joined, so a span of inner must lie inside one span of outer.
+static int outside(const struct span_list *outer, const struct span_list *inner)
+{
+	size_t o = 0;
+	for (size_t i = 0; i < inner->n; i++) {
+		struct span span = inner->spans[i];
+		while (o < outer->n && outer->spans[o].start + outer->spans[o].length <= span.start) {
+			o++;
+		}
+		if (o == outer->n || outer->spans[o].start > span.start) {
+			return span.start;
+		}
+		int end = outer->spans[o].start + outer->spans[o].length;
+		if (end < span.start + span.length) {
+			return end;
+		}
+	}
+	return -1;
+}
+
+static int violation_at(const struct budget *outer, const struct budget *inner,
+						const struct config *config, enum axis axis, int layer,
+						struct text *violations)
+{
+	struct span_list a = {0}, b = {0};
+	struct error err;
+	int channel = -1;
+	if (budget_spans(outer, config, axis, layer, &a, &err) == 0 &&
+		budget_spans(inner, config, axis, layer, &b, &err) == 0) {
+		channel = outside(&a, &b);
+	}
+	free(a.spans);
+	free(b.spans);
+	if (channel >= 0 && violations) {
+		if (axis != AXIS_HIDDEN) {
+			text_format(violations, "layer %d, ", layer);
+		}
+		text_format(violations, "%s: %s (%d) keeps channel %d, %s (%d) does not\n", axis_name(axis),
+					inner->name, budget_width(inner, axis, layer), channel, outer->name,
+					budget_width(outer, axis, layer));
+	}
+	return channel >= 0;
+}
+
+int budget_violations(const struct budget *outer, const struct budget *inner,
+					  const struct config *config, struct text *violations)
+{
+	int n = violation_at(outer, inner, config, AXIS_HIDDEN, 0, violations);
+	for (int layer = 0; layer < config->n_layers && (violations || n == 0); layer++) {
+		if (!budget_keeps_layer(inner, layer)) {
+			continue;
+		}
+		if (!budget_keeps_layer(outer, layer)) {
+			n++;
+			if (violations) {
+				text_format(violations, "layer %d: %s keeps it, %s leaves it out\n", layer,
+							inner->name, outer->name);
+			}
+			continue;
+		}
+		for (int axis = AXIS_HIDDEN + 1; axis < N_AXES; axis++) {
+			if (axis_on_layer(axis, config->kinds[layer])) {
+				n += violation_at(outer, inner, config, axis, layer, violations);
+			}
+		}
+	}
+	return n;
+}
+
+// typed widths -----------------------------------------------------------------------------------
+
+// A whole number at *text, which moves behind it. -1 if there is none or it is silly.
+static int take_number(const char **text)
+{
+	if (**text < '0' || **text > '9') {
+		return -1;
+	}
+	char *end;
+	long value = strtol(*text, &end, 10);
+	*text = end;
+	return value > INT32_MAX ? -1 : (int)value;
+}
+
+static int parse_skip(struct budget *budget, const char *value, const char *typed,
+					  struct error *err)
+{
+	if (!budget->keep) {
+		budget->keep = mem_new((size_t)budget->n_layers, 1, err);
+		if (!budget->keep) {
+			return -1;
+		}
+		memset(budget->keep, 1, (size_t)budget->n_layers);
+	}
+	for (;; value++) {
+		int layer = take_number(&value);
+		if (layer < 0 || layer >= budget->n_layers) {
+			return fail(err, "%s: skip expects layers 0 to %d with + between them", typed,
+						budget->n_layers - 1);
+		}
+		budget->keep[layer] = 0;
+		if (*value == '\0') {
+			return 0;
+		}
+		if (*value != '+') {
+			return fail(err, "%s: skip expects layers with + between them, found \"%s\"", typed,
+						value);
+		}
+	}
+}
+
+static int parse_item(struct budget *budget, const struct config *config, char *item,
+					  const char *typed, struct error *err)
+{
+	char *equals = strchr(item, '=');
+	if (!equals) {
+		return fail(err, "%s: \"%s\" is not AXIS=WIDTH", typed, item);
+	}
+	*equals = '\0';
+	const char *value = equals + 1;
+	if (strcmp(item, "skip") == 0) {
+		return parse_skip(budget, value, typed, err);
+	}
+	int axis = axis_find(item);
+	if (axis < 0 && strcmp(item, "num_experts_per_tok") != 0) {
+		if (budget_fixed_key(item)) {
+			return fail(err, "%s: %s is not elastic in this family", typed, item);
+		}
+		struct text names = {0};
+		axis_names(&names);
+		fail(err, "%s: no axis \"%s\"; there are %s, num_experts_per_tok and skip", typed, item,
+			 text_chars(&names));
+		text_free(&names);
+		return -1;
+	}
+	int width = take_number(&value);
+	if (width <= 0 || *value) {
+		return fail(err, "%s: %s expects a number from 1, found \"%s\"", typed, item, equals + 1);
+	}
+	if (axis < 0) {
+		budget->top_k = width;
+	} else if (!axis_in_model(axis, config)) {
+		return fail(err, "%s: no layer of this model has %s", typed, item);
+	} else {
+		budget->width[axis] = width;
+	}
+	return 0;
+}
+
+bool budget_fixed_key(const char *key)
+{
+	static const char *const fixed[] = {"ssm_state_size", "head_dim", "num_key_value_heads",
+										"n_groups"};
+	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+		if (strcmp(key, fixed[i]) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+int budget_parse(struct budget *budget, const struct config *config, const char *typed,
+				 struct error *err)
+{
+	*budget = (struct budget){0};
+	char *copy = mem_string(typed, strlen(typed), err);
+	if (!copy) {
+		return -1;
+	}
+	if (budget_init(budget, config, "typed", err) < 0) {
+		goto out;
+	}
+	budget->origin = ORIGIN_DERIVED;
+	snprintf(budget->source, sizeof budget->source, "typed");
+	snprintf(budget->name, sizeof budget->name, "%s", typed);
+	char *next = copy;
+	while (next) {
+		char *item = next;
+		char *comma = strchr(item, ',');
+		next = comma ? comma + 1 : NULL;
+		if (comma) {
+			*comma = '\0';
+		}
+		if (parse_item(budget, config, item, typed, err) < 0) {
+			goto out;
+		}
+	}
+	if (budget_check(budget, config, err) < 0) {
+		goto out;
+	}
+	free(copy);
+	return 0;
+out:
+	free(copy);
+	budget_free(budget);
+	return -1;
+}

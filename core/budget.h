@@ -1,7 +1,8 @@
 /*
- * A budget: a name and the channels it keeps on every axis and layer. Widths are leading parts (grouped for
- * Mamba and attention heads, spec elastic-files.md); runs are explicit. budget_spans() is the one place
- * that says which stored channels a budget keeps; slices, nesting checks and views all ask it.
+ * A budget: a name and the channels it keeps on every axis and layer. Widths are leading parts
+ * (grouped for Mamba and attention heads, spec elastic-files.md); runs are explicit. budget_spans()
+ * is the one place that says which stored channels a budget keeps; slices, nesting checks and views
+ * all ask it.
  */
 #ifndef CORE_BUDGET_H
 #define CORE_BUDGET_H
@@ -23,10 +24,10 @@ struct budget_runs {
 struct budget {
 	char name[64];
 	enum origin origin;
-	char source[64];   // "elastic.json", "typed", "published: Megatron-LM teacher_model_config_12b"
+	char source[64]; // "elastic.json", "typed", "published: Megatron-LM teacher_model_config_12b"
 	int width[N_AXES]; // of the whole model; the largest where layers differ
 	int *layer_width[N_AXES]; // (n_layers) or NULL = width everywhere
-	uint8_t *keep;            // (n_layers) 1 = the layer runs; NULL = all
+	uint8_t *keep; // (n_layers) 1 = the layer runs; NULL = all
 	int n_layers;
 	int top_k; // num_experts_per_tok
 	struct budget_runs *runs;
@@ -42,29 +43,41 @@ int budget_copy(struct budget *to, const struct budget *from, struct error *err)
 void budget_free(struct budget *budget); // takes {0}
 bool budget_equal(const struct budget *a, const struct budget *b); // the same channels; names aside
 
-/* Widths as typed: "hidden_size=96,moe_intermediate_size=48,n_routed_experts=12,num_experts_per_tok=4,
- * skip=3+7". Unset axes stay at the parent's. The name becomes the text itself. */
+/* Widths as typed:
+ * "hidden_size=96,moe_intermediate_size=48,n_routed_experts=12,num_experts_per_tok=4, skip=3+7".
+ * Unset axes stay at the parent's. The name becomes the text itself. */
 int budget_parse(struct budget *budget, const struct config *config, const char *typed,
 				 struct error *err);
 
-/* Every width positive, at most the parent's, a multiple of its groups; top_k at most the experts kept on
- * every layer; runs inside the axis. */
+/* Whether a config key is one that budgets of this family never change: ssm_state_size, head_dim,
+ * num_key_value_heads, n_groups. */
+bool budget_fixed_key(const char *key);
+
+/* Every width positive, at most the parent's, a multiple of its groups; top_k at most the experts
+ * kept on every layer; runs inside the axis; at least one layer. Axes that no layer of the model
+ * has, and lists' entries of layers that lack the axis or are left out, mean nothing and may hold
+ * anything. */
 int budget_check(const struct budget *budget, const struct config *config, struct error *err);
 
 bool budget_keeps_layer(const struct budget *budget, int layer);
 int budget_width(const struct budget *budget, enum axis axis, int layer); // channels kept there
 
-/* The stored channels kept on an axis of a layer, ascending, neighbouring spans joined; appended to *spans
- * (grown with mem_grow). Channels are the axis' own units: heads, experts, channels of one head. */
+/* The stored channels kept on an axis of a layer, ascending, neighbouring spans joined; appended to
+ * *spans (grown with mem_grow). Channels are the axis' own units: heads, experts, channels of one
+ * head. */
 struct span_list {
-	struct span *spans;
+	struct span *spans; // free()
 	size_t n, capacity;
 };
-int budget_spans(const struct budget *budget, const struct config *config, enum axis axis, int layer,
-				 struct span_list *out, struct error *err);
+int budget_spans(const struct budget *budget, const struct config *config, enum axis axis,
+				 int layer, struct span_list *out, struct error *err);
 
-/* Whether inner's channels are a subset of outer's on every axis and layer. Each violation is appended to
- * `violations` as one line naming axis, layer and both (NULL: stop at the first). Returns how many. */
+/* Appends one span, joined to the last where they touch. */
+int span_list_add(struct span_list *list, int start, int length, struct error *err);
+
+/* Whether inner's channels are a subset of outer's on every axis and layer. Each violation is
+ * appended to `violations` as one line naming axis, layer and both (NULL: stop at the first).
+ * Returns how many. */
 int budget_violations(const struct budget *outer, const struct budget *inner,
 					  const struct config *config, struct text *violations);
 

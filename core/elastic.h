@@ -42,7 +42,12 @@ struct elastic {
  * nested become notices instead of an error. */
 int elastic_read(struct elastic *elastic, const struct config *config, const char *directory,
 				 const char *budgets_file, bool lenient, struct error *err);
+void elastic_init(struct elastic *elastic);
 void elastic_free(struct elastic *elastic); // takes {0}
+
+/* elastic_read from text, for tests. source: the name that errors and budgets carry. */
+int elastic_parse(struct elastic *elastic, const struct config *config, const struct text *text,
+				  const char *source, bool lenient, struct error *err);
 
 /* Index of the budget of that name (exact, then unique case-blind), or -1. */
 int elastic_find(const struct elastic *elastic, const char *name);

@@ -66,10 +66,17 @@ struct layer_slice {
 };
 
 /* What a budget costs. active: parameters that one token uses, the embedding table counted once, as
- * lm_head; bytes_per_token: weight bytes that a decode step reads. */
+ * lm_head; bytes_per_token: weight bytes that a decode step reads (those, and one row of embeddings). */
 struct slice_cost {
 	uint64_t total, active;          // parameters
 	uint64_t bytes, bytes_per_token; // of the stored dtypes
+};
+
+/* Blocks that the plan's arrays are cut from, released together. */
+struct slice_memory {
+	void **blocks;
+	size_t n_blocks, capacity; // of `blocks`
+	size_t used, size;         // bytes of the last block
 };
 
 struct slice {
@@ -81,8 +88,8 @@ struct slice {
 	float norm_f_count, norm_f_scale;
 	struct layer_slice *layers; // (n_layers)
 	struct slice_cost cost;
-	void **owned; // packed vectors, spans and lists
-	size_t n_owned, owned_capacity;
+	struct slice_memory host;  // spans, matrices, `expert` and `head`: read by the host only
+	struct slice_memory lists; // packed vectors and the other index lists: the device's memory
 	const struct backend *backend;
 	struct device *device;
 };
