@@ -1,0 +1,188 @@
+/*
+ * Writing a safetensors file. Tensors with larger elements come first, so that every one is aligned
+ * (the header is padded to 8 bytes); otherwise they keep the order given.
+ */
+#include "base/memory.h"
+#include "base/text.h"
+#include "base/utf8.h"
+#include "core/checkpoint.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void add_json_string(struct text *out, const char *string)
+{
+	text_add_char(out, '"');
+	for (const char *p = string; *p; p++) {
+		if (*p == '"' || *p == '\\')
+			text_format(out, "\\%c", *p);
+		else if ((unsigned char)*p < 0x20)
+			text_format(out, "\\u%04x", *p);
+		else
+			text_add_char(out, *p);
+	}
+	text_add_char(out, '"');
+}
+
+static int check_tensor(const struct named_tensor *t, struct error *err)
+{
+	size_t bytes = dtype_bytes(t->tensor.dtype);
+	if (!utf8_valid(t->name, strlen(t->name), NULL))
+		return fail(err, "tensor \"%s\": its name is not valid UTF-8", t->name);
+	for (int i = 0; i < t->tensor.n_dims; i++)
+		if (t->tensor.shape[i] < 0 || !mem_multiply(bytes, (size_t)t->tensor.shape[i], &bytes))
+			return fail(err, "tensor \"%s\": its shape has no size", t->name);
+	if (bytes != t->tensor.bytes)
+		return fail(err, "tensor \"%s\" has %llu bytes, dtype and shape need %zu", t->name,
+					(unsigned long long)t->tensor.bytes, bytes);
+	return 0;
+}
+
+static int make_header(const struct named_tensor *const *order, size_t n, struct text *header,
+					   struct error *err)
+{
+	uint64_t at = 0;
+	text_append(header, "\0\0\0\0\0\0\0\0", 8);
+	text_add(header, "{\"__metadata__\":{\"format\":\"pt\"}");
+	for (size_t i = 0; i < n; i++) {
+		const struct tensor *t = &order[i]->tensor;
+		if (check_tensor(order[i], err) != 0)
+			return -1;
+		text_add_char(header, ',');
+		add_json_string(header, order[i]->name);
+		text_format(header, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(t->dtype));
+		for (int d = 0; d < t->n_dims; d++)
+			text_format(header, "%s%lld", d ? "," : "", (long long)t->shape[d]);
+		text_format(header, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
+					(unsigned long long)(at + t->bytes));
+		at += t->bytes;
+	}
+	text_add_char(header, '}');
+	while (header->length % 8 && !header->failed)
+		text_add_char(header, ' ');
+	if (text_check(header, err) != 0)
+		return -1;
+	uint64_t length = header->length - 8;
+	for (int i = 0; i < 8; i++)
+		header->data[i] = (char)(length >> (8 * i) & 0xff);
+	return 0;
+}
+
+static int write_all(int fd, const void *bytes, size_t n)
+{
+	const char *p = bytes;
+	while (n) {
+		ssize_t done = write(fd, p, n < ((size_t)1 << 30) ? n : (size_t)1 << 30);
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return -1;
+		p += done;
+		n -= (size_t)done;
+	}
+	return 0;
+}
+
+static int write_file(int fd, const struct text *header, const struct named_tensor *const *order,
+					  size_t n)
+{
+	if (write_all(fd, header->data, header->length) != 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (write_all(fd, order[i]->tensor.data, order[i]->tensor.bytes) != 0)
+			return -1;
+	return fsync(fd);
+}
+
+/* So that the new name itself survives a crash; not every file system can, so failure is no error.
+ */
+static void sync_folder(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (fd >= 0) {
+		(void)fsync(fd);
+		close(fd);
+	}
+	free(folder);
+}
+
+/* A new file beside path, with the permissions of an ordinary one (mkstemp's are 0600). */
+static int open_temporary(const char *path, struct text *name)
+{
+	for (int i = 0; i < 100; i++) {
+		text_clear(name);
+		text_format(name, "%s.tmp-%ld-%d", path, (long)getpid(), i);
+		if (text_check(name, NULL) != 0) {
+			errno = ENOMEM;
+			return -1;
+		}
+		int fd = open(name->data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+		if (fd >= 0 || errno != EEXIST)
+			return fd;
+	}
+	return -1;
+}
+
+static int write_renamed(const char *path, const struct text *header,
+						 const struct named_tensor *const *order, size_t n, struct error *err)
+{
+	struct text temporary = {0};
+	int fd = open_temporary(path, &temporary), result = 0;
+	if (fd < 0) {
+		result = fail(err, "%s: %s", path, strerror(errno));
+		text_free(&temporary);
+		return result;
+	}
+	if (write_file(fd, header, order, n) != 0)
+		result = fail(err, "%s: cannot be written: %s", path, strerror(errno));
+	if (close(fd) != 0 && result == 0)
+		result = fail(err, "%s: cannot be written: %s", path, strerror(errno));
+	if (result == 0 && rename(temporary.data, path) != 0)
+		result = fail(err, "%s: cannot be put in place: %s", path, strerror(errno));
+	if (result != 0)
+		unlink(temporary.data);
+	else
+		sync_folder(path);
+	text_free(&temporary);
+	return result;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp((*(const struct named_tensor *const *)a)->name,
+				  (*(const struct named_tensor *const *)b)->name);
+}
+
+int checkpoint_write(const char *path, const struct named_tensor *tensors, size_t n,
+					 struct error *err)
+{
+	const struct named_tensor **order = mem_new(n, sizeof *order, err);
+	if (!order)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		order[i] = &tensors[i];
+	if (n)
+		qsort(order, n, sizeof *order, by_name);
+	int result = 0;
+	for (size_t i = 1; i < n && result == 0; i++)
+		if (strcmp(order[i - 1]->name, order[i]->name) == 0)
+			result = fail(err, "%s: tensor \"%s\" is given twice", path, order[i]->name);
+	size_t filled = 0;
+	for (size_t size = 8; size; size /= 2)
+		for (size_t i = 0; i < n; i++)
+			if (dtype_bytes(tensors[i].tensor.dtype) == size)
+				order[filled++] = &tensors[i];
+	struct text header = {0};
+	if (result == 0 && make_header(order, n, &header, err) != 0)
+		result = fail_in(err, "%s", path);
+	if (result == 0)
+		result = write_renamed(path, &header, order, n, err);
+	text_free(&header);
+	free(order);
+	return result;
+}
