@@ -1,7 +1,8 @@
 /*
  * The checkpoint's tensors bound to their places in the model: tolerant of names (backbone. / model.,
  * embeddings / embedding / embed_tokens, fused [E, F, H] or per-expert tensors), strict about shapes and
- * dtypes. An error names the tensor and both shapes. Borrows the checkpoint; never changes.
+ * dtypes (F32, BF16, F16; FP8 and NVFP4 are refused for now). An error names the tensor and both shapes.
+ * Borrows the checkpoint; never changes.
  */
 #ifndef CORE_WEIGHTS_H
 #define CORE_WEIGHTS_H
@@ -29,7 +30,7 @@ struct weights {
 	struct tensor embeddings, norm_f, lm_head; // lm_head = embeddings when tied
 	struct layer_weights *layers;              // (n_layers)
 	struct tensor *experts;                    // backing store of up and down
-	size_t n_unused; // tensors of the checkpoint that no layer uses (reported, not refused)
+	size_t n_unused; // tensors that no layer uses (reported, not refused); mtp.* are not counted
 	const char *first_unused;
 };
 
