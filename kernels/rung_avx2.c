@@ -1,0 +1,71 @@
+/* AVX2, FMA, F16C: eight lanes, tails through a zeroed copy. Compiled for these alone; see rung.c.
+ */
+#include "kernels/rung.h"
+#include <immintrin.h>
+#include <string.h>
+
+#define LANES 8
+#define TILE_R 2
+#define TILE_T 3
+
+typedef __m256 vec;
+
+static inline vec widen_bf16(__m128i v)
+{
+	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+
+static inline vec part_f32(const float *p, int n)
+{
+	float copy[LANES] = {0};
+	memcpy(copy, p, (size_t)n * sizeof *p);
+	return _mm256_loadu_ps(copy);
+}
+
+static inline __m128i part_16(const uint16_t *p, int n)
+{
+	uint16_t copy[LANES] = {0};
+	memcpy(copy, p, (size_t)n * sizeof *p);
+	return _mm_loadu_si128((const __m128i *)copy);
+}
+
+static inline void store_part(float *p, vec a, int n)
+{
+	float copy[LANES];
+	_mm256_storeu_ps(copy, a);
+	memcpy(p, copy, (size_t)n * sizeof *p);
+}
+
+static inline float sum_lanes(vec a)
+{
+	__m128 half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+	half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+	return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+
+#define vec_zero() _mm256_setzero_ps()
+#define vec_set(a) _mm256_set1_ps(a)
+#define vec_add(a, b) _mm256_add_ps(a, b)
+#define vec_mul(a, b) _mm256_mul_ps(a, b)
+#define vec_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define vec_sum(a) sum_lanes(a)
+#define vec_load_f32(p) _mm256_loadu_ps(p)
+#define vec_load_bf16(p) widen_bf16(_mm_loadu_si128((const __m128i *)(p)))
+#define vec_load_f16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#define vec_load_part_f32(p, n) part_f32(p, n)
+#define vec_load_part_bf16(p, n) widen_bf16(part_16(p, n))
+#define vec_load_part_f16(p, n) _mm256_cvtph_ps(part_16(p, n))
+#define vec_store(p, a) _mm256_storeu_ps(p, a)
+#define vec_store_part(p, a, n) store_part(p, a, n)
+
+#include "kernels/rung_simd.h"
+
+const struct cpu_rung rung_avx2 = {
+	.name = "avx2",
+	.dot_f32 = dot_f32,
+	.dot_bf16 = dot_bf16,
+	.dot_f16 = dot_f16,
+	.ssm_row = ssm_row,
+	.blend_f32 = blend_f32,
+	.blend_bf16 = blend_bf16,
+};

@@ -1,0 +1,152 @@
+/*
+ * The inner loops of a vector rung, written once. A rung's file defines, with `vec` of `LANES`
+ * floats:
+ *
+ *   vec_zero() vec_set(float) vec_add(a, b) vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_sum(a)
+ *   vec_load_TYPE(p), vec_load_part_TYPE(p, n) (0 < n < LANES, the rest 0) for f32, bf16, f16
+ *   vec_store(p, a), vec_store_part(p, a, n)
+ *   TILE_R, TILE_T: stored rows x activation rows whose sums stay in registers
+ *
+ * and then includes this file. Order of summation of a dot: chunk c of LANES elements goes to
+ * partial sum c % 2; at the end the two are added, then the lanes (vec_sum). Every tile shape keeps
+ * it.
+ */
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+#define DEFINE_DOT(type, name)                                                                     \
+	INLINE void name##_tile(const struct product *p, int r0, int t0, int R, int T)                 \
+	{                                                                                              \
+		vec sum[TILE_R][TILE_T][2], xs[TILE_T];                                                    \
+		const type *w[TILE_R];                                                                     \
+		const float *x[TILE_T];                                                                    \
+		int j = 0;                                                                                 \
+		UNROLL for (int r = 0; r < R; r++)                                                         \
+		{                                                                                          \
+			w[r] = (const type *)p->w + (r0 + r) * p->w_stride;                                    \
+			UNROLL for (int t = 0; t < T; t++) sum[r][t][0] = sum[r][t][1] = vec_zero();           \
+		}                                                                                          \
+		UNROLL for (int t = 0; t < T; t++) x[t] = p->x[t0 + t];                                    \
+		for (; j + 2 * LANES <= p->n; j += 2 * LANES)                                              \
+			UNROLL for (int half = 0; half < 2; half++)                                            \
+			{                                                                                      \
+				UNROLL for (int t = 0; t < T; t++) xs[t] = vec_load_f32(x[t] + j + half * LANES);  \
+				UNROLL for (int r = 0; r < R; r++)                                                 \
+				{                                                                                  \
+					vec ws = vec_load_##name(w[r] + j + half * LANES);                             \
+					UNROLL for (int t = 0; t < T; t++) sum[r][t][half] =                           \
+						vec_fma(ws, xs[t], sum[r][t][half]);                                       \
+				}                                                                                  \
+			}                                                                                      \
+		if (j + LANES <= p->n) {                                                                   \
+			UNROLL for (int t = 0; t < T; t++) xs[t] = vec_load_f32(x[t] + j);                     \
+			UNROLL for (int r = 0; r < R; r++)                                                     \
+			{                                                                                      \
+				vec ws = vec_load_##name(w[r] + j);                                                \
+				UNROLL for (int t = 0; t < T; t++) sum[r][t][0] =                                  \
+					vec_fma(ws, xs[t], sum[r][t][0]);                                              \
+			}                                                                                      \
+			j += LANES;                                                                            \
+		}                                                                                          \
+		if (j < p->n) { /* into the first sum whatever its turn: the same for every shape */       \
+			UNROLL for (int t = 0; t < T; t++) xs[t] = vec_load_part_f32(x[t] + j, p->n - j);      \
+			UNROLL for (int r = 0; r < R; r++)                                                     \
+			{                                                                                      \
+				vec ws = vec_load_part_##name(w[r] + j, p->n - j);                                 \
+				UNROLL for (int t = 0; t < T; t++) sum[r][t][0] =                                  \
+					vec_fma(ws, xs[t], sum[r][t][0]);                                              \
+			}                                                                                      \
+		}                                                                                          \
+		UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < T; t++)                      \
+			p->out[(t0 + t) * p->out_stride + r0 + r] =                                            \
+			vec_sum(vec_add(sum[r][t][0], sum[r][t][1]));                                          \
+	}                                                                                              \
+	static void dot_##name(const struct product *p)                                                \
+	{                                                                                              \
+		int r = 0;                                                                                 \
+		if (p->n_x > 1) {                                                                          \
+			for (; r + TILE_R <= p->n_w; r += TILE_R) {                                            \
+				int t = 0;                                                                         \
+				for (; t + TILE_T <= p->n_x; t += TILE_T)                                          \
+					name##_tile(p, r, t, TILE_R, TILE_T);                                          \
+				for (; t + 2 <= p->n_x; t += 2)                                                    \
+					name##_tile(p, r, t, TILE_R, 2);                                               \
+				for (; t < p->n_x; t++)                                                            \
+					name##_tile(p, r, t, TILE_R, 1);                                               \
+			}                                                                                      \
+		}                                                                                          \
+		for (; r < p->n_w; r++) { /* decode: one row is one stream for the prefetcher */           \
+			int t = 0;                                                                             \
+			for (; t + TILE_T <= p->n_x; t += TILE_T)                                              \
+				name##_tile(p, r, t, 1, TILE_T);                                                   \
+			for (; t < p->n_x; t++)                                                                \
+				name##_tile(p, r, t, 1, 1);                                                        \
+		}                                                                                          \
+	}
+
+DEFINE_DOT(float, f32)
+DEFINE_DOT(uint16_t, bf16)
+DEFINE_DOT(uint16_t, f16)
+
+static float ssm_row(float *s, const float *b, const float *c, float decay, float input, int n)
+{
+	vec keep = vec_set(decay), in = vec_set(input), sum[2] = {vec_zero(), vec_zero()};
+	int j = 0;
+	for (; j + 2 * LANES <= n; j += 2 * LANES)
+		UNROLL for (int half = 0; half < 2; half++)
+		{
+			int at = j + half * LANES;
+			vec v = vec_fma(keep, vec_load_f32(s + at), vec_mul(in, vec_load_f32(b + at)));
+			vec_store(s + at, v);
+			sum[half] = vec_fma(v, vec_load_f32(c + at), sum[half]);
+		}
+	for (; j < n; j += LANES) {
+		int m = n - j < LANES ? n - j : LANES;
+		bool full = m == LANES;
+		vec before = full ? vec_load_f32(s + j) : vec_load_part_f32(s + j, m);
+		vec bs = full ? vec_load_f32(b + j) : vec_load_part_f32(b + j, m);
+		vec cs = full ? vec_load_f32(c + j) : vec_load_part_f32(c + j, m);
+		vec v = vec_fma(keep, before, vec_mul(in, bs));
+		if (full)
+			vec_store(s + j, v);
+		else
+			vec_store_part(s + j, v, m);
+		sum[0] = vec_fma(v, cs, sum[0]);
+	}
+	return vec_sum(vec_add(sum[0], sum[1]));
+}
+
+/* Four vectors of y stay in registers over all rows of v. */
+#define DEFINE_BLEND(type, name)                                                                   \
+	static void blend_##name(float *y, const float *a, const type *v, int64_t v_stride, int n_v,   \
+							 int n)                                                                \
+	{                                                                                              \
+		int j = 0;                                                                                 \
+		for (; j + 4 * LANES <= n; j += 4 * LANES) {                                               \
+			vec sum[4];                                                                            \
+			UNROLL for (int k = 0; k < 4; k++) sum[k] = vec_load_f32(y + j + k * LANES);           \
+			for (int i = 0; i < n_v; i++) {                                                        \
+				vec weight = vec_set(a[i]);                                                        \
+				const type *row = v + i * v_stride + j;                                            \
+				UNROLL for (int k = 0; k < 4; k++) sum[k] =                                        \
+					vec_fma(weight, vec_load_##name(row + k * LANES), sum[k]);                     \
+			}                                                                                      \
+			UNROLL for (int k = 0; k < 4; k++) vec_store(y + j + k * LANES, sum[k]);               \
+		}                                                                                          \
+		for (; j < n; j += LANES) {                                                                \
+			int m = n - j;                                                                         \
+			vec sum = m < LANES ? vec_load_part_f32(y + j, m) : vec_load_f32(y + j);               \
+			for (int i = 0; i < n_v; i++) {                                                        \
+				const type *row = v + i * v_stride + j;                                            \
+				vec vs = m < LANES ? vec_load_part_##name(row, m) : vec_load_##name(row);          \
+				sum = vec_fma(vec_set(a[i]), vs, sum);                                             \
+			}                                                                                      \
+			if (m < LANES)                                                                         \
+				vec_store_part(y + j, sum, m);                                                     \
+			else                                                                                   \
+				vec_store(y + j, sum);                                                             \
+		}                                                                                          \
+	}
+
+DEFINE_BLEND(float, f32)
+DEFINE_BLEND(uint16_t, bf16)
