@@ -21,7 +21,7 @@ enum event_type {
 	EV_TOKEN,    // one token was chosen; text = what may be shown of it (may be empty)
 	EV_SWITCH,   // another budget reads from now on
 	EV_MEMORY,   // what memory is used for
-	EV_STOP,     // the turn is over
+	EV_STOP,     // the turn is over: exactly one for every turn or completion asked for
 	EV_ERROR,    // text: one sentence; the engine goes on with what it has
 	EV_NOTICE,   // text: one sentence worth a line
 	EV_PROGRESS, // long work: text = what, done of total; not logged
@@ -63,7 +63,7 @@ struct event {
 	uint64_t at_ns; // since the engine was opened
 	union {
 		struct {
-			struct model *model; // counted: valid while the engine or the reader holds it
+			struct model *model; // the journal holds it until every reader has passed; to keep it, retain
 			enum math math;
 			char rung[32];
 			int n_threads, context;
@@ -90,7 +90,7 @@ struct event {
 			enum phase phase;
 			uint64_t took_ns; // computing only: forward, pick, decode. 0 = came out of a prefill (TTFT)
 			struct picked picked;
-			bool thinking_ends; // this token is </think>
+			bool thinking_ends; // this token is </think>; its text is empty, as a stop id's
 		} token;
 		struct {
 			int at; // first position that `to` reads

@@ -19,7 +19,7 @@ struct metrics_row { // one phase and budget
 	char budget[BUDGET_NAME_BYTES];
 	enum phase phase;
 	int tokens;       // all that this budget wrote (prefill: read) in this phase
-	int steps;        // of them, decode steps
+	int steps;        // of them, decode steps (prefill: all)
 	uint64_t took_ns; // over the steps
 };
 
@@ -27,7 +27,7 @@ struct metrics {
 	struct metrics_row rows[METRICS_MAX_BUDGETS * N_PHASES];
 	int n_rows;
 	uint64_t first_ns;              // TTFT of the last turn, 0 = none yet
-	uint64_t last_arrival_ns;
+	uint64_t turn_ns, last_arrival_ns; // when the turn began and its last token came, 0 = none
 	uint64_t arrivals[METRICS_WINDOW]; // ITL in ns, a ring
 	int n_arrivals, next_arrival;
 	float speed[METRICS_WINDOW]; // tok/s a decode step, a ring, for curves
@@ -35,6 +35,7 @@ struct metrics {
 	int switches;
 };
 
+/* Starts as {0}. Events of one seq; the caller leaves out the others. */
 void metrics_event(struct metrics *metrics, const struct event *event);
 double metrics_row_tps(const struct metrics_row *row); // 0 = no steps
 const struct metrics_row *metrics_find(const struct metrics *metrics, const char *budget,

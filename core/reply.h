@@ -26,7 +26,10 @@ struct reply_switch {
 };
 
 struct reply {
-	struct text reasoning, answer; // tags and surrounding newlines removed
+	/* Without tags; the newline before </think> and the one behind it belong to the format and to
+	 * neither (core/chat.h), so that what is rendered next equals what was generated. */
+	struct text reasoning, answer;
+	bool thinking, answered; // the turn began inside <think>; the answer has begun
 	struct segment *segments;
 	size_t n_segments, segments_capacity;
 	struct reply_switch *switches;
@@ -39,7 +42,8 @@ struct reply {
 	char error[512];
 };
 
-void reply_event(struct reply *reply, const struct event *event); // EV_TURN starts it anew
+/* Events of one seq; EV_TURN starts it anew. Memory that runs out ends in failed. */
+void reply_event(struct reply *reply, const struct event *event);
 void reply_free(struct reply *reply);                             // takes {0}
 
 #endif

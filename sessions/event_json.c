@@ -1,1 +1,263 @@
-#include "base/error.h"
+/*
+ * Written by hand, because a line is made for every token: no allocation but the growing text,
+ * numbers that do not depend on the locale, and text that is valid JSON whatever was said
+ * (ill-formed UTF-8 becomes U+FFFD).
+ */
+#include "sessions/event_json.h"
+#include "base/clock.h"
+#include "base/utf8.h"
+#include "core/model.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#ifndef ELASTISCOPE_VERSION
+#define ELASTISCOPE_VERSION "unknown"
+#endif
+
+static void add_string(struct text *out, const char *bytes, size_t length)
+{
+	size_t plain = 0; // bytes[plain..i) go out as they are
+	text_add_char(out, '"');
+	for (size_t i = 0; i < length;) {
+		unsigned char c = (unsigned char)bytes[i];
+		if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
+			i++;
+			continue;
+		}
+		uint32_t code;
+		int n = utf8_decode(bytes + i, length - i, &code);
+		if (n > 1) {
+			i += (size_t)n;
+			continue;
+		}
+		text_append(out, bytes + plain, i - plain);
+		if (n == 0) // the end of the text cuts a character
+			n = -(int)(length - i);
+		if (n < 0)
+			text_add(out, UTF8_REPLACEMENT);
+		else if (c == '"' || c == '\\')
+			text_append(out, (char[]){'\\', (char)c}, 2);
+		else if (c == '\n')
+			text_append(out, "\\n", 2);
+		else
+			text_format(out, "\\u%04x", c);
+		i += (size_t)(n < 0 ? -n : n);
+		plain = i;
+	}
+	text_append(out, bytes + plain, length - plain);
+	text_add_char(out, '"');
+}
+
+static void add_name(struct text *out, const char *key, const char *value)
+{
+	text_format(out, ",\"%s\":", key);
+	if (value)
+		add_string(out, value, strlen(value));
+	else
+		text_add(out, "null");
+}
+
+static void add_integer(struct text *out, const char *key, int64_t value)
+{
+	text_format(out, ",\"%s\":%lld", key, (long long)value);
+}
+
+/* -1 = unknown */
+static void add_bytes(struct text *out, const char *key, int64_t value)
+{
+	if (value < 0)
+		text_format(out, ",\"%s\":null", key);
+	else
+		add_integer(out, key, value);
+}
+
+/* Milliseconds, exact to the nanosecond. */
+static void add_ms(struct text *out, const char *key, uint64_t ns)
+{
+	text_format(out, ",\"%s\":%llu.%06llu", key, (unsigned long long)(ns / 1000000),
+				(unsigned long long)(ns % 1000000));
+}
+
+/* Nine digits say which float it was. A locale's decimal comma becomes a point. */
+static void add_float(struct text *out, double value)
+{
+	char digits[40];
+	if (!isfinite(value)) {
+		text_add(out, "null");
+		return;
+	}
+	int n = snprintf(digits, sizeof digits, "%.9g", value);
+	for (int i = 0; i < n; i++)
+		if (!strchr("0123456789+-e", digits[i]))
+			digits[i] = '.';
+	text_append(out, digits, (size_t)n);
+}
+
+static void add_number(struct text *out, const char *key, double value)
+{
+	text_format(out, ",\"%s\":", key);
+	add_float(out, value);
+}
+
+static void add_list(struct text *out, const char *key, const struct event *event)
+{
+	text_format(out, ",\"%s\":[", key);
+	for (size_t i = 0; i < event->n_numbers; i++)
+		text_format(out, "%s%d", i ? "," : "", (int)event->numbers[i]);
+	text_add_char(out, ']');
+}
+
+static void add_text(struct text *out, const struct event *event)
+{
+	text_add(out, ",\"text\":");
+	add_string(out, event->text ? event->text : "", event->text ? event->length : 0);
+}
+
+static void session(struct text *out, const struct event *event)
+{
+	const struct model *model = event->opened.model;
+	char device[80], now[24];
+	snprintf(device, sizeof device, "%s, %d thread%s", event->opened.rung, event->opened.n_threads,
+			 event->opened.n_threads == 1 ? "" : "s");
+	clock_utc(now);
+	add_name(out, "version", ELASTISCOPE_VERSION);
+	add_name(out, "checkpoint", model ? model->directory : NULL);
+	add_name(out, "hash", model ? model->hash : NULL);
+	text_add(out, ",\"budgets\":[");
+	for (int i = 0; model && i < model->elastic.n_budgets; i++) {
+		const char *name = model->elastic.budgets[i].name;
+		text_add(out, i ? "," : "");
+		add_string(out, name, strlen(name));
+	}
+	text_add_char(out, ']');
+	add_name(out, "device", device);
+	add_name(out, "time", now);
+	add_name(out, "math", event->opened.math == MATH_FAST ? "fast" : "exact");
+	add_integer(out, "context", event->opened.context);
+}
+
+static void turn(struct text *out, const struct event *event)
+{
+	const struct turn_settings *settings = &event->turn.settings;
+	bool policy = settings->policy;
+	add_integer(out, "id", event->turn.id);
+	if (event->turn.parent < 0)
+		text_add(out, ",\"parent\":null");
+	else
+		add_integer(out, "parent", event->turn.parent);
+	text_format(out, ",\"seed\":%llu", (unsigned long long)settings->sampling.seed);
+	add_number(out, "temperature", settings->sampling.temperature);
+	add_number(out, "top_p", settings->sampling.top_p);
+	add_integer(out, "top_k", settings->sampling.top_k);
+	add_number(out, "min_p", settings->sampling.min_p);
+	add_integer(out, "n", settings->max_tokens);
+	add_name(out, "read",
+			 !policy              ? settings->budget
+			 : settings->thinking ? settings->think
+								  : settings->answer);
+	add_name(out, "think", policy ? settings->think : settings->budget);
+	add_name(out, "answer", policy ? settings->answer : settings->budget);
+	add_name(out, "handoff", handoff_name(settings->handoff));
+	add_integer(out, "think_limit", settings->think_limit);
+	add_name(out, "policy", policy ? "think-answer" : "none");
+	add_name(out, "math", event->turn.math == MATH_FAST ? "fast" : "exact");
+	add_name(out, "rung", event->turn.rung);
+	text_format(out, ",\"thinking\":%s", settings->thinking ? "true" : "false");
+}
+
+static void token(struct text *out, const struct event *event)
+{
+	const struct picked *picked = &event->token.picked;
+	add_integer(out, "at", event->token.at);
+	add_integer(out, "id", event->token.id);
+	add_text(out, event);
+	add_number(out, "logprob", event->token.logprob);
+	add_name(out, "budget", event->token.budget);
+	add_name(out, "phase", phase_name(event->token.phase));
+	add_ms(out, "took_ms", event->token.took_ns);
+	text_add(out, ",\"top\":[");
+	for (int i = 0; i < N_ALTERNATIVES && picked->top[i].id >= 0; i++) {
+		text_format(out, "%s[%d,", i ? "," : "", (int)picked->top[i].id);
+		add_float(out, picked->top[i].logprob);
+		text_add_char(out, ']');
+	}
+	text_add_char(out, ']');
+	if (event->token.thinking_ends)
+		text_add(out, ",\"thinking_ends\":true");
+}
+
+static void memory(struct text *out, const struct event *event)
+{
+	const struct memory_use *use = &event->memory;
+	add_bytes(out, "weights_bytes", use->weights_bytes);
+	add_bytes(out, "resident_bytes", use->resident_bytes);
+	add_bytes(out, "kv_bytes", use->kv_bytes);
+	add_bytes(out, "ssm_bytes", use->ssm_bytes);
+	add_bytes(out, "conv_bytes", use->conv_bytes);
+	add_bytes(out, "scratch_bytes", use->scratch_bytes);
+	add_bytes(out, "rss_bytes", use->rss_bytes);
+	add_bytes(out, "vram_bytes", use->vram_bytes);
+	add_bytes(out, "snapshot_bytes", use->snapshot_bytes);
+	add_bytes(out, "bytes_per_token", use->bytes_per_token);
+}
+
+static void fields(struct text *out, const struct event *event)
+{
+	switch (event->type) {
+	case EV_OPENED: session(out, event); break;
+	case EV_TURN: turn(out, event); break;
+	case EV_MESSAGE:
+		add_name(out, "role", event->message.role);
+		add_text(out, event);
+		break;
+	case EV_PREFILL:
+		add_integer(out, "from", event->prefill.from);
+		add_integer(out, "tokens", event->prefill.tokens);
+		add_integer(out, "cached", event->prefill.cached);
+		add_list(out, "cuts", event);
+		add_name(out, "budget", event->prefill.budget);
+		add_ms(out, "took_ms", event->prefill.took_ns);
+		break;
+	case EV_TOKEN: token(out, event); break;
+	case EV_SWITCH:
+		add_integer(out, "at", event->change.at);
+		add_name(out, "from", event->change.from);
+		add_name(out, "to", event->change.to);
+		add_name(out, "handoff", handoff_name(event->change.handoff));
+		add_name(out, "reason", switch_reason_name(event->change.reason));
+		add_ms(out, "took_ms", event->change.took_ns);
+		add_list(out, "stale", event);
+		break;
+	case EV_MEMORY: memory(out, event); break;
+	case EV_STOP:
+		add_name(out, "reason", stop_reason_name(event->stop.reason));
+		add_integer(out, "tokens", event->stop.tokens);
+		add_name(out, "phase", phase_name(event->stop.phase));
+		add_ms(out, "took_ms", event->stop.took_ns);
+		add_ms(out, "first_ms", event->stop.first_ns);
+		break;
+	case EV_ERROR:
+	case EV_NOTICE: add_text(out, event); break;
+	case EV_PROGRESS:
+	case N_EVENT_TYPES: break;
+	}
+}
+
+int event_json(const struct event *event, struct text *out, struct error *err)
+{
+	static const char *const names[N_EVENT_TYPES] = {
+		[EV_OPENED] = "session",  [EV_TURN] = "turn",   [EV_MESSAGE] = "message",
+		[EV_PREFILL] = "prefill", [EV_TOKEN] = "token", [EV_SWITCH] = "switch",
+		[EV_MEMORY] = "memory",   [EV_STOP] = "stop",   [EV_ERROR] = "error",
+		[EV_NOTICE] = "notice",
+	};
+	if ((unsigned)event->type >= N_EVENT_TYPES || !names[event->type])
+		return 0;
+	text_format(out, "{\"ev\":\"%s\"", names[event->type]);
+	add_ms(out, "ms", event->at_ns);
+	add_integer(out, "seq", event->seq);
+	fields(out, event);
+	text_add(out, "}\n");
+	return text_check(out, err);
+}
