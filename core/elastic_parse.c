@@ -259,7 +259,7 @@ static int read_importance(struct reader *r, const char *key, const struct json_
 				   : 1;
 	}
 	if (strcmp(key, "sorted") == 0) {
-		bool sorted;
+		bool sorted = false;
 		if (read_bool(value, "importance.sorted", &sorted, err) < 0) {
 			return -1;
 		}
