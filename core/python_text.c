@@ -72,11 +72,11 @@ static void put_number(const struct json *json, const struct json_node *node, bo
 		text_format(out, "%s%s", *spelling == '-' ? "-" : "", is_json ? "Infinity" : "inf");
 }
 
-static void put_json_string(const struct text *string, struct text *out)
+void python_json_string(const char *bytes, size_t length, struct text *out)
 {
 	text_add_char(out, '"');
-	for (size_t i = 0; i < string->length; i++) {
-		char c = string->data[i];
+	for (size_t i = 0; i < length; i++) {
+		char c = bytes[i];
 		static const char escapes[] = "\"\"\\\\\bb\ff\nn\rr\tt";
 		const char *escape = NULL;
 		for (const char *p = escapes; *p && !escape; p += 2)
@@ -136,7 +136,7 @@ static void put_string(const struct json *json, const struct json_node *node, bo
 	if (string.failed)
 		out->failed = true;
 	else if (is_json)
-		put_json_string(&string, out);
+		python_json_string(string.data, string.length, out);
 	else
 		put_repr_string(&string, out);
 	text_free(&string);

@@ -13,6 +13,9 @@
 /* json.dumps(value, ensure_ascii=False): {"a": [1, 2.0], "b": null} */
 void python_json(const struct json *json, const struct json_node *value, struct text *out);
 
+/* The same for a string that is no JSON node; well-formed UTF-8, may hold NUL. */
+void python_json_string(const char *bytes, size_t length, struct text *out);
+
 /* str(value): the bare string; True, None, 1e-07; ['a', None] */
 void python_str(const struct json *json, const struct json_node *value, struct text *out);
 

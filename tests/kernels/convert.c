@@ -1,0 +1,101 @@
+/* BF16 and F16 against tests/golden/formats/formats.json (made by searching tables of magnitudes).
+ */
+#include "kernels/convert.h"
+#include "base/file.h"
+#include "base/json.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+/* A member of a golden row: a pattern, or -1 for "any NaN". */
+static int64_t pattern(const struct json *json, const struct json_node *row, const char *key)
+{
+	const struct json_node *node = json_member(json, row, key);
+	int64_t bits = -1;
+	assert_non_null(node);
+	if (!json_is(node, JSON_STRING))
+		assert_int_equal(json_integer(json, node, key, &bits, NULL), 0);
+	return bits;
+}
+
+static void encoding_is_golden(void **state)
+{
+	(void)state;
+	struct error err = {0};
+	struct text source = {0};
+	struct json json;
+	char *path = file_join(getenv("ELASTISCOPE_TESTS"), "golden/formats/formats.json", &err);
+	assert_int_equal(file_read(path, 1 << 20, &source, &err), 0);
+	assert_int_equal(json_parse(&json, source.data, source.length, &err), 0);
+	const struct json_node *rows = json_member(&json, &json.nodes[0], "encode");
+	int n = 0;
+	for (const struct json_node *row = json_first(&json, rows); row; n++) {
+		const struct json_node *f32 = json_member(&json, row, "f32");
+		uint32_t bits = (uint32_t)strtoul(json.source + f32->start, NULL, 16);
+		float value;
+		memcpy(&value, &bits, sizeof value);
+		int64_t bf16 = pattern(&json, row, "bf16"), f16 = pattern(&json, row, "f16");
+		if (bf16 < 0)
+			assert_true(isnan(bf16_to_f32(f32_to_bf16(value))));
+		else
+			assert_int_equal(f32_to_bf16(value), bf16);
+		if (f16 < 0)
+			assert_true(isnan(f16_to_f32(f32_to_f16(value))));
+		else
+			assert_int_equal(f32_to_f16(value), f16);
+		row = json_next(&json, rows, row);
+	}
+	assert_int_equal(n, 222);
+	json_free(&json);
+	text_free(&source);
+	free(path);
+}
+
+/* Every pattern decodes to a value that encodes to it, and decoding agrees with the definition. */
+static void every_pattern_survives(void **state)
+{
+	(void)state;
+	for (uint32_t bits = 0; bits < 0x10000; bits++) {
+		uint16_t pattern16 = (uint16_t)bits;
+		float wide[2];
+		assert_true(convert_to_f32(&pattern16, DTYPE_BF16, 1, &wide[0]));
+		assert_true(convert_to_f32(&pattern16, DTYPE_F16, 1, &wide[1]));
+		if (isnan(wide[0]))
+			assert_true((bits & 0x7f80) == 0x7f80 && (bits & 0x7f));
+		else
+			assert_int_equal(f32_to_bf16(wide[0]), bits);
+		int exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
+		if (isnan(wide[1])) {
+			assert_true(exponent == 31 && mantissa);
+			continue;
+		}
+		assert_int_equal(f32_to_f16(wide[1]), bits);
+		double value = exponent == 31  ? INFINITY
+					   : exponent == 0 ? ldexp(mantissa, -24)
+									   : ldexp(1024 + mantissa, exponent - 25);
+		assert_true((double)wide[1] == (bits & 0x8000 ? -value : value));
+	}
+	assert_false(convert_to_f32("", DTYPE_I64, 0, NULL));
+}
+
+static void dtypes_have_names_and_sizes(void **state)
+{
+	(void)state;
+	assert_string_equal(dtype_name(DTYPE_BF16), "BF16");
+	assert_string_equal(dtype_name(DTYPE_F8_E4M3), "F8_E4M3");
+	assert_int_equal(dtype_bytes(DTYPE_F16), 2);
+	assert_int_equal(dtype_bytes(DTYPE_I64), 8);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(encoding_is_golden),
+		cmocka_unit_test(every_pattern_survives),
+		cmocka_unit_test(dtypes_have_names_and_sizes),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,185 @@
+/* Every row of every rung against the C reference: random shapes, odd sizes, unaligned rows, guard
+ * bytes around what is written; and the same bits for every number of rows and tokens in a call. */
+#include "base/memory.h"
+#include "kernels/convert.h"
+#include "kernels/cpu.h"
+#include "tests/kernels/case.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define ROUNDS 300
+#define MAX_T 17
+
+typedef void dot_function(const struct product *p);
+
+static const struct cpu_rung *rung(int i, int *n)
+{
+	return cpu_rungs(n)[i];
+}
+
+/* n numbers in the given format, at an address aligned to the element only. */
+static void *random_numbers(enum dtype dtype, size_t n)
+{
+	char *bytes = case_new_bytes((n + 1) * dtype_bytes(dtype));
+	bytes += case_int(0, 1) ? dtype_bytes(dtype) : 0;
+	for (size_t i = 0; i < n; i++) {
+		float value = case_float();
+		if (dtype == DTYPE_F32)
+			((float *)(void *)bytes)[i] = value;
+		else
+			((uint16_t *)(void *)bytes)[i] =
+				dtype == DTYPE_BF16 ? f32_to_bf16(value) : f32_to_f16(value);
+	}
+	return bytes;
+}
+
+static int odd_size(int most)
+{
+	return case_int(0, 3) ? case_int(0, most) : 16 * case_int(0, most / 16);
+}
+
+/* `reference` and `tested` on the same product; then every (row, token) alone gives tested's bits.
+ */
+static void check_dot(enum dtype dtype, bool narrow, dot_function *reference, dot_function *tested)
+{
+	int n = odd_size(300), n_w = case_int(1, 9), n_x = case_int(1, MAX_T);
+	int64_t stride = n + case_int(0, 5), out_stride = n_w + case_int(0, 3);
+	const void *x[MAX_T], *wide[MAX_T];
+	void *w = random_numbers(dtype, (size_t)(n_w * stride));
+	for (int t = 0; t < n_x; t++) {
+		x[t] = random_numbers(narrow ? DTYPE_BF16 : DTYPE_F32, (size_t)n);
+		wide[t] = x[t];
+		if (narrow) {
+			float *f = case_new((size_t)n);
+			convert_to_f32(x[t], DTYPE_BF16, (size_t)n, f);
+			wide[t] = f;
+		}
+	}
+	size_t n_out = (size_t)((n_x - 1) * out_stride + n_w);
+	float *expected = case_new(n_out), *found = case_new(n_out), alone;
+	struct product p = {w, wide, expected, stride, out_stride, n_w, n_x, n};
+	memcpy(found, expected, n_out * sizeof *found); // the gaps between rows stay
+	reference(&p);
+	p.x = x;
+	p.out = found;
+	tested(&p);
+	for (size_t i = 0; i < n_out; i++)
+		case_near((double)expected[i], (double)found[i], 1e-5 * sqrt(n + 1), "dot");
+	for (int r = 0; r < n_w; r++)
+		for (int t = 0; t < n_x; t++) {
+			struct product one = p;
+			one.w = (const char *)w + (size_t)(r * stride) * dtype_bytes(dtype);
+			one.x = x + t;
+			one.n_w = one.n_x = 1;
+			one.out = &alone;
+			tested(&one);
+			case_same(&alone, &found[t * out_stride + r], 1, "a dot alone");
+		}
+}
+
+static void dots_agree(void **state)
+{
+	(void)state;
+	int n;
+	const struct cpu_rung *c = rung(0, &n), *narrow = cpu_rung_best(MATH_FAST);
+	for (int round = 0; round < ROUNDS; round++) {
+		case_seed((uint64_t)round);
+		for (int i = 0; i < n; i++) {
+			const struct cpu_rung *r = rung(i, &n);
+			check_dot(DTYPE_F32, false, c->dot_f32, r->dot_f32);
+			check_dot(DTYPE_BF16, false, c->dot_bf16, r->dot_bf16);
+			check_dot(DTYPE_F16, false, c->dot_f16, r->dot_f16);
+			case_done();
+		}
+		if (narrow->dot_bf16_bf16)
+			check_dot(DTYPE_BF16, true, c->dot_bf16, narrow->dot_bf16_bf16);
+		case_done();
+	}
+}
+
+static void reference_is_right(void **state)
+{
+	(void)state;
+	int n_rungs;
+	for (int round = 0; round < 50; round++) {
+		case_seed((uint64_t)round);
+		int n = odd_size(300);
+		const void *x = random_numbers(DTYPE_F32, (size_t)n);
+		const uint16_t *w = random_numbers(DTYPE_F16, (size_t)n);
+		double sum = 0;
+		for (int i = 0; i < n; i++)
+			sum += (double)f16_to_f32(w[i]) * (double)((const float *)x)[i];
+		float found;
+		rung(0, &n_rungs)->dot_f16(&(struct product){w, &x, &found, n, 1, 1, 1, n});
+		case_near(sum, (double)found, 2e-6 * sqrt(n + 1), "the reference's dot");
+		case_done();
+	}
+}
+
+static void ssm_rows_agree(void **state)
+{
+	(void)state;
+	int n_rungs;
+	for (int round = 0; round < ROUNDS; round++) {
+		case_seed(1000 + (uint64_t)round);
+		int n = odd_size(200);
+		float *s = case_new((size_t)n), *b = case_new((size_t)n), *c = case_new((size_t)n);
+		float *before = case_new((size_t)n), decay = fabsf(case_float()), input = case_float();
+		memcpy(before, s, (size_t)n * sizeof *s);
+		float expected = rung(0, &n_rungs)->ssm_row(s, b, c, decay, input, n);
+		for (int i = 1; i < n_rungs; i++) {
+			float *other = case_new((size_t)n);
+			memcpy(other, before, (size_t)n * sizeof *s);
+			float found = rung(i, &n_rungs)->ssm_row(other, b, c, decay, input, n);
+			case_near((double)expected, (double)found, 1e-5 * sqrt(n + 1), "ssm row");
+			for (int j = 0; j < n; j++)
+				case_near((double)s[j], (double)other[j], 1e-6, "ssm state");
+		}
+		case_done();
+	}
+}
+
+static void blends_agree(void **state)
+{
+	(void)state;
+	int n_rungs;
+	for (int round = 0; round < ROUNDS; round++) {
+		case_seed(2000 + (uint64_t)round);
+		int n = odd_size(200), n_v = case_int(0, 20), stride = n + case_int(0, 5);
+		float *a = case_new((size_t)n_v), *y = case_new((size_t)n), *start = case_new((size_t)n);
+		void *v = random_numbers(DTYPE_F32, (size_t)(n_v * stride));
+		void *v16 = random_numbers(DTYPE_BF16, (size_t)(n_v * stride));
+		for (int i = 0; i < n_rungs || i == 0; i++) {
+			for (int narrow = 0; narrow < 2; narrow++) {
+				const struct cpu_rung *r = rung(i, &n_rungs), *c = rung(0, &n_rungs);
+				float *found = case_new((size_t)n);
+				memcpy(y, start, (size_t)n * sizeof *y);
+				memcpy(found, start, (size_t)n * sizeof *y);
+				if (narrow)
+					c->blend_bf16(y, a, v16, stride, n_v, n),
+						r->blend_bf16(found, a, v16, stride, n_v, n);
+				else
+					c->blend_f32(y, a, v, stride, n_v, n),
+						r->blend_f32(found, a, v, stride, n_v, n);
+				for (int j = 0; j < n; j++)
+					case_near((double)y[j], (double)found[j], 1e-5, "blend");
+			}
+		}
+		case_done();
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reference_is_right),
+		cmocka_unit_test(dots_agree),
+		cmocka_unit_test(ssm_rows_agree),
+		cmocka_unit_test(blends_agree),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
