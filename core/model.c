@@ -1,1 +1,190 @@
-#include "base/error.h"
+/*
+ * Opening everything in the order in which errors are easiest to understand: the directory,
+ * config.json, the tensors, their places, the budgets, then what a model can be looked at without.
+ */
+#include "core/model.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "core/chat.h"
+#include "core/tokenizer.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_TEMPLATE_BYTES ((size_t)4 << 20)
+
+static bool is_there(const char *path)
+{
+	return access(path, F_OK) == 0;
+}
+
+/* The last part of the path, links and dots resolved; the path as it stands if it cannot be
+ * resolved. */
+static char *directory_name(const char *directory, struct error *err)
+{
+	char *real = realpath(directory, NULL);
+	const char *path = real ? real : directory, *slash = strrchr(path, '/');
+	const char *name = slash && slash[1] ? slash + 1 : path;
+	char *copy = mem_string(name, strlen(name), err);
+	free(real);
+	return copy;
+}
+
+static int check_directory(const char *directory, struct error *err)
+{
+	if (file_is_directory(directory))
+		return 0;
+	if (!is_there(directory))
+		return fail(err, "%s: %s", directory, strerror(errno));
+	return fail(err, "%s: is a file, expected the directory of a checkpoint", directory);
+}
+
+/* A safetensors file that elastic.json names; without it the model opens all the same. */
+static int open_named(struct model *model, const char *file, const char *what,
+					  struct checkpoint *checkpoint, struct error *err)
+{
+	if (!file)
+		return 0;
+	char *path = file_join(model->directory, file, err);
+	if (!path)
+		return -1;
+	int result = 0;
+	if (is_there(path))
+		result = checkpoint_open_file(checkpoint, path, err);
+	else
+		text_format(&model->notices, "%s of elastic.json is not there: %s\n", what, path);
+	free(path);
+	return result;
+}
+
+static int open_tokenizer(struct model *model, struct error *err)
+{
+	char *path = file_join(model->directory, "tokenizer.json", err);
+	if (!path)
+		return -1;
+	int result = 0;
+	if (!is_there(path)) {
+		text_add(&model->notices,
+				 "no tokenizer.json: tokens are shown as ids, text cannot be read\n");
+	} else {
+		model->tokenizer = tokenizer_open(path, err);
+		result = model->tokenizer ? 0 : -1;
+	}
+	if (model->tokenizer && tokenizer_size(model->tokenizer) > model->config.vocab_size)
+		result = fail(err, "%s: has ids up to %d, but vocab_size of config.json is %d", path,
+					  tokenizer_size(model->tokenizer) - 1, model->config.vocab_size);
+	free(path);
+	return result;
+}
+
+static int look_at_template(struct model *model, struct error *err)
+{
+	char *path = file_join(model->directory, "chat_template.jinja", err);
+	if (!path)
+		return -1;
+	struct text text = {0};
+	int result = 0;
+	if (is_there(path)) {
+		result = file_read(path, MAX_TEMPLATE_BYTES, &text, err);
+		char *notice = result == 0 ? chat_template_notice(text_chars(&text), text.length) : NULL;
+		if (notice)
+			text_format(&model->notices, "%s\n", notice);
+		free(notice);
+	}
+	text_free(&text);
+	free(path);
+	return result;
+}
+
+static void note_unused(struct model *model)
+{
+	const struct weights *w = &model->weights;
+	if (w->n_unused)
+		text_format(&model->notices,
+					"%zu tensor%s of the checkpoint %s not used, the first is %s\n", w->n_unused,
+					w->n_unused == 1 ? "" : "s", w->n_unused == 1 ? "is" : "are", w->first_unused);
+}
+
+static int open_all(struct model *model, const struct model_options *options, struct error *err)
+{
+	const char *directory = model->directory;
+	const char *budgets_file = options ? options->budgets_file : NULL;
+	if (check_directory(directory, err) != 0 || config_read(&model->config, directory, err) != 0 ||
+		checkpoint_open(&model->checkpoint, directory, err) != 0)
+		return -1;
+	if (weights_bind(&model->weights, &model->checkpoint, &model->config, err) != 0)
+		return fail_in(err, "%s", directory);
+	if (elastic_read(&model->elastic, &model->config, directory, budgets_file,
+					 options && options->lenient, err) != 0)
+		return -1;
+	text_add(&model->notices, text_chars(&model->elastic.notices));
+	note_unused(model);
+	if (open_named(model, model->elastic.router_file, "the router", &model->router, err) != 0 ||
+		open_named(model, model->elastic.importance_file, "the importance file", &model->importance,
+				   err) != 0 ||
+		open_tokenizer(model, err) != 0 || look_at_template(model, err) != 0)
+		return -1;
+	checkpoint_hash(&model->checkpoint, model->hash);
+	return text_check(&model->notices, err);
+}
+
+static void close_all(struct model *model)
+{
+	weights_free(&model->weights);
+	elastic_free(&model->elastic);
+	tokenizer_close(model->tokenizer);
+	checkpoint_close(&model->router);
+	checkpoint_close(&model->importance);
+	checkpoint_close(&model->checkpoint);
+	text_free(&model->notices);
+	free(model->directory);
+	free(model->name);
+	free(model);
+}
+
+struct model *model_open(const char *directory, const struct model_options *options,
+						 struct error *err)
+{
+	struct model *model = mem_new(1, sizeof *model, err);
+	if (!model)
+		return NULL;
+	model->references = 1;
+	model->directory = mem_string(directory, strlen(directory), err);
+	model->name = model->directory ? directory_name(directory, err) : NULL;
+	if (!model->name || open_all(model, options, err) != 0) {
+		close_all(model);
+		return NULL;
+	}
+	return model;
+}
+
+struct model *model_retain(struct model *model)
+{
+	__atomic_add_fetch(&model->references, 1, __ATOMIC_RELAXED);
+	return model;
+}
+
+void model_release(struct model *model)
+{
+	if (model && __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) == 0)
+		close_all(model);
+}
+
+int model_budget(const struct model *model, const char *text, struct budget *out, struct error *err)
+{
+	const struct elastic *elastic = &model->elastic;
+	int found = elastic_find(elastic, text);
+	if (found >= 0)
+		return budget_copy(out, &elastic->budgets[found], err);
+	if (strchr(text, '='))
+		return budget_parse(out, &model->config, text, err);
+	struct text names = {0};
+	for (int i = 0; i < elastic->n_budgets; i++)
+		text_format(&names, "%s%s", i ? ", " : "", elastic->budgets[i].name);
+	fail(err,
+		 "budget \"%.100s\": no such budget; there are %s, or type widths (hidden_size=96,...)",
+		 text, text_chars(&names));
+	text_free(&names);
+	return -1;
+}
