@@ -101,6 +101,12 @@ static void tap_mixer_output(const struct pass *p, const struct reader *r)
 
 /* ---- mixers ---- */
 
+static struct linear_op times(const struct matrix *w, const float *x, float *y, int n,
+							  enum linear_mode mode)
+{
+	return (struct linear_op){.w = w, .x = x, .y = y, .n = n, .mode = mode};
+}
+
 /* Spec nemotron-h.md 4. normed -> residual. */
 static void mamba_layer(struct pass *p)
 {
@@ -116,7 +122,7 @@ static void mamba_layer(struct pass *p)
 		struct layer_state *state = &r->sequence->layers[p->layer];
 		int stride = m->in_proj.n_rows; // z | x | B | C | dt
 		float *z = r->a->projected, *xbc = z + m->inner, *dt = xbc + m->channels;
-		in[k] = (struct linear_op){&m->in_proj, r->a->normed, z, r->n, LINEAR_SET};
+		in[k] = times(&m->in_proj, r->a->normed, z, r->n, LINEAR_SET);
 		conv[k] = (struct conv_op){.x = xbc,
 								   .x_stride = stride,
 								   .weight = m->conv_weight,
@@ -154,7 +160,7 @@ static void mamba_layer(struct pass *p)
 										 .n_groups = config->n_groups,
 										 .eps = config->norm_eps,
 										 .scale = m->norm_scale};
-		out[k] = (struct linear_op){&m->out_proj, r->a->mixed, r->a->residual, r->n, LINEAR_ADD};
+		out[k] = times(&m->out_proj, r->a->mixed, r->a->residual, r->n, LINEAR_ADD);
 	}
 	p->b->linear(p->device, p->n, in); // z | xBC | dt = in_proj u
 	p->b->conv(p->device, p->n, conv); // x | B | C = silu(conv1d(xBC) + bias)
@@ -180,9 +186,9 @@ static void attention_layer(struct pass *p)
 		float *to_q = r->a->projected;
 		float *to_k = to_q + (size_t)r->n * (size_t)s->q.n_rows;
 		float *to_v = to_k + (size_t)r->n * (size_t)kv_width;
-		q[i] = (struct linear_op){&s->q, r->a->normed, to_q, r->n, LINEAR_SET};
-		k[i] = (struct linear_op){&s->k, r->a->normed, to_k, r->n, LINEAR_SET};
-		v[i] = (struct linear_op){&s->v, r->a->normed, to_v, r->n, LINEAR_SET};
+		q[i] = times(&s->q, r->a->normed, to_q, r->n, LINEAR_SET);
+		k[i] = times(&s->k, r->a->normed, to_k, r->n, LINEAR_SET);
+		v[i] = times(&s->v, r->a->normed, to_v, r->n, LINEAR_SET);
 		attend[i] = (struct attention_op){.q = to_q,
 										  .k = to_k,
 										  .v = to_v,
@@ -196,7 +202,7 @@ static void attention_layer(struct pass *p)
 										  .n_kv_heads = config->num_key_value_heads,
 										  .head_dim = config->head_dim,
 										  .scale = 1 / sqrtf((float)config->head_dim)};
-		out[i] = (struct linear_op){&s->o, r->a->mixed, r->a->residual, r->n, LINEAR_ADD};
+		out[i] = times(&s->o, r->a->mixed, r->a->residual, r->n, LINEAR_ADD);
 	}
 	p->b->linear(p->device, p->n, q); // q = W_q u
 	p->b->linear(p->device, p->n, k); // k = W_k u
@@ -232,7 +238,8 @@ static void moe_layer(struct pass *p)
 		struct reader *r = p->at[k];
 		const struct moe_slice *m = &r->slice->layers[p->layer].moe;
 		struct activations *a = r->a;
-		gate[k] = (struct linear_op){&m->gate, a->normed, a->projected, r->n, LINEAR_SET};
+		gate[k] = times(&m->gate, a->normed, a->projected, r->n, LINEAR_SET);
+		gate[k].precise = true; // a rounding flips an expert
 		route[k] = (struct route_op){.logits = a->projected,
 									 .bias = m->bias,
 									 .ids = a->chosen,
@@ -256,9 +263,8 @@ static void moe_layer(struct pass *p)
 										 .ffn = m->ffn};
 		if (!m->shared_ffn)
 			continue;
-		up[n_sharing] = (struct linear_op){&m->shared_up, a->normed, a->mixed, r->n, LINEAR_RELU2};
-		down[n_sharing] =
-			(struct linear_op){&m->shared_down, a->mixed, a->residual, r->n, LINEAR_ADD};
+		up[n_sharing] = times(&m->shared_up, a->normed, a->mixed, r->n, LINEAR_RELU2);
+		down[n_sharing] = times(&m->shared_down, a->mixed, a->residual, r->n, LINEAR_ADD);
 		sharing[n_sharing++] = r;
 	}
 	p->b->linear(p->device, p->n, gate); // r = W_gate u
@@ -277,8 +283,8 @@ static void mlp_layer(struct pass *p)
 	for (int k = 0; k < p->n; k++) {
 		const struct reader *r = p->at[k];
 		const struct mlp_slice *m = &r->slice->layers[p->layer].mlp;
-		up[k] = (struct linear_op){&m->up, r->a->normed, r->a->mixed, r->n, LINEAR_RELU2};
-		down[k] = (struct linear_op){&m->down, r->a->mixed, r->a->residual, r->n, LINEAR_ADD};
+		up[k] = times(&m->up, r->a->normed, r->a->mixed, r->n, LINEAR_RELU2);
+		down[k] = times(&m->down, r->a->mixed, r->a->residual, r->n, LINEAR_ADD);
 	}
 	feed_forward(p, p->at, p->n, up, down); // h += down(relu2(up u))
 }
@@ -373,8 +379,7 @@ static void head(struct pass *p)
 							 .count = r->slice->norm_f_count,
 							 .eps = p->config->norm_eps,
 							 .scale = r->slice->norm_f_scale};
-		linear[n] =
-			(struct linear_op){&r->slice->lm_head, r->a->normed, r->a->logits, rows, LINEAR_SET};
+		linear[n] = times(&r->slice->lm_head, r->a->normed, r->a->logits, rows, LINEAR_SET);
 		at[n++] = r;
 	}
 	if (!n)
