@@ -6,6 +6,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #define MAX_RUNGS 4
 
@@ -14,13 +17,21 @@ static int n_ladder;
 static struct cpu_rung narrow; // the best rung with BF16 products, where they pay
 static bool has_narrow;
 
+#if defined(__x86_64__)
+/* clang 14's __builtin_cpu_supports does not know this name. */
+static bool has_f16c(void)
+{
+	unsigned a, b, c, d;
+	return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 static void build_ladder(void)
 {
 	ladder[n_ladder++] = &rung_c;
 #if defined(__x86_64__)
 	__builtin_cpu_init();
-	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-		!__builtin_cpu_supports("f16c"))
+	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c())
 		return;
 	ladder[n_ladder++] = &rung_avx2;
 	if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
