@@ -34,17 +34,20 @@ void vocab_free(struct vocab *vocab)
 }
 
 /* The slot that holds these bytes, or the free one where they would go. */
-static uint32_t *slot_of(const struct vocab *vocab, const struct vocab_table *table,
-						 const char *bytes, size_t length)
+static struct vocab_slot *slot_of(const struct vocab *vocab, const struct vocab_table *table,
+								  const char *bytes, size_t length, uint32_t *tag)
 {
-	uint32_t at = (uint32_t)hash_mix(hash_bytes(bytes, length)) & table->mask;
-	for (;; at = (at + 1) & table->mask) {
-		uint32_t id = table->slots[at];
-		if (id == 0)
-			return &table->slots[at];
-		const struct vocab_token *token = &vocab->tokens[id - 1];
+	uint64_t hash = hash_mix(hash_bytes(bytes, length));
+	*tag = (uint32_t)(hash >> 32);
+	for (uint32_t at = (uint32_t)hash & table->mask;; at = (at + 1) & table->mask) {
+		struct vocab_slot *slot = &table->slots[at];
+		if (slot->id == 0)
+			return slot;
+		if (slot->tag != *tag)
+			continue;
+		const struct vocab_token *token = &vocab->tokens[slot->id - 1];
 		if (token->length == length && memcmp(vocab->bytes.data + token->start, bytes, length) == 0)
-			return &table->slots[at];
+			return slot;
 	}
 }
 
@@ -56,7 +59,9 @@ int vocab_add(struct vocab *vocab, int32_t id, const char *bytes, size_t length,
 	if (text_check(&vocab->bytes, err))
 		return -1;
 	struct vocab_table *table = kind == TOKEN_SPECIAL ? &vocab->special : &vocab->ordinary;
-	*slot_of(vocab, table, bytes, length) = (uint32_t)id + 1;
+	uint32_t tag;
+	struct vocab_slot *slot = slot_of(vocab, table, bytes, length, &tag);
+	*slot = (struct vocab_slot){(uint32_t)id + 1, tag};
 	vocab->tokens[id] = (struct vocab_token){start, (uint32_t)length, kind};
 	return 0;
 }
@@ -65,7 +70,8 @@ int32_t vocab_find(const struct vocab *vocab, const char *bytes, size_t length,
 				   enum token_kind kind)
 {
 	const struct vocab_table *table = kind == TOKEN_SPECIAL ? &vocab->special : &vocab->ordinary;
-	return (int32_t)*slot_of(vocab, table, bytes, length) - 1;
+	uint32_t tag;
+	return (int32_t)slot_of(vocab, table, bytes, length, &tag)->id - 1;
 }
 
 enum token_kind vocab_kind(const struct vocab *vocab, int32_t id)

@@ -20,8 +20,13 @@ struct vocab_token {
 	uint32_t kind;
 };
 
+struct vocab_slot {
+	uint32_t id; // + 1, 0 = free
+	uint32_t tag; // half of the hash: a slot of other bytes is passed without looking at them
+};
+
 struct vocab_table {
-	uint32_t *slots; // id + 1, 0 = free
+	struct vocab_slot *slots;
 	uint32_t mask; // number of slots - 1
 };
 

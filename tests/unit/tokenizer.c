@@ -420,6 +420,58 @@ static void refused_files(void **state)
 		assert_null(tokenizer_parse(no_objects[i], strlen(no_objects[i]), &err));
 }
 
+/* The small tokenizer with another expression. */
+static struct tokenizer *with_regex(const char *regex)
+{
+	const char *at = strstr(small_file.data, "\"Regex\": \"");
+	assert_non_null(at);
+	const char *end = strstr(at + 10, "\"\n");
+	assert_non_null(end);
+	char *from = malloc((size_t)(end - at) + 1), to[256];
+	snprintf(from, (size_t)(end - at) + 1, "%s", at);
+	snprintf(to, sizeof to, "\"Regex\": \"%s", regex);
+	char *file = edited(from, to);
+	struct error err;
+	struct tokenizer *t = tokenizer_parse(file, strlen(file), &err);
+	if (!t)
+		fail_msg("%s: %s", regex, err.text);
+	free(from);
+	free(file);
+	return t;
+}
+
+static void hard_expressions(void **state)
+{
+	(void)state;
+	size_t n = 300000;
+	char *text = malloc(n);
+	memset(text, 'a', n);
+	struct id_list ids = {0};
+	struct error err = {0};
+	// one that takes for ever is an error, not a wrong piece
+	struct tokenizer *t = with_regex("(?:a|aa)+[bc]");
+	assert_int_equal(tokenizer_encode_text(t, text, 100, TRUST_NONE, &ids, &err), -1);
+	assert_non_null(strstr(err.text, "match limit"));
+	assert_int_equal(ids.n, 0);
+	tokenizer_close(t);
+	// one that needs more stack than there is at first gives what it should
+	t = with_regex("(?:a|(b))*");
+	struct id_list want = encode(small, text, n, TRUST_NONE);
+	same_ids("a deep match", encode(t, text, n, TRUST_NONE), want.ids, want.n);
+	tokenizer_close(t);
+	// what no match covers is a piece too; empty matches are none
+	t = with_regex("b*|x(?=y)");
+	same_ids("gaps", encode(t, text, n, TRUST_NONE), want.ids, want.n);
+	tokenizer_close(t);
+	t = with_regex("[\\\\S]+|[^\\\\S]");
+	struct id_list spaces = encode(t, "ab  c", 5, TRUST_NONE);
+	assert_true(spaces.n >= 4 && spaces.ids[spaces.n - 2] == 32 + ' ');
+	free(spaces.ids);
+	tokenizer_close(t);
+	free(want.ids);
+	free(text);
+}
+
 static void merges_as_strings(void **state)
 {
 	(void)state;
@@ -526,6 +578,7 @@ int main(void)
 		cmocka_unit_test(merges_cross_borders),
 		cmocka_unit_test(bad_utf8_is_an_error),
 		cmocka_unit_test(long_pieces),
+		cmocka_unit_test(hard_expressions),
 		cmocka_unit_test(refused_files),
 		cmocka_unit_test(merges_as_strings),
 		cmocka_unit_test(merges_off),
