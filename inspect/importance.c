@@ -1,1 +1,278 @@
-#include "base/error.h"
+#include "inspect/importance.h"
+
+#include "base/memory.h"
+#include "inspect/norms.h"
+#include "inspect/rank.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct tensor *lookup(const struct model *model, const char *name)
+{
+	char full[128];
+	snprintf(full, sizeof full, "importance.%s", name);
+	return model->importance.n_tensors ? checkpoint_find(&model->importance, full) : NULL;
+}
+
+const float *importance_scores(const struct model *model, const char *name, int64_t n)
+{
+	const struct tensor *t = lookup(model, name);
+	return t && t->dtype == DTYPE_F32 && t->n_dims == 1 && t->shape[0] == n ? t->data : NULL;
+}
+
+static void show_shape(const int64_t *shape, int n_dims, char *out, size_t size)
+{
+	size_t at = (size_t)snprintf(out, size, "[");
+	for (int d = 0; d < n_dims && at < size; d++) {
+		at += (size_t)snprintf(out + at, size - at, "%s%lld", d ? ", " : "", (long long)shape[d]);
+	}
+	if (at < size) {
+		snprintf(out + at, size - at, "]");
+	}
+}
+
+// Finds a tensor and checks it to be F32 [rows, n] (rows 0: [n]). *out NULL if there is none.
+static int find(const struct model *model, const char *name, int64_t rows, int64_t n,
+				const float **out, struct error *err)
+{
+	const struct tensor *t = lookup(model, name);
+	*out = NULL;
+	if (!t) {
+		return 0;
+	}
+	int dims = rows ? 2 : 1;
+	if (t->dtype != DTYPE_F32 || t->n_dims != dims || t->shape[dims - 1] != n ||
+		(rows && t->shape[0] != rows)) {
+		char found[80], expected[48];
+		show_shape(t->shape, t->n_dims, found, sizeof found);
+		show_shape(rows ? (int64_t[]){rows, n} : &n, dims, expected, sizeof expected);
+		return fail(err, "importance.%s is %s %s, expected F32 %s", name, dtype_name(t->dtype),
+					found, expected);
+	}
+	*out = t->data;
+	return 0;
+}
+
+// A column-wise mean over rows (experts) of equal weight.
+static void mean_rows(const float *from, int rows, int n, float *out)
+{
+	for (int r = 0; r < rows; r++) {
+		for (int i = 0; i < n; i++) {
+			out[i] += from[(size_t)r * (size_t)n + (size_t)i] / (float)rows;
+		}
+	}
+}
+
+// Copies the file's scores into curve->score. 1 = found, 0 = there are none, -1 = wrong shape.
+static int from_file(struct importance_curve *curve, const struct model *model, struct error *err)
+{
+	const struct importance_query *q = &curve->query;
+	char name[96];
+	const float *from;
+	int64_t rows = 0;
+	int row = 0;
+	curve->unit = "mean abs";
+	if (q->axis == N_AXES) {
+		snprintf(name, sizeof name, "layers");
+		curve->unit = "normalised logit MSE";
+	} else if (q->axis == AXIS_HIDDEN) {
+		snprintf(name, sizeof name, q->layer < 0 ? "hidden_size" : "hidden_size.layers");
+		rows = q->layer < 0 ? 0 : model->config.n_layers;
+		row = q->layer;
+	} else if (q->axis == AXIS_EXPERTS) {
+		bool count = q->metric == IMPORTANCE_COUNT;
+		snprintf(name, sizeof name, "%d.n_routed_experts.%s", q->layer, count ? "count" : "reap");
+		curve->unit = count ? "share of tokens" : "REAP";
+	} else {
+		snprintf(name, sizeof name, "%d.%s", q->layer, axis_name(q->axis));
+		rows = q->axis == AXIS_EXPERT_FFN ? model->config.n_routed_experts : 0;
+		row = q->expert;
+		if (q->axis == AXIS_MAMBA_HEADS || q->axis == AXIS_MAMBA_CHANNELS) {
+			curve->unit = "L2 of x";
+		} else if (q->axis == AXIS_ATTENTION_HEADS) {
+			curve->unit = "mean L2";
+		}
+	}
+	if (find(model, name, rows, curve->n, &from, err) < 0) {
+		return -1;
+	}
+	if (!from) {
+		return 0;
+	}
+	if (rows && row < 0) {
+		mean_rows(from, (int)rows, curve->n, curve->score);
+	} else {
+		memcpy(curve->score, from + (rows ? (size_t)row * (size_t)curve->n : 0),
+			   (size_t)curve->n * sizeof *from);
+	}
+	curve->origin = ORIGIN_FILE;
+	return 1;
+}
+
+static int check(const struct importance_query *q, const struct config *c, struct error *err)
+{
+	const char *name = q->axis == N_AXES ? "layers" : axis_name(q->axis);
+	if ((q->axis == N_AXES && q->layer >= 0) || q->layer >= c->n_layers ||
+		(q->layer < 0 && q->axis != N_AXES && q->axis != AXIS_HIDDEN) ||
+		(q->layer >= 0 && !axis_on_layer(q->axis, c->kinds[q->layer]))) {
+		return fail(err, "importance of %s: layer %d has no such axis", name, q->layer);
+	}
+	if (q->expert >= 0 && (q->axis != AXIS_EXPERT_FFN || q->expert >= c->n_routed_experts)) {
+		return fail(err, "importance of %s: no expert %d", name, q->expert);
+	}
+	if (q->metric == IMPORTANCE_COUNT && q->axis != AXIS_EXPERTS) {
+		return fail(err, "importance of %s: token counts are of experts only", name);
+	}
+	return 0;
+}
+
+// Order inside each group: descending, inversions, Spearman averaged over the groups where it
+// exists.
+static int rank(struct importance_curve *curve, struct error *err)
+{
+	int each = curve->n / curve->n_groups, defined = 0;
+	double sum = 0;
+	for (int g = 0; g < curve->n_groups; g++) {
+		double rho;
+		const float *score = curve->score + g * each;
+		if (rank_stored(score, each, &rho, err) < 0) {
+			return -1;
+		}
+		if (!isnan(rho)) {
+			sum += rho;
+			defined++;
+		}
+		curve->inversions += rank_inversions(score, each);
+		curve->pairs += (int64_t)each * (each - 1) / 2;
+	}
+	curve->spearman = defined ? sum / defined : NAN;
+	curve->descending = curve->inversions == 0;
+	for (int i = 0; i < curve->n; i++) {
+		curve->total += (double)curve->score[i];
+	}
+	return 0;
+}
+
+int importance_retained(const struct importance_curve *curve, const struct config *config,
+						const struct budget *budget, double *share, struct error *err)
+{
+	const struct importance_query *q = &curve->query;
+	double kept = 0;
+	*share = 0;
+	if (q->axis == N_AXES) {
+		for (int i = 0; i < curve->n; i++) {
+			kept += budget_keeps_layer(budget, i) ? (double)curve->score[i] : 0;
+		}
+	} else if (q->layer < 0 || budget_keeps_layer(budget, q->layer)) {
+		struct span_list list = {0};
+		if (budget_spans(budget, config, q->axis, q->layer < 0 ? 0 : q->layer, &list, err) < 0) {
+			free(list.spans);
+			return -1;
+		}
+		for (size_t s = 0; s < list.n; s++) {
+			for (int i = 0; i < list.spans[s].length && list.spans[s].start + i < curve->n; i++) {
+				kept += (double)curve->score[list.spans[s].start + i];
+			}
+		}
+		free(list.spans);
+	}
+	*share = curve->total > 0 ? kept / curve->total : 0;
+	return 0;
+}
+
+static int cut(struct importance_curve *curve, const struct model *model, struct error *err)
+{
+	const struct importance_query *q = &curve->query;
+	curve->n_budgets = model->elastic.n_budgets;
+	for (int i = 0; i < curve->n_budgets; i++) {
+		const struct budget *budget = &model->elastic.budgets[i];
+		if (importance_retained(curve, &model->config, budget, &curve->retained[i], err) < 0) {
+			return -1;
+		}
+		if (q->axis == N_AXES) {
+			for (int l = 0; l < curve->n; l++) {
+				curve->width[i] += budget_keeps_layer(budget, l);
+			}
+		} else if (q->layer < 0 || budget_keeps_layer(budget, q->layer)) {
+			curve->width[i] = budget_width(budget, q->axis, q->layer < 0 ? 0 : q->layer);
+		}
+	}
+	return 0;
+}
+
+static int fill(struct importance_curve *curve, const struct model *model, struct error *err)
+{
+	const struct importance_query *q = &curve->query;
+	int found = q->metric == IMPORTANCE_WEIGHTS ? 0 : from_file(curve, model, err);
+	if (found < 0) {
+		return -1;
+	}
+	if (!found && (q->axis == N_AXES || q->metric == IMPORTANCE_COUNT)) {
+		curve->n = 0; // nobody knows
+		curve->spearman = NAN;
+		return 0;
+	}
+	if (!found) {
+		curve->origin = ORIGIN_DERIVED;
+		curve->unit = "L2 norm of weights";
+		if (norms_of(model, q->axis, q->layer, q->expert, curve->score, err) < 0) {
+			return -1;
+		}
+	}
+	return rank(curve, err) < 0 ? -1 : cut(curve, model, err);
+}
+
+int importance_open(struct importance_curve *curve, const struct model *model,
+					const struct importance_query *query, struct error *err)
+{
+	*curve = (struct importance_curve){.query = *query, .n_groups = 1, .unit = ""};
+	if (check(query, &model->config, err) < 0) {
+		return -1;
+	}
+	curve->n = model->config.n_layers;
+	if (query->axis != N_AXES) {
+		curve->n = axis_parent_width(query->axis, &model->config);
+		curve->n_groups = axis_groups(query->axis, &model->config);
+	}
+	curve->score = mem_new((size_t)curve->n, sizeof *curve->score, err);
+	if (!curve->score || fill(curve, model, err) < 0) {
+		importance_close(curve);
+		return -1;
+	}
+	return 0;
+}
+
+void importance_close(struct importance_curve *curve)
+{
+	free(curve->score);
+	*curve = (struct importance_curve){0};
+}
+
+void importance_cumulative(const struct importance_curve *curve, double *cumulative)
+{
+	double sum = 0;
+	for (int i = 0; i < curve->n; i++) {
+		sum += (double)curve->score[i];
+		cumulative[i] = curve->total > 0 ? sum / curve->total : 0;
+	}
+}
+
+int importance_agree(struct importance_agreement *out, const struct model *model, int layer,
+					 struct error *err)
+{
+	int n = model->config.n_routed_experts;
+	char name[64];
+	snprintf(name, sizeof name, "%d.n_routed_experts.reap", layer);
+	const float *reap = importance_scores(model, name, n);
+	snprintf(name, sizeof name, "%d.n_routed_experts.count", layer);
+	const float *count = importance_scores(model, name, n);
+	*out = (struct importance_agreement){NAN, NAN, NAN};
+	if (reap && rank_stored(reap, n, &out->reap_stored, err) < 0) {
+		return -1;
+	}
+	if (count && rank_stored(count, n, &out->count_stored, err) < 0) {
+		return -1;
+	}
+	return reap && count ? rank_spearman(reap, count, n, &out->reap_count, err) : 0;
+}

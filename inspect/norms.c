@@ -1,0 +1,191 @@
+#include "inspect/norms.h"
+
+#include "base/memory.h"
+#include "kernels/convert.h"
+#include <math.h>
+#include <stdlib.h>
+
+// Sums of squares of a (rows, columns) tensor, of rows [from, to): by_row and by_column may be
+// NULL.
+static int squares(const struct tensor *t, int64_t from, int64_t to, double *by_row,
+				   double *by_column, struct error *err)
+{
+	if (!t->data || t->n_dims != 2 || to > t->shape[0]) {
+		return fail(err,
+					"a matrix that weight norms need is missing or has %lld rows, expected %lld",
+					(long long)(t->n_dims ? t->shape[0] : 0), (long long)to);
+	}
+	size_t n = (size_t)t->shape[1], size = dtype_bytes(t->dtype);
+	float *row = mem_new(n, sizeof *row, err);
+	if (!row) {
+		return -1;
+	}
+	for (int64_t r = from; r < to; r++) {
+		const char *data = (const char *)t->data + (size_t)r * n * size;
+		if (!convert_to_f32(data, t->dtype, n, row)) {
+			free(row);
+			return fail(err, "weight norms can't be read from %s weights", dtype_name(t->dtype));
+		}
+		double sum = 0;
+		for (size_t c = 0; c < n; c++) {
+			double square = (double)row[c] * (double)row[c];
+			sum += square;
+			if (by_column) {
+				by_column[c] += square;
+			}
+		}
+		if (by_row) {
+			by_row[r - from] += sum;
+		}
+	}
+	free(row);
+	return 0;
+}
+
+static int columns(const struct tensor *t, double *sums, struct error *err)
+{
+	return squares(t, 0, t->shape[0], NULL, sums, err);
+}
+
+static int rows(const struct tensor *t, double *sums, struct error *err)
+{
+	return squares(t, 0, t->shape[0], sums, NULL, err);
+}
+
+static int hidden(const struct model *model, int layer, double *sums, struct error *err)
+{
+	const struct weights *w = &model->weights;
+	if (layer < 0) {
+		int status = columns(&w->embeddings, sums, err);
+		return status < 0 || w->lm_head.data == w->embeddings.data
+				   ? status
+				   : columns(&w->lm_head, sums, err);
+	}
+	const struct layer_weights *l = &w->layers[layer];
+	switch ((enum layer_kind)model->config.kinds[layer]) {
+	case LAYER_MAMBA: return columns(&l->in_proj, sums, err);
+	case LAYER_ATTENTION:
+		return columns(&l->q, sums, err) < 0 || columns(&l->k, sums, err) < 0
+				   ? -1
+				   : columns(&l->v, sums, err);
+	case LAYER_MOE:
+		if (l->shared_up.data && columns(&l->shared_up, sums, err) < 0) {
+			return -1;
+		}
+		return columns(&l->gate, sums, err);
+	case LAYER_MLP: return columns(&l->mlp_up, sums, err);
+	}
+	return fail(err, "layer %d is of no known kind", layer);
+}
+
+static int ffn(const struct tensor *up, const struct tensor *down, double *sums, struct error *err)
+{
+	return rows(up, sums, err) < 0 ? -1 : columns(down, sums, err);
+}
+
+// Each expert's norms, averaged: the root is taken before the mean.
+static int expert_ffn(const struct model *model, int layer, double *sums, struct error *err)
+{
+	const struct layer_weights *l = &model->weights.layers[layer];
+	int n = model->config.moe_intermediate_size, n_experts = model->config.n_routed_experts;
+	double *one = mem_new((size_t)n, sizeof *one, err);
+	int status = one ? 0 : -1;
+	for (int e = 0; e < n_experts && status == 0; e++) {
+		for (int i = 0; i < n; i++) {
+			one[i] = 0;
+		}
+		status = ffn(&l->up[e], &l->down[e], one, err);
+		for (int i = 0; i < n; i++) {
+			sums[i] += sqrt(one[i]) / n_experts;
+		}
+	}
+	for (int i = 0; i < n; i++) {
+		sums[i] *= sums[i];
+	}
+	free(one);
+	return status;
+}
+
+static int experts(const struct model *model, int layer, double *sums, struct error *err)
+{
+	const struct layer_weights *l = &model->weights.layers[layer];
+	int n = model->config.moe_intermediate_size, n_experts = model->config.n_routed_experts;
+	double *one = mem_new((size_t)n, sizeof *one, err);
+	int status = one ? 0 : -1;
+	for (int e = 0; e < n_experts && status == 0; e++) {
+		for (int i = 0; i < n; i++) {
+			one[i] = 0;
+		}
+		status = ffn(&l->up[e], &l->down[e], one, err);
+		for (int i = 0; i < n; i++) {
+			sums[e] += one[i];
+		}
+	}
+	free(one);
+	return status;
+}
+
+// x rows of in_proj follow z: row inner + head * head_dim + channel.
+static int mamba(const struct model *model, enum axis axis, int layer, double *sums,
+				 struct error *err)
+{
+	const struct config *c = &model->config;
+	int inner = config_inner(c);
+	double *x = mem_new((size_t)inner, sizeof *x, err);
+	if (!x || squares(&model->weights.layers[layer].in_proj, inner, 2 * inner, x, NULL, err) < 0) {
+		free(x);
+		return -1;
+	}
+	for (int i = 0; i < inner; i++) {
+		sums[axis == AXIS_MAMBA_HEADS ? i / c->mamba_head_dim : i % c->mamba_head_dim] += x[i];
+	}
+	free(x);
+	return 0;
+}
+
+static int attention(const struct model *model, int layer, double *sums, struct error *err)
+{
+	const struct config *c = &model->config;
+	const struct layer_weights *l = &model->weights.layers[layer];
+	int n = c->num_attention_heads * c->head_dim;
+	double *each = mem_new((size_t)n, sizeof *each, err);
+	if (!each || ffn(&l->q, &l->o, each, err) < 0) {
+		free(each);
+		return -1;
+	}
+	for (int i = 0; i < n; i++) {
+		sums[i / c->head_dim] += each[i];
+	}
+	free(each);
+	return 0;
+}
+
+int norms_of(const struct model *model, enum axis axis, int layer, int expert, float *out,
+			 struct error *err)
+{
+	int n = axis_parent_width(axis, &model->config), status = 0;
+	double *sums = mem_new((size_t)n, sizeof *sums, err);
+	if (!sums) {
+		return -1;
+	}
+	const struct layer_weights *l = layer < 0 ? NULL : &model->weights.layers[layer];
+	switch (axis) {
+	case AXIS_HIDDEN: status = hidden(model, layer, sums, err); break;
+	case AXIS_EXPERT_FFN:
+		status = expert < 0 ? expert_ffn(model, layer, sums, err)
+							: ffn(&l->up[expert], &l->down[expert], sums, err);
+		break;
+	case AXIS_EXPERTS: status = experts(model, layer, sums, err); break;
+	case AXIS_SHARED_FFN: status = ffn(&l->shared_up, &l->shared_down, sums, err); break;
+	case AXIS_FFN: status = ffn(&l->mlp_up, &l->mlp_down, sums, err); break;
+	case AXIS_MAMBA_HEADS:
+	case AXIS_MAMBA_CHANNELS: status = mamba(model, axis, layer, sums, err); break;
+	case AXIS_ATTENTION_HEADS: status = attention(model, layer, sums, err); break;
+	case N_AXES: break;
+	}
+	for (int i = 0; i < n; i++) {
+		out[i] = (float)sqrt(sums[i]);
+	}
+	free(sums);
+	return status;
+}

@@ -1,0 +1,15 @@
+/*
+ * L2 norms of the weights per channel of an axis: what importance is derived from where nothing was
+ * measured. inspect/importance.h says which matrices stand for which axis.
+ */
+#ifndef INSPECT_NORMS_H
+#define INSPECT_NORMS_H
+
+#include "core/model.h"
+
+/* out: (channels of the axis), zeroed by the caller. layer -1: hidden_size of the whole model. expert: of
+ * moe_intermediate_size, -1 = mean over experts. An error names a dtype that can't be widened. */
+int norms_of(const struct model *model, enum axis axis, int layer, int expert, float *out,
+			 struct error *err);
+
+#endif
