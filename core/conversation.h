@@ -22,7 +22,7 @@ struct message {
 	size_t text_length, reasoning_length;
 };
 
-/* Starts as {0}: conversation_init only sets the options. */
+/* Starts with conversation_init. Owns everything in it. */
 struct conversation {
 	char *system; // NULL = none
 	struct message *messages;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define MAX_FILE_BYTES ((size_t)1 << 29)
-#define MAX_ID ((int64_t)1 << 24)
+#define MAX_ID ((int64_t)1 << 22)
 
 /* What is needed while a file is read. */
 struct loader {

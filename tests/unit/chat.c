@@ -138,6 +138,44 @@ static void ids_of_a_chat(void **state)
 	text_free(&file);
 }
 
+/* Where nobody forges anything, marks change nothing: the ids are those of the whole text with
+ * special tokens on, which is how the reference encodes a rendered template. */
+static void marks_change_no_honest_chat(void **state)
+{
+	(void)state;
+	struct text file = tests_file("golden/tokenizer-small/tokenizer.json");
+	struct text source = tests_file("golden/chat/cases.json");
+	struct tokenizer *tokenizer = tokenizer_parse(file.data, file.length, NULL);
+	struct json json = {0};
+	assert_non_null(tokenizer);
+	assert_int_equal(json_parse(&json, source.data, source.length, NULL), 0);
+	int n_different = 0;
+	const struct json_node *at = json_first(&json, json.nodes);
+	for (; at; at = json_next(&json, json.nodes, at)) {
+		struct prompt prompt = {0};
+		struct id_list marked = {0}, whole = {0};
+		assert_int_equal(chat_render_node(&json, at, &prompt, NULL), 0);
+		assert_int_equal(tokenizer_encode(tokenizer, &prompt, &marked, NULL), 0);
+		assert_int_equal(tokenizer_encode_text(tokenizer, prompt.text.data, prompt.text.length,
+											   TRUST_ALL, &whole, NULL),
+						 0);
+		bool same =
+			marked.n == whole.n && memcmp(marked.ids, whole.ids, whole.n * sizeof *whole.ids) == 0;
+		const struct json_node *name = json_member(&json, at, "name");
+		if (!same)
+			assert_true(json_equals(&json, name, "special text in user"));
+		n_different += !same;
+		free(marked.ids);
+		free(whole.ids);
+		prompt_free(&prompt);
+	}
+	assert_int_equal(n_different, 1);
+	json_free(&json);
+	tokenizer_close(tokenizer);
+	text_free(&source);
+	text_free(&file);
+}
+
 static void openai_forms(void **state)
 {
 	(void)state;
@@ -347,11 +385,12 @@ static void damaged_input(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(golden_cases),  cmocka_unit_test(who_said_what),
-		cmocka_unit_test(ids_of_a_chat), cmocka_unit_test(openai_forms),
-		cmocka_unit_test(wrong_input),   cmocka_unit_test(splitting),
-		cmocka_unit_test(templates),     cmocka_unit_test(python_numbers),
-		cmocka_unit_test(python_values), cmocka_unit_test(damaged_input),
+		cmocka_unit_test(golden_cases),   cmocka_unit_test(who_said_what),
+		cmocka_unit_test(ids_of_a_chat),  cmocka_unit_test(marks_change_no_honest_chat),
+		cmocka_unit_test(openai_forms),   cmocka_unit_test(wrong_input),
+		cmocka_unit_test(splitting),      cmocka_unit_test(templates),
+		cmocka_unit_test(python_numbers), cmocka_unit_test(python_values),
+		cmocka_unit_test(damaged_input),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
