@@ -1,0 +1,125 @@
+#include "core/stage.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* Decode needs a lane for each sequence, prefill PREFILL_CHUNK tokens of one. */
+static int prepare(struct stage *stage, const struct engine_options *options, struct text *notices,
+				   struct error *err)
+{
+	const struct config *config = &stage->model->config;
+	int context = options->context > 0 ? options->context : config->max_position_embeddings;
+	if (options->context <= 0 && context > STAGE_MAX_CONTEXT) {
+		text_format(notices, "context: %d of the model's %d tokens; --ctx asks for more\n",
+					STAGE_MAX_CONTEXT, context);
+		context = STAGE_MAX_CONTEXT;
+	} else if (context > config->max_position_embeddings) {
+		text_format(notices, "context: %d tokens, the model was made for %d\n", context,
+					config->max_position_embeddings);
+	}
+	stage->context = context;
+	if (turn_rules_init(&stage->rules, config, stage->model->tokenizer, err))
+		return -1;
+	stage->workspace =
+		workspace_open(config, stage->backend, stage->device, MAX_LANES, PREFILL_CHUNK, false, err);
+	return stage->workspace && stage_slice(stage, "", err) ? 0 : -1;
+}
+
+int stage_open(struct stage *stage, const struct engine_options *options, struct device *device,
+			   const struct request *request, struct text *notices, struct error *err)
+{
+	struct model_options how = {.budgets_file = request->budgets_file, .lenient = request->lenient};
+	*stage = (struct stage){
+		.backend = options->backend, .device = device, .kv_dtype = options->device.kv_dtype};
+	stage->model = model_open(request->directory, &how, err);
+	if (!stage->model || prepare(stage, options, notices, err)) {
+		stage_close(stage);
+		return -1;
+	}
+	return 0;
+}
+
+void stage_close(struct stage *stage)
+{
+	for (size_t i = 0; i < stage->n_slices; i++) {
+		slice_free(&stage->slices[i]->slice);
+		free(stage->slices[i]);
+	}
+	free(stage->slices);
+	workspace_close(stage->workspace);
+	model_release(stage->model);
+	*stage = (struct stage){0};
+}
+
+static struct stage_slice *build(struct stage *stage, const struct budget *budget,
+								 struct error *err)
+{
+	struct stage_slice *made = mem_new(1, sizeof *made, err);
+	if (!made || mem_grow(&stage->slices, &stage->slices_capacity, stage->n_slices + 1,
+						  sizeof *stage->slices, err)) {
+		free(made);
+		return NULL;
+	}
+	if (slice_build(&made->slice, &stage->model->weights, &stage->model->config, budget,
+					stage->backend, stage->device, err)) {
+		free(made);
+		return NULL;
+	}
+	return stage->slices[stage->n_slices++] = made;
+}
+
+struct stage_slice *stage_slice(struct stage *stage, const char *name, struct error *err)
+{
+	struct budget budget = {0};
+	if (!*name)
+		name = stage->model->elastic.budgets[0].name;
+	for (size_t i = 0; i < stage->n_slices; i++)
+		if (!strcmp(stage->slices[i]->slice.budget.name, name))
+			return stage->slices[i];
+	if (model_budget(stage->model, name, &budget, err))
+		return NULL;
+	struct stage_slice *found = NULL; // the same budget in another spelling
+	for (size_t i = 0; i < stage->n_slices && !found; i++)
+		if (!strcmp(stage->slices[i]->slice.budget.name, budget.name))
+			found = stage->slices[i];
+	if (!found)
+		found = build(stage, &budget, err);
+	budget_free(&budget);
+	return found;
+}
+
+void stage_took(struct stage *stage, const struct slice *slice, uint64_t took_ns)
+{
+	for (size_t i = 0; i < stage->n_slices; i++)
+		if (&stage->slices[i]->slice == slice) {
+			double *mean = &stage->slices[i]->took_ns;
+			*mean = *mean > 0 ? *mean + ((double)took_ns - *mean) / 8 : (double)took_ns;
+		}
+}
+
+double stage_largest_ns(struct stage *stage)
+{
+	enum { STEPS = 4 };
+	struct sequence sequence;
+	double best = stage->slices[0]->took_ns;
+	if (best > 0 || sequence_open(&sequence, &stage->model->config, stage->backend, stage->device,
+								  stage->kv_dtype, STEPS, NULL))
+		return best;
+	for (int i = 0; i < STEPS; i++) {
+		int32_t id = 0;
+		struct lane lane = {
+			.sequence = &sequence, .tokens = &id, .n_tokens = 1, .logits = LOGITS_LAST};
+		struct pick_params params = {.top_p = 1, .forced = -1};
+		struct picked picked;
+		uint64_t began = clock_ns();
+		if (sequence_use(&sequence, &stage->slices[0]->slice, NULL) ||
+			forward(stage->workspace, &lane, 1, &params, &picked, NULL))
+			break;
+		double took = (double)(clock_ns() - began);
+		if (best == 0 || took < best)
+			best = took;
+	}
+	sequence_close(&sequence);
+	return best;
+}

@@ -1,0 +1,517 @@
+#include "core/track.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/memory.h"
+#include "core/sampler.h"
+#include "core/worker.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- expert counts ---- */
+
+static void count_experts(void *user, const struct tapped *tapped)
+{
+	struct track *track = user;
+	struct expert_counts *experts = &track->worker->experts;
+	size_t row = (size_t)track->tapped * (size_t)experts->n_layers + (size_t)tapped->layer;
+	uint32_t *counts = experts->counts + row * (size_t)experts->n_experts;
+	pthread_mutex_lock(&track->worker->shared);
+	for (int i = 0; i < tapped->n * tapped->width; i++)
+		counts[tapped->ids[i]]++;
+	experts->version++;
+	pthread_mutex_unlock(&track->worker->shared);
+}
+
+/* ---- life ---- */
+
+void track_init(struct track *track, struct worker *worker, int seq)
+{
+	*track = (struct track){.worker = worker, .seq = seq};
+	track->taps = (struct taps){.wanted = TAP_EXPERTS, .see = count_experts, .user = track};
+}
+
+void track_finish(struct track *track)
+{
+	sequence_close(&track->sequence);
+	request_free(track->request);
+	text_free(&track->text);
+	free(track->ids.ids);
+	free(track->cuts);
+	free(track->said);
+	track_init(track, track->worker, track->seq);
+}
+
+void track_clear(struct track *track)
+{
+	if (track->sequence.config)
+		sequence_reset(&track->sequence);
+	track->n_said = 0;
+	track->system_hash = 0;
+	worker_gauge(track->worker, track);
+}
+
+/* ---- accepting ---- */
+
+static int canonical(struct stage *stage, char name[BUDGET_NAME_BYTES], int standard,
+					 struct error *err)
+{
+	const struct elastic *elastic = &stage->model->elastic;
+	const char *wanted = *name ? name : elastic->budgets[standard > 0 ? standard : 0].name;
+	const struct stage_slice *found = stage_slice(stage, wanted, err);
+	if (!found)
+		return -1;
+	memcpy(name, found->slice.budget.name, BUDGET_NAME_BYTES);
+	return 0;
+}
+
+/* Budgets become the names that the file gives them, unset ones the file's policy; their slices
+ * exist. */
+static int check_settings(struct stage *stage, struct turn_settings *settings, struct error *err)
+{
+	const struct elastic *elastic = &stage->model->elastic;
+	if (sampler_check(&settings->sampling, err))
+		return -1;
+	if (settings->policy)
+		return canonical(stage, settings->think, elastic->think, err) ||
+					   canonical(stage, settings->answer, elastic->answer, err)
+				   ? -1
+				   : 0;
+	return canonical(stage, settings->budget, 0, err);
+}
+
+static void emit_message(struct track *track, const char *role, const char *text, size_t length)
+{
+	struct event event = {.type = EV_MESSAGE, .seq = track->seq, .text = text, .length = length};
+	strncpy(event.message.role, role, sizeof event.message.role - 1);
+	worker_emit(track->worker, &event);
+}
+
+static uint64_t message_hash(const struct message *message)
+{
+	return hash_mix(hash_bytes(message->text, message->text_length) + (uint64_t)message->role);
+}
+
+/* How many messages of the path were said already. An answer that a turn here made counts whatever
+ * the owner kept of it: its tokens were events. */
+static size_t said_before(const struct track *track, const struct conversation *conversation)
+{
+	size_t n = 0;
+	while (n < track->n_said && n < (size_t)conversation->n_messages) {
+		const struct message *message = &conversation->messages[n];
+		bool ours = track->said[n].turn >= 0 && message->role == CHAT_ASSISTANT;
+		if (!ours && track->said[n].hash != message_hash(message))
+			break;
+		n++;
+	}
+	return n;
+}
+
+/* The turn whose answer this one follows, -1 = none. */
+static int parent_of(const struct track *track, size_t n_known)
+{
+	int parent = -1;
+	for (size_t i = 0; i < n_known; i++)
+		if (track->said[i].turn >= 0)
+			parent = track->said[i].turn;
+	return parent;
+}
+
+static int say_messages(struct track *track, const struct conversation *conversation, size_t known,
+						struct error *err)
+{
+	size_t n = (size_t)conversation->n_messages;
+	const char *system = conversation->system ? conversation->system : "";
+	uint64_t hash = *system ? hash_bytes(system, strlen(system)) : 0;
+	if (hash != track->system_hash)
+		emit_message(track, "system", system, strlen(system));
+	track->system_hash = hash;
+	if (mem_grow(&track->said, &track->said_capacity, n + 1, sizeof *track->said, err))
+		return -1;
+	for (size_t i = known; i < n; i++) {
+		const struct message *message = &conversation->messages[i];
+		track->said[i] = (struct said){.hash = message_hash(message), .turn = -1};
+		emit_message(track, chat_role_name(message->role), message->text, message->text_length);
+	}
+	track->said[n] = (struct said){.turn = track->id};
+	track->n_said = n + 1;
+	return 0;
+}
+
+static void emit_turn(struct track *track, int parent)
+{
+	struct worker *worker = track->worker;
+	struct event event = {.type = EV_TURN, .seq = track->seq};
+	event.turn.id = track->id;
+	event.turn.parent = parent;
+	event.turn.settings = track->turn.settings;
+	event.turn.math = worker->options.device.math;
+	if (worker->device)
+		strncpy(event.turn.rung, worker->options.backend->rung(worker->device),
+				sizeof event.turn.rung - 1);
+	worker_emit(worker, &event);
+}
+
+void track_accept(struct track *track, struct request_copy *request)
+{
+	struct worker *worker = track->worker;
+	const struct request *asked = &request->request;
+	bool chat = asked->type == REQUEST_TURN;
+	struct turn_settings settings = asked->settings;
+	struct error err = {0};
+	size_t known = chat ? said_before(track, asked->conversation) : 0;
+	track->state = TRACK_ACCEPTED;
+	track->request = request;
+	track->stopping = false;
+	track->first_ns = 0;
+	track->id = worker->n_turns++;
+	track->decode = (struct decode_state){0};
+	int failed = worker->stage.model ? check_settings(&worker->stage, &settings, &err)
+									 : fail(&err, "no model is open");
+	if (!chat)
+		settings.thinking = false;
+	turn_begin(&track->turn, &worker->stage.rules, &settings, chat || asked->stop_eos);
+	emit_turn(track, chat ? parent_of(track, known) : -1);
+	if (chat && !failed)
+		failed = say_messages(track, asked->conversation, known, &err);
+	worker_gauge(worker, track);
+	if (failed)
+		track_stop(track, STOP_ERROR, &err);
+}
+
+/* ---- the prompt ---- */
+
+static int encode_turn(struct track *track, const struct tokenizer *tokenizer, struct error *err)
+{
+	struct conversation *conversation = &track->request->conversation;
+	struct prompt prompt = {0};
+	conversation->enable_thinking = track->turn.settings.thinking;
+	int failed = conversation_render(conversation, true, &prompt, err) ||
+				 tokenizer_encode(tokenizer, &prompt, &track->ids, err);
+	prompt_free(&prompt);
+	return failed ? -1 : 0;
+}
+
+/* The ids to be read, into track->ids. */
+static int encode(struct track *track, struct error *err)
+{
+	const struct request *request = &track->request->request;
+	const struct model *model = track->worker->stage.model;
+	bool text = request->type == REQUEST_TURN || !request->tokens;
+	track->ids.n = 0;
+	if (text && !model->tokenizer)
+		return fail(err, "%s has no tokenizer.json: only tokens can be completed", model->name);
+	if (request->type == REQUEST_TURN)
+		return encode_turn(track, model->tokenizer, err);
+	if (text)
+		return tokenizer_encode_text(model->tokenizer, request->text ? request->text : "",
+									 request->text ? strlen(request->text) : 0, TRUST_NONE,
+									 &track->ids, err);
+	for (int i = 0; i < request->n_tokens; i++)
+		if (id_list_add(&track->ids, request->tokens[i], err))
+			return -1;
+	return 0;
+}
+
+/* Before the last <|im_start|>: there the next turn's prompt still agrees with this one's. */
+static int snapshot_place(const struct track *track)
+{
+	const struct tokenizer *tokenizer = track->worker->stage.model->tokenizer;
+	int32_t start = tokenizer ? tokenizer_special(tokenizer, "<|im_start|>") : -1;
+	size_t at = track->ids.n;
+	while (at > 0 && track->ids.ids[at - 1] != start)
+		at--;
+	return track->request->request.type == REQUEST_TURN && at > 0 ? (int)at - 1 : 0;
+}
+
+static int between_chunks(void *user, int done, int total)
+{
+	struct track *track = user;
+	struct worker *worker = track->worker;
+	int position = track->sequence.n_tokens;
+	if (!mem_grow(&track->cuts, &track->cuts_capacity, track->n_cuts + 1, sizeof *track->cuts,
+				  NULL))
+		track->cuts[track->n_cuts++] = position;
+	pthread_mutex_lock(&worker->shared);
+	if (track->seq == 0) {
+		worker->gauges.prefill_done = done;
+		worker->gauges.prefill_total = total;
+		worker->gauges.context_used = position;
+	}
+	pthread_mutex_unlock(&worker->shared);
+	worker_look(worker);
+	return track->stopping || queue_closing(&worker->queue);
+}
+
+static struct prefill prefill_of(struct track *track, const struct taps *taps)
+{
+	track->n_cuts = 0;
+	return (struct prefill){.workspace = track->worker->stage.workspace,
+							.step = between_chunks,
+							.user = track,
+							.taps = taps,
+							.snapshot_at = snapshot_place(track)};
+}
+
+static void prefilling(struct track *track, bool now)
+{
+	if (track->seq != 0)
+		return;
+	pthread_mutex_lock(&track->worker->shared);
+	track->worker->gauges.prefilling = now;
+	track->worker->gauges.prefill_done = track->worker->gauges.prefill_total = 0;
+	pthread_mutex_unlock(&track->worker->shared);
+}
+
+static void emit_switch(struct track *track, const char *from, int at, enum switch_reason reason,
+						uint64_t took_ns)
+{
+	const struct slice *slice = sequence_slice(&track->sequence);
+	struct event event = {.type = EV_SWITCH, .seq = track->seq};
+	int stale[CONFIG_MAX_LAYERS];
+	int32_t numbers[CONFIG_MAX_LAYERS];
+	int n = sequence_stale(&track->sequence, slice, stale);
+	for (int i = 0; i < n; i++)
+		numbers[i] = stale[i];
+	event.change.at = at;
+	event.change.handoff = track->turn.settings.handoff;
+	event.change.reason = reason;
+	event.change.took_ns = took_ns;
+	memcpy(event.change.from, from, strnlen(from, BUDGET_NAME_BYTES - 1));
+	memcpy(event.change.to, slice->budget.name, sizeof event.change.to);
+	event.numbers = numbers;
+	event.n_numbers = (size_t)n;
+	worker_emit(track->worker, &event);
+}
+
+static void emit_prefill(struct track *track, const struct prefill *prefill)
+{
+	struct event event = {.type = EV_PREFILL, .seq = track->seq};
+	int end = track->sequence.n_tokens;
+	if ((track->n_cuts == 0 || track->cuts[track->n_cuts - 1] != end) &&
+		!mem_grow(&track->cuts, &track->cuts_capacity, track->n_cuts + 1, sizeof *track->cuts,
+				  NULL))
+		track->cuts[track->n_cuts++] = end;
+	event.prefill.from = prefill->cached;
+	event.prefill.tokens = prefill->read;
+	event.prefill.cached = prefill->cached;
+	event.prefill.took_ns = prefill->took_ns;
+	memcpy(event.prefill.budget, sequence_slice(&track->sequence)->budget.name,
+		   sizeof event.prefill.budget);
+	event.numbers = track->cuts;
+	event.n_numbers = track->n_cuts;
+	worker_emit(track->worker, &event);
+}
+
+/* Opens the sequence if need be and makes the turn's first reader the running slice. */
+static int prepare_sequence(struct track *track, struct error *err)
+{
+	struct stage *stage = &track->worker->stage;
+	struct stage_slice *reader = stage_slice(stage, turn_reader(&track->turn), err);
+	if (!reader)
+		return -1;
+	if (track->ids.n == 0)
+		return fail(err, "the prompt has no tokens");
+	if (track->ids.n > (size_t)stage->context)
+		return fail(err,
+					"the prompt has %zu tokens, the context holds %d: nothing was cut, say less "
+					"or open the model with a larger --ctx",
+					track->ids.n, stage->context);
+	if (!track->sequence.config &&
+		sequence_open(&track->sequence, &stage->model->config, stage->backend, stage->device,
+					  stage->kv_dtype, stage->context, err))
+		return fail_in(err, "state for a context of %d tokens", stage->context);
+	return sequence_use(&track->sequence, &reader->slice, err);
+}
+
+/* With carry the prompt may go on where another budget stopped: that is a switch too. */
+static void say_carried(struct track *track, int cached)
+{
+	const struct sequence *sequence = &track->sequence;
+	for (int i = 1; i < sequence->n_runs; i++)
+		if (cached > 0 && sequence->runs[i].from == cached)
+			emit_switch(track, sequence->runs[i - 1].slice->budget.name, cached, track->turn.reason,
+						0);
+}
+
+static void warn_when_nearly_full(struct track *track)
+{
+	int used = track->sequence.n_tokens, size = track->sequence.capacity;
+	char sentence[128];
+	if (used < size - size / 10)
+		return;
+	snprintf(sentence, sizeof sentence, "the context is nearly full: %d of %d tokens, %d left",
+			 used, size, size - used);
+	worker_say(track->worker, EV_NOTICE, track->seq, sentence);
+}
+
+void track_start(struct track *track)
+{
+	struct error err = {0};
+	struct picked picked;
+	if (track->stopping) {
+		track_stop(track, STOP_STOPPED, NULL);
+		return;
+	}
+	if (encode(track, &err)) {
+		track_stop(track, STOP_ERROR, &err);
+		return;
+	}
+	if (track->request->request.type == REQUEST_TURN)
+		turn_prompt(&track->turn, track->ids.ids, track->ids.n);
+	if (prepare_sequence(track, &err)) {
+		track_stop(track, STOP_ERROR, &err);
+		return;
+	}
+	bool exact = track->turn.settings.handoff == HANDOFF_REPREFILL;
+	struct prefill prefill = prefill_of(track, &track->taps);
+	struct pick_params params = turn_pick(&track->turn);
+	track->tapped = PHASE_PREFILL;
+	prefilling(track, true);
+	int failed = prefill_extend(&prefill, &track->sequence, track->ids.ids, (int)track->ids.n,
+								exact, &params, &picked, &err);
+	prefilling(track, false);
+	if (failed) {
+		track_stop(track, STOP_ERROR, &err);
+		return;
+	}
+	say_carried(track, prefill.cached);
+	emit_prefill(track, &prefill);
+	if (prefill.stopped) {
+		track_stop(track, STOP_STOPPED, NULL);
+		return;
+	}
+	track->state = TRACK_RUNNING;
+	warn_when_nearly_full(track);
+	track_take(track, &picked, 0);
+}
+
+/* ---- tokens ---- */
+
+void track_set(struct track *track, const struct turn_settings *settings)
+{
+	struct turn_settings checked = *settings;
+	struct error err = {0};
+	if (check_settings(&track->worker->stage, &checked, &err))
+		worker_say(track->worker, EV_ERROR, track->seq, err.text);
+	else
+		turn_set(&track->turn, &checked);
+	worker_gauge(track->worker, track);
+}
+
+bool track_ready(struct track *track)
+{
+	struct error err = {0};
+	struct sequence *sequence = &track->sequence;
+	const struct slice *had = sequence_slice(sequence);
+	const char *reader = turn_reader(&track->turn);
+	if (track->stopping) {
+		track_stop(track, STOP_STOPPED, NULL);
+		return false;
+	}
+	if (!strcmp(reader, had->budget.name))
+		return true;
+	struct stage_slice *next = stage_slice(&track->worker->stage, reader, &err);
+	struct prefill prefill = prefill_of(track, NULL);
+	enum switch_reason reason = track->turn.reason;
+	int at = sequence->n_tokens;
+	prefilling(track, true);
+	int failed = !next || prefill_switch(&prefill, sequence, &next->slice,
+										 track->turn.settings.handoff, &err);
+	prefilling(track, false);
+	if (failed) {
+		track_stop(track, STOP_ERROR, &err);
+		return false;
+	}
+	emit_switch(track, had->budget.name, at, reason, prefill.took_ns);
+	if (prefill.stopped) {
+		track_stop(track, STOP_STOPPED, NULL);
+		return false;
+	}
+	worker_gauge(track->worker, track);
+	return true;
+}
+
+struct lane track_lane(struct track *track, struct pick_params *params)
+{
+	*params = turn_pick(&track->turn);
+	track->tapped = track->turn.phase;
+	return (struct lane){.sequence = &track->sequence,
+						 .tokens = &track->pending.id,
+						 .n_tokens = 1,
+						 .logits = LOGITS_LAST,
+						 .taps = &track->taps};
+}
+
+static bool has_newline(const struct tokenizer *tokenizer, int32_t id)
+{
+	size_t length = 0;
+	const char *bytes = tokenizer ? tokenizer_bytes(tokenizer, id, &length) : NULL;
+	return bytes && memchr(bytes, '\n', length);
+}
+
+/* What may be shown of the token; a tail that no token will complete comes out as U+FFFD. */
+static void decode(struct track *track, const struct tokenizer *tokenizer, int32_t id,
+				   const struct turn_step *step)
+{
+	text_clear(&track->text);
+	if (!tokenizer)
+		return;
+	if (!step->hidden)
+		tokenizer_decode_step(tokenizer, &track->decode, id, &track->text);
+	if (step->hidden || step->over)
+		tokenizer_decode_flush(&track->decode, &track->text);
+}
+
+void track_take(struct track *track, const struct picked *picked, uint64_t began_ns)
+{
+	struct worker *worker = track->worker;
+	const struct tokenizer *tokenizer = worker->stage.model->tokenizer;
+	const struct slice *slice = sequence_slice(&track->sequence);
+	struct event event = {.type = EV_TOKEN, .seq = track->seq};
+	int at = track->sequence.n_tokens, room = track->sequence.capacity - at;
+	struct turn_step step =
+		turn_take(&track->turn, picked->id, has_newline(tokenizer, picked->id), room);
+	decode(track, tokenizer, picked->id, &step);
+	uint64_t now = clock_ns();
+	track->pending = *picked;
+	event.token.at = at;
+	event.token.id = picked->id;
+	event.token.logprob = picked->logprob;
+	memcpy(event.token.budget, slice->budget.name, sizeof event.token.budget);
+	event.token.phase = step.phase;
+	event.token.took_ns = began_ns ? now - began_ns : 0;
+	event.token.picked = *picked;
+	event.token.thinking_ends = step.thinking_ends;
+	event.text = text_chars(&track->text);
+	event.length = track->text.length;
+	if (began_ns)
+		stage_took(&worker->stage, slice, now - began_ns);
+	else
+		track->first_ns = now - track->request->submitted_ns;
+	worker_emit(worker, &event);
+	if (step.full)
+		worker_say(worker, EV_NOTICE, track->seq,
+				   "the context is full: nothing was forgotten, but no token follows");
+	if (step.over)
+		track_stop(track, step.reason, NULL);
+	else
+		worker_gauge(worker, track);
+}
+
+void track_stop(struct track *track, enum stop_reason reason, const struct error *error)
+{
+	struct event event = {.type = EV_STOP, .seq = track->seq};
+	if (error)
+		worker_say(track->worker, EV_ERROR, track->seq, error->text);
+	event.stop.reason = reason;
+	event.stop.tokens = track->turn.n_tokens;
+	event.stop.phase = track->turn.phase;
+	event.stop.took_ns = clock_ns() - track->request->submitted_ns;
+	event.stop.first_ns = track->first_ns;
+	track->state = TRACK_IDLE;
+	request_free(track->request);
+	track->request = NULL;
+	worker_gauge(track->worker, track);
+	worker_emit(track->worker, &event);
+}

@@ -1,0 +1,444 @@
+/*
+ * The worker's loop: take requests, make one step of all tracks that are generating, and wait where
+ * pause, pace or idleness say so.
+ */
+#include "core/worker.h"
+#include "base/clock.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MEMORY_NS 2000000000u // between two EV_MEMORY while generating
+#define PROGRESS_NS 100000000u // between two EV_PROGRESS
+#define WARM_BYTES (8u << 20) // touched between two looks at the queue
+
+/* ---- events ---- */
+
+static int append(struct worker *worker, const struct event *event)
+{
+	return journal_append(worker->journal, event, NULL); // -1: no memory even for a sentence
+}
+
+void worker_emit(struct worker *worker, struct event *event)
+{
+	struct error err = {0};
+	bool failed = false;
+	event->at_ns = clock_ns() - worker->opened_ns;
+	if (worker->options.record)
+		failed = worker->options.record(worker->options.record_user, event, &err) != 0;
+	append(worker, event);
+	if (failed == worker->log_failed)
+		return;
+	worker->log_failed = failed;
+	pthread_mutex_lock(&worker->shared);
+	worker->gauges.log_failed = failed;
+	pthread_mutex_unlock(&worker->shared);
+	struct event news = {.type = failed ? EV_ERROR : EV_NOTICE, .at_ns = event->at_ns};
+	news.text = failed ? err.text : "the session is recorded again";
+	news.length = strlen(news.text);
+	append(worker, &news);
+}
+
+void worker_say(struct worker *worker, enum event_type type, int seq, const char *sentence)
+{
+	struct event event = {.type = type, .seq = seq, .text = sentence, .length = strlen(sentence)};
+	worker_emit(worker, &event);
+}
+
+void worker_gauge(struct worker *worker, const struct track *track)
+{
+	const struct slice *slice = track->sequence.config ? sequence_slice(&track->sequence) : NULL;
+	bool busy = false;
+	for (int i = 0; i < MAX_SEQUENCES; i++)
+		busy |= worker->tracks[i].state != TRACK_IDLE;
+	pthread_mutex_lock(&worker->shared);
+	struct gauges *gauges = &worker->gauges;
+	gauges->busy = busy;
+	gauges->paused = worker->paused;
+	gauges->pace = worker->pace;
+	if (track->seq == 0) {
+		const char *reader = track->state != TRACK_IDLE ? turn_reader(&track->turn)
+							 : slice                    ? slice->budget.name
+														: "";
+		gauges->phase = track->turn.phase;
+		memcpy(gauges->budget, reader, strnlen(reader, BUDGET_NAME_BYTES - 1) + 1);
+		gauges->context_used = track->sequence.n_tokens;
+		gauges->context_size = worker->stage.context;
+		gauges->thought_tokens = track->turn.n_thoughts;
+	}
+	pthread_mutex_unlock(&worker->shared);
+}
+
+/* ---- memory ---- */
+
+static int64_t resident_set(void)
+{
+	long long pages = -1, all;
+	FILE *file = fopen("/proc/self/statm", "re");
+	if (file && fscanf(file, "%lld %lld", &all, &pages) != 2)
+		pages = -1;
+	if (file)
+		fclose(file);
+	return pages < 0 ? -1 : pages * (int64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void emit_memory(struct worker *worker)
+{
+	const struct stage *stage = &worker->stage;
+	struct event event = {.type = EV_MEMORY};
+	struct memory_use *use = &event.memory;
+	int estimated;
+	worker->memory_ns = clock_ns();
+	*use = (struct memory_use){.weights_bytes = -1, .resident_bytes = -1, .vram_bytes = -1};
+	use->rss_bytes = resident_set();
+	if (stage->model) {
+		const struct sequence *chat = &worker->tracks[0].sequence;
+		const struct slice *slice = chat->config ? sequence_slice(chat) : NULL;
+		use->weights_bytes = (int64_t)stage->model->checkpoint.tensor_bytes;
+		use->resident_bytes = (int64_t)checkpoint_resident(&stage->model->checkpoint, &estimated);
+		use->scratch_bytes = (int64_t)workspace_bytes(stage->workspace);
+		use->bytes_per_token =
+			(int64_t)(slice ? slice : &stage->slices[0]->slice)->cost.bytes_per_token;
+	}
+	for (int i = 0; i < MAX_SEQUENCES; i++) {
+		const struct sequence_bytes *bytes = &worker->tracks[i].sequence.bytes;
+		use->kv_bytes += (int64_t)bytes->kv;
+		use->conv_bytes += (int64_t)bytes->conv;
+		use->ssm_bytes += (int64_t)bytes->ssm;
+		use->snapshot_bytes += (int64_t)bytes->snapshots;
+	}
+	worker_emit(worker, &event);
+}
+
+/* ---- opening ---- */
+
+/* Touches every page of the weights, so that the first token does not wait for the disk. */
+static void warm(struct worker *worker)
+{
+	const struct checkpoint *checkpoint = &worker->stage.model->checkpoint;
+	struct event event = {.type = EV_PROGRESS, .text = "reading weights", .length = 15};
+	uint64_t said = 0;
+	unsigned sum = 0;
+	for (int i = 0; i < checkpoint->n_shards; i++)
+		event.progress.total += (int64_t)checkpoint->shards[i].bytes;
+	for (int i = 0; i < checkpoint->n_shards; i++) {
+		const volatile unsigned char *data = checkpoint->shards[i].data;
+		for (size_t at = 0; at < checkpoint->shards[i].bytes; at += 4096) {
+			sum += data[at];
+			event.progress.done += 4096;
+			if (at % WARM_BYTES != 0)
+				continue;
+			if (queue_closing(&worker->queue))
+				return;
+			if (clock_ns() - said > PROGRESS_NS) {
+				said = clock_ns();
+				worker_emit(worker, &event);
+			}
+		}
+	}
+	(void)sum;
+	event.progress.done = event.progress.total;
+	worker_emit(worker, &event);
+}
+
+/* New counts for a model of this many layers and experts. */
+static int reset_experts(struct worker *worker, const struct config *config, struct error *err)
+{
+	size_t n = (size_t)N_PHASES * (size_t)config->n_layers * (size_t)config->n_routed_experts;
+	uint32_t *counts = calloc(n + 1, sizeof *counts);
+	if (!counts)
+		return fail(err, "no memory for %zu expert counts", n);
+	pthread_mutex_lock(&worker->shared);
+	free(worker->experts.counts);
+	worker->experts.counts = counts;
+	worker->experts.n_layers = config->n_layers;
+	worker->experts.n_experts = config->n_routed_experts;
+	worker->experts.version++;
+	pthread_mutex_unlock(&worker->shared);
+	return 0;
+}
+
+static void emit_opened(struct worker *worker)
+{
+	const struct backend *backend = worker->options.backend;
+	struct event event = {.type = EV_OPENED};
+	event.opened.model = worker->stage.model;
+	event.opened.math = worker->options.device.math;
+	strncpy(event.opened.rung, backend->rung(worker->device), sizeof event.opened.rung - 1);
+	event.opened.n_threads = backend->threads(worker->device);
+	event.opened.context = worker->stage.context;
+	worker_emit(worker, &event);
+}
+
+static void emit_lines(struct worker *worker, const struct text *lines)
+{
+	const char *line = text_chars(lines), *end;
+	for (; (end = strchr(line, '\n')); line = end + 1) {
+		struct event event = {.type = EV_NOTICE, .text = line, .length = (size_t)(end - line)};
+		worker_emit(worker, &event);
+	}
+	if (*line)
+		worker_say(worker, EV_NOTICE, 0, line);
+}
+
+/* The state of the conversation's sequence is part of opening, so that a context that does not fit
+ * is said while the old model is still there. */
+static int open_stage(struct worker *worker, const struct request *request, struct stage *stage,
+					  struct sequence *sequence, struct text *notices, struct error *err)
+{
+	const struct engine_options *options = &worker->options;
+	if (!worker->device && !(worker->device = options->backend->open(&options->device, err)))
+		return -1;
+	if (stage_open(stage, options, worker->device, request, notices, err))
+		return -1;
+	if (!sequence_open(sequence, &stage->model->config, stage->backend, stage->device,
+					   stage->kv_dtype, stage->context, err) &&
+		!reset_experts(worker, &stage->model->config, err))
+		return 0;
+	fail_in(err, "state for a context of %d tokens", stage->context);
+	sequence_close(sequence);
+	stage_close(stage);
+	return -1;
+}
+
+static void open_model(struct worker *worker, const struct request *request)
+{
+	struct stage stage;
+	struct sequence sequence = {0};
+	struct text notices = {0};
+	struct error err = {0};
+	if (open_stage(worker, request, &stage, &sequence, &notices, &err)) {
+		worker_say(worker, EV_ERROR, request->seq, err.text);
+		text_free(&notices);
+		return;
+	}
+	for (int i = 0; i < MAX_SEQUENCES; i++)
+		track_finish(&worker->tracks[i]);
+	stage_close(&worker->stage);
+	worker->stage = stage;
+	worker->tracks[0].sequence = sequence;
+	worker->factor = 0;
+	worker_gauge(worker, &worker->tracks[0]);
+	emit_opened(worker);
+	emit_lines(worker, &stage.model->notices);
+	emit_lines(worker, &notices);
+	text_free(&notices);
+	if (worker->options.warm)
+		warm(worker);
+	emit_memory(worker);
+}
+
+/* ---- requests ---- */
+
+static bool at_once(const struct request *request)
+{
+	switch (request->type) {
+	case REQUEST_OPEN:
+	case REQUEST_TURN:
+	case REQUEST_COMPLETE:
+	case REQUEST_CLEAR: return false;
+	default: return true;
+	}
+}
+
+static bool only_at_once(void *user, const struct request *request)
+{
+	(void)user;
+	return at_once(request);
+}
+
+struct order { // what must wait, while the queue is searched from its oldest request
+	const struct worker *worker;
+	bool all, seq[MAX_SEQUENCES];
+};
+
+/* A turn waits for the one before it on the same sequence, opening for all. */
+static bool in_order(void *user, const struct request *request)
+{
+	struct order *order = user;
+	if (at_once(request))
+		return true;
+	bool wait = order->all;
+	for (int i = 0; i < MAX_SEQUENCES; i++)
+		if (i == request->seq || request->type == REQUEST_OPEN)
+			wait |= order->seq[i] || order->worker->tracks[i].state != TRACK_IDLE;
+	if (wait && request->type == REQUEST_OPEN)
+		order->all = true;
+	if (wait)
+		order->seq[request->seq] = true;
+	return !wait;
+}
+
+static void do_at_once(struct worker *worker, const struct request *request)
+{
+	struct track *track = &worker->tracks[request->seq];
+	bool busy = track->state != TRACK_IDLE;
+	switch (request->type) {
+	case REQUEST_STOP: track->stopping = busy; break;
+	case REQUEST_SETTINGS:
+		if (busy)
+			track_set(track, &request->settings);
+		break;
+	case REQUEST_END_THINKING:
+		if (busy)
+			turn_end_thinking(&track->turn);
+		break;
+	case REQUEST_PACE:
+		worker->pace = request->value > 0 ? request->value : 0;
+		worker->factor = 0;
+		worker->due_ns = 0;
+		break;
+	case REQUEST_PAUSE:
+		worker->paused = request->value != 0;
+		worker->steps = 0;
+		break;
+	case REQUEST_STEP: worker->steps += worker->paused; break;
+	case REQUEST_MEMORY: emit_memory(worker); break;
+	default: break;
+	}
+	worker_gauge(worker, track);
+}
+
+void worker_look(struct worker *worker)
+{
+	struct request_copy *copy;
+	while ((copy = queue_take(&worker->queue, only_at_once, NULL))) {
+		do_at_once(worker, &copy->request);
+		request_free(copy);
+	}
+}
+
+/* Does all that may be done now. */
+static void serve_requests(struct worker *worker)
+{
+	for (;;) {
+		struct order order = {.worker = worker};
+		struct request_copy *copy = queue_take(&worker->queue, in_order, &order);
+		if (!copy)
+			return;
+		struct track *track = &worker->tracks[copy->request.seq];
+		enum request_type type = copy->request.type;
+		if (type == REQUEST_TURN || type == REQUEST_COMPLETE) {
+			worker->factor = 0;
+			track_accept(track, copy);
+			continue;
+		}
+		if (type == REQUEST_OPEN)
+			open_model(worker, &copy->request);
+		else if (type == REQUEST_CLEAR)
+			track_clear(track);
+		else
+			do_at_once(worker, &copy->request);
+		request_free(copy);
+	}
+}
+
+/* ---- steps ---- */
+
+/* One pass for all tracks that are generating. Returns how many. */
+static int step_running(struct worker *worker)
+{
+	struct track *tracks[MAX_LANES];
+	struct lane lanes[MAX_LANES];
+	struct pick_params params[MAX_LANES];
+	struct picked picked[MAX_LANES];
+	struct error err = {0};
+	int n = 0;
+	for (int i = 0; i < MAX_SEQUENCES; i++) {
+		struct track *track = &worker->tracks[i];
+		if (track->state != TRACK_RUNNING || !track_ready(track))
+			continue;
+		lanes[n] = track_lane(track, &params[n]);
+		tracks[n++] = track;
+	}
+	if (n == 0)
+		return 0;
+	uint64_t began = clock_ns();
+	if (forward(worker->stage.workspace, lanes, n, params, picked, &err)) {
+		for (int i = 0; i < n; i++)
+			track_stop(tracks[i], STOP_ERROR, &err);
+		return n;
+	}
+	for (int i = 0; i < n; i++)
+		track_take(tracks[i], &picked[i], began);
+	return n;
+}
+
+/* The slowest budget's step, stretched by the turn's one factor, ends here at the earliest. */
+static void set_due(struct worker *worker, uint64_t began)
+{
+	double longest = 0;
+	worker->due_ns = 0;
+	if (worker->pace <= 0)
+		return;
+	if (worker->factor == 0) {
+		double largest = stage_largest_ns(&worker->stage);
+		worker->factor = largest > 0 ? 1e9 / worker->pace / largest : 1;
+		worker->factor = worker->factor < 1 ? 1 : worker->factor;
+	}
+	for (int i = 0; i < MAX_SEQUENCES; i++) {
+		const struct track *track = &worker->tracks[i];
+		const struct slice *slice =
+			track->state == TRACK_RUNNING ? sequence_slice(&track->sequence) : NULL;
+		for (size_t s = 0; slice && s < worker->stage.n_slices; s++)
+			if (&worker->stage.slices[s]->slice == slice &&
+				worker->stage.slices[s]->took_ns > longest)
+				longest = worker->stage.slices[s]->took_ns;
+	}
+	worker->due_ns = began + (uint64_t)(longest * worker->factor);
+}
+
+static void step(struct worker *worker)
+{
+	uint64_t began = clock_ns();
+	if (worker->paused)
+		worker->steps--;
+	for (int i = 0; i < MAX_SEQUENCES; i++)
+		if (worker->tracks[i].state == TRACK_ACCEPTED) {
+			track_start(&worker->tracks[i]);
+			set_due(worker, clock_ns());
+			return; // its first token is a step
+		}
+	step_running(worker);
+	set_due(worker, began);
+	if (clock_ns() - worker->memory_ns > MEMORY_NS)
+		emit_memory(worker);
+}
+
+/* A stop acts at once, whatever else is waited for. */
+static void stop_where_asked(struct worker *worker)
+{
+	for (int i = 0; i < MAX_SEQUENCES; i++)
+		if (worker->tracks[i].state != TRACK_IDLE && worker->tracks[i].stopping)
+			track_stop(&worker->tracks[i], STOP_STOPPED, NULL);
+}
+
+void worker_run(struct worker *worker)
+{
+	bool was_busy = false;
+	while (!queue_closing(&worker->queue)) {
+		serve_requests(worker);
+		stop_where_asked(worker);
+		bool busy = false;
+		for (int i = 0; i < MAX_SEQUENCES; i++)
+			busy |= worker->tracks[i].state != TRACK_IDLE;
+		if (was_busy && !busy)
+			emit_memory(worker);
+		was_busy = busy;
+		if (!busy || (worker->paused && worker->steps == 0))
+			queue_wait(&worker->queue, 0);
+		else if (worker->due_ns > clock_ns())
+			queue_wait(&worker->queue, worker->due_ns);
+		else
+			step(worker);
+	}
+	for (int i = 0; i < MAX_SEQUENCES; i++)
+		if (worker->tracks[i].state != TRACK_IDLE)
+			track_stop(&worker->tracks[i], STOP_STOPPED, NULL);
+	for (int i = 0; i < MAX_SEQUENCES; i++)
+		track_finish(&worker->tracks[i]);
+	stage_close(&worker->stage);
+	if (worker->device)
+		worker->options.backend->close(worker->device);
+}
