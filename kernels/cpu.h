@@ -33,6 +33,10 @@ struct cpu_rung {
 	/* One SSM row: s[j] = decay * s[j] + input * b[j]; returns sum_j s[j] * c[j]. */
 	float (*ssm_row)(float *s, const float *b, const float *c, float decay, float input, int n);
 
+	/* Element by element, the same wherever an element stands; within 2 ulp of libm. */
+	void (*exp)(float *v, int n); // v = e^v; 0 and inf past the ends, NaN stays
+	void (*silu)(float *y, const float *x, int n); // y = x / (1 + e^-x); y may be x
+
 	/* y[j] += sum_i a[i] * v[i * v_stride + j], i ascending: attention's weighted sum of values. */
 	void (*blend_f32)(float *y, const float *a, const float *v, int64_t v_stride, int n_v, int n);
 	void (*blend_bf16)(float *y, const float *a, const uint16_t *v, int64_t v_stride, int n_v,

@@ -18,34 +18,42 @@ struct attention_job {
 	int n_lanes;
 };
 
-/* One head over one block: p = scores, turned into weights; y = the sum so far, max and sum its
- * state. */
-static void softmax_block(float *p, int n, float scale, float *max, float *sum, float *y,
-						  int head_dim)
+/* What a head has summed up so far: y = sum of weighted values, relative to e^max. */
+struct head {
+	float max, sum;
+	float *y; // (head_dim)
+};
+
+/* One head over one block: scores become weights, and the sums so far are scaled to the new
+ * maximum. */
+static void softmax_block(const struct cpu_rung *rung, const struct attention_op *o, float *p,
+						  int n, struct head *head)
 {
-	float top = *max;
+	float top = head->max;
 	for (int j = 0; j < n; j++) {
-		p[j] *= scale;
+		p[j] *= o->scale;
 		top = p[j] > top ? p[j] : top;
 	}
-	if (top > *max) {
-		float shrink = expf(*max - top);
-		for (int i = 0; i < head_dim; i++)
-			y[i] *= shrink;
-		*sum *= shrink;
-		*max = top;
+	if (top > head->max) {
+		float shrink = expf(head->max - top);
+		for (int i = 0; i < o->head_dim; i++)
+			head->y[i] *= shrink;
+		head->sum *= shrink;
+		head->max = top;
 	}
-	for (int j = 0; j < n; j++) {
-		p[j] = expf(p[j] - top);
-		*sum += p[j];
-	}
+	for (int j = 0; j < n; j++)
+		p[j] -= top;
+	rung->exp(p, n);
+	for (int j = 0; j < n; j++)
+		head->sum += p[j];
 }
 
 /* Heads [h, h + n) of token t; they share a KV head. */
 static void attend(const struct attention_job *job, const struct attention_op *o, int t, int h,
 				   int n)
 {
-	float p[HEADS][BLOCK], max[HEADS], sum[HEADS];
+	float p[HEADS][BLOCK];
+	struct head head[HEADS];
 	const void *q[HEADS];
 	float *y = o->y + ((int64_t)t * o->n_heads + h) * o->head_dim;
 	int64_t stride = (int64_t)o->n_kv_heads * o->head_dim;
@@ -55,8 +63,7 @@ static void attend(const struct attention_job *job, const struct attention_op *o
 	memset(y, 0, (size_t)n * (size_t)o->head_dim * sizeof *y);
 	for (int i = 0; i < n; i++) {
 		q[i] = o->q + ((int64_t)t * o->n_heads + h + i) * o->head_dim;
-		max[i] = -INFINITY;
-		sum[i] = 0;
+		head[i] = (struct head){-INFINITY, 0, y + (int64_t)i * o->head_dim};
 	}
 	for (int64_t row = 0; row < n_rows; row += BLOCK) {
 		int n_block = n_rows - row < BLOCK ? (int)(n_rows - row) : BLOCK;
@@ -75,19 +82,18 @@ static void attend(const struct attention_job *job, const struct attention_op *o
 		else
 			job->rung->dot_f32(&scores);
 		for (int i = 0; i < n; i++) {
-			float *sum_of_values = y + (int64_t)i * o->head_dim;
-			softmax_block(p[i], n_block, o->scale, &max[i], &sum[i], sum_of_values, o->head_dim);
+			softmax_block(job->rung, o, p[i], n_block, &head[i]);
 			if (narrow)
-				job->rung->blend_bf16(sum_of_values, p[i], (const void *)v, stride, n_block,
+				job->rung->blend_bf16(head[i].y, p[i], (const void *)v, stride, n_block,
 									  o->head_dim);
 			else
-				job->rung->blend_f32(sum_of_values, p[i], (const void *)v, stride, n_block,
+				job->rung->blend_f32(head[i].y, p[i], (const void *)v, stride, n_block,
 									 o->head_dim);
 		}
 	}
 	for (int i = 0; i < n; i++)
 		for (int j = 0; j < o->head_dim; j++)
-			y[(int64_t)i * o->head_dim + j] /= sum[i];
+			head[i].y[j] /= head[i].sum;
 }
 
 /* Heads [from, to) of token t, in groups that share a KV head. */

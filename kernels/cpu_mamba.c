@@ -9,19 +9,16 @@
 
 #define CONV_BLOCK 64 // channels whose history lies on the stack
 #define CONV_MAX_KERNEL 16
-
-static float silu(float v)
-{
-	return v / (1 + expf(-v));
-}
+#define GATE_BLOCK 128
 
 struct conv_job {
+	const struct cpu_rung *rung;
 	const struct conv_op *op;
 	int n_lanes;
 };
 
 /* n (<= CONV_BLOCK) channels from c on, all tokens. */
-static void conv_block(const struct conv_op *o, int c, int n)
+static void conv_block(const struct cpu_rung *rung, const struct conv_op *o, int c, int n)
 {
 	float weight[CONV_MAX_KERNEL][CONV_BLOCK], history[CONV_MAX_KERNEL][CONV_BLOCK];
 	int past = o->kernel - 1;
@@ -40,8 +37,7 @@ static void conv_block(const struct conv_op *o, int c, int n)
 			for (int i = 0; i < n; i++)
 				sum[i] += weight[k][i] * x[i];
 		}
-		for (int i = 0; i < n; i++)
-			y[i] = silu(sum[i]);
+		rung->silu(y, sum, n);
 	}
 	for (int k = 0; k < past; k++) {
 		int row = o->n - past + k;
@@ -58,7 +54,7 @@ static void conv_task(void *argument, int part, int n_parts)
 		int from, to;
 		pool_share(part, n_parts, o->channels, 16, &from, &to);
 		for (int c = from; c < to; c += CONV_BLOCK)
-			conv_block(o, c, to - c < CONV_BLOCK ? to - c : CONV_BLOCK);
+			conv_block(job->rung, o, c, to - c < CONV_BLOCK ? to - c : CONV_BLOCK);
 	}
 }
 
@@ -75,7 +71,7 @@ void cpu_conv(struct device *device, int n_lanes, const struct conv_op *op)
 		}
 		work += (double)op[l].n * op[l].channels * (op[l].kernel + WORK_EXP);
 	}
-	struct conv_job job = {op, n_lanes};
+	struct conv_job job = {device->rung, op, n_lanes};
 	device_run(device, work, conv_task, &job);
 }
 
@@ -139,8 +135,13 @@ static void gated_norm_group(const struct cpu_rung *rung, const struct gated_nor
 	int start = o->group_start[g], n = o->group_start[g + 1] - start;
 	float *y = o->y + (int64_t)t * o->width + start, sum = 0;
 	const float *z = o->z + t * o->z_stride + start, *weight = o->weight + start;
-	for (int i = 0; i < n; i++)
-		y[i] *= silu(z[i]);
+	for (int i = 0; i < n; i += GATE_BLOCK) {
+		float gate[GATE_BLOCK];
+		int m = n - i < GATE_BLOCK ? n - i : GATE_BLOCK;
+		rung->silu(gate, z + i, m);
+		for (int j = 0; j < m; j++)
+			y[i + j] *= gate[j];
+	}
 	const void *row = y;
 	rung->dot_f32(&(struct product){.w = y,
 									.w_stride = n,

@@ -6,11 +6,18 @@
 
 #define N_BUCKETS 1024
 #define BUCKET_WIDTH 0.0625f // of (max - logit) / temperature; the last bucket holds the rest
+#define BLOCK 256
 
 /* The last id of the prefix that is kept: (z, id) with z >= end's, ties up to end's id. */
 struct prefix {
 	float z;
 	int32_t id;
+};
+
+/* What the filters see: z = (logit - max) / temperature, NaN as -inf, and e^z. */
+struct scaled {
+	const float *z, *e;
+	int vocab;
 };
 
 struct bucket {
@@ -40,106 +47,125 @@ static int bucket_of(float z)
 	return at < N_BUCKETS - 1 ? (int)at : N_BUCKETS - 1;
 }
 
+static void insert_top(struct prefix top[N_ALTERNATIVES], int *n, float v, int32_t id)
+{
+	if (*n == N_ALTERNATIVES ? !(v > top[*n - 1].z) : isnan(v))
+		return;
+	int k = *n < N_ALTERNATIVES ? (*n)++ : *n - 1;
+	for (; k > 0 && v > top[k - 1].z; k--)
+		top[k] = top[k - 1];
+	top[k] = (struct prefix){v, id};
+}
+
 /* The top N_ALTERNATIVES, best first, ties: the lower id. NaN never enters. */
 static void find_top(const struct pick_op *op, struct prefix top[N_ALTERNATIVES])
 {
+	int n = 0;
 	for (int k = 0; k < N_ALTERNATIVES; k++)
 		top[k] = (struct prefix){-INFINITY, -1};
-	int n = 0;
-	for (int32_t i = 0; i < op->vocab; i++) {
-		float v = op->logits[i];
-		if (n == N_ALTERNATIVES ? !(v > top[n - 1].z) : isnan(v))
-			continue;
-		int k = n < N_ALTERNATIVES ? n++ : n - 1;
-		for (; k > 0 && v > top[k - 1].z; k--)
-			top[k] = top[k - 1];
-		top[k] = (struct prefix){v, i};
+	for (int32_t block = 0; block < op->vocab; block += BLOCK) {
+		int32_t end = op->vocab - block < BLOCK ? op->vocab : block + BLOCK;
+		float least = top[N_ALTERNATIVES - 1].z;
+		int any = n < N_ALTERNATIVES; // a block without a candidate, nearly all, is one vector loop
+		for (int32_t i = block; i < end; i++)
+			any |= op->logits[i] > least;
+		for (int32_t i = block; any && i < end; i++)
+			insert_top(top, &n, op->logits[i], i);
 	}
 }
 
 /* log(sum(exp(logit - max))) */
-static double log_sum(const struct pick_op *op, float max)
+static double log_sum(const struct cpu_rung *rung, const struct pick_op *op, float max)
 {
 	double sum = 0;
-	for (int block = 0; block < op->vocab; block += 1024) {
-		int end = op->vocab - block < 1024 ? op->vocab : block + 1024;
-		float part[16] = {0};
-		for (int i = block; i < end; i++) // below e^-40 nothing is left of it
-			part[i % 16] += op->logits[i] > max - 40 ? expf(op->logits[i] - max) : 0;
+	for (int block = 0; block < op->vocab; block += BLOCK) {
+		int n = op->vocab - block < BLOCK ? op->vocab - block : BLOCK;
+		float p[BLOCK], part[16] = {0};
+		for (int i = 0; i < n; i++)
+			p[i] = op->logits[block + i] - max;
+		rung->exp(p, n);
+		for (int i = 0; i < n; i++)
+			part[i % 16] += isnan(p[i]) ? 0 : p[i];
 		for (int i = 0; i < 16; i++)
 			sum += (double)part[i];
 	}
 	return log(sum);
 }
 
-/* The prefix that ends where the running count or mass of bucket `b`'s ids, on top of what lies
- * before, reaches its target; ids past `limit` are not counted. z = scaled logits. */
-static struct prefix end_in_bucket(const float *z, int vocab, int b, struct bucket before_it,
+/* Whether an id stands in bucket b and not past `limit`. */
+static bool counts(const struct scaled *s, int32_t i, int b, struct prefix limit)
+{
+	return s->z[i] > -INFINITY && bucket_of(s->z[i]) == b && inside(s->z[i], i, limit);
+}
+
+/* The prefix that ends where count or mass reaches its target, in bucket b; `sum` lies before it.
+ * Ids past `limit` are not counted. list has room for the vocabulary. */
+static struct prefix end_in_bucket(const struct scaled *s, int b, struct bucket sum,
 								   struct bucket target, struct prefix limit, struct prefix *list)
 {
 	int n = 0;
-	for (int32_t i = 0; i < vocab; i++)
-		if (z[i] > -INFINITY && bucket_of(z[i]) == b && inside(z[i], i, limit))
-			list[n++] = (struct prefix){z[i], i};
+	for (int32_t i = 0; i < s->vocab; i++)
+		if (counts(s, i, b, limit))
+			list[n++] = (struct prefix){s->z[i], i};
 	qsort(list, (size_t)n, sizeof *list, compare);
 	for (int i = 0; i < n; i++) {
-		before_it.count++;
-		before_it.mass += exp((double)list[i].z);
-		if (before_it.count >= target.count || before_it.mass >= target.mass)
+		sum.count++;
+		sum.mass += (double)s->e[list[i].id];
+		if (sum.count >= target.count || sum.mass >= target.mass)
 			return list[i];
 	}
 	return n ? list[n - 1] : limit;
 }
 
-/* Where the sorted prefix reaches target.count ids or target.mass, whichever is first. */
-static struct prefix end_of(const float *z, int vocab, const struct bucket *buckets,
+/* The same over all buckets. */
+static struct prefix end_of(const struct scaled *s, const struct bucket *buckets,
 							struct bucket target, struct prefix limit, struct prefix *list)
 {
 	struct bucket sum = {0};
-	int last = bucket_of(limit.z > -INFINITY ? limit.z : -1e30f), b = 0;
-	for (; b < last; b++) {
+	int b = 0;
+	for (; b < bucket_of(limit.z); b++) {
 		if (sum.count + buckets[b].count >= target.count ||
 			sum.mass + buckets[b].mass >= target.mass)
 			break;
 		sum.count += buckets[b].count;
 		sum.mass += buckets[b].mass;
 	}
-	return end_in_bucket(z, vocab, b, sum, target, limit, list);
+	return end_in_bucket(s, b, sum, target, limit, list);
 }
 
-/* Mass of softmax's numerators up to `end`. */
-static double mass_up_to(const float *z, int vocab, const struct bucket *buckets, struct prefix end)
+/* Sum of e^z up to `end`. */
+static double mass_up_to(const struct scaled *s, const struct bucket *buckets, struct prefix end)
 {
-	int b = bucket_of(end.z > -INFINITY ? end.z : -1e30f);
+	int b = bucket_of(end.z);
 	double mass = 0;
 	for (int i = 0; i < b; i++)
 		mass += buckets[i].mass;
-	for (int32_t i = 0; i < vocab; i++)
-		if (z[i] > -INFINITY && bucket_of(z[i]) == b && inside(z[i], i, end))
-			mass += exp((double)z[i]);
+	for (int32_t i = 0; i < s->vocab; i++)
+		if (counts(s, i, b, end))
+			mass += (double)s->e[i];
 	return mass;
 }
 
-/* The kept prefix. z = (logit - max) / temperature, NaN as -inf. */
-static struct prefix filter(const struct pick_params *p, const float *z, int vocab,
+/* The kept prefix; list has room for the vocabulary. */
+static struct prefix filter(const struct pick_params *p, const struct scaled *s,
 							struct prefix *list)
 {
 	struct prefix end = {-INFINITY, INT32_MAX};
-	bool by_count = p->top_k > 0 && p->top_k < vocab, by_mass = p->top_p < 1;
+	bool by_count = p->top_k > 0 && p->top_k < s->vocab, by_mass = p->top_p < 1;
 	if (by_count || by_mass) {
 		struct bucket buckets[N_BUCKETS] = {0};
-		for (int i = 0; i < vocab; i++) {
-			if (!(z[i] > -INFINITY))
+		for (int i = 0; i < s->vocab; i++) {
+			if (!(s->z[i] > -INFINITY))
 				continue;
-			struct bucket *b = &buckets[bucket_of(z[i])];
+			struct bucket *b = &buckets[bucket_of(s->z[i])];
 			b->count++;
-			b->mass += (double)expf(z[i]);
+			b->mass += (double)s->e[i];
 		}
 		if (by_count)
-			end = end_of(z, vocab, buckets, (struct bucket){p->top_k, INFINITY}, end, list);
+			end = end_of(s, buckets, (struct bucket){p->top_k, INFINITY}, end, list);
 		if (by_mass) {
-			double target = (double)p->top_p * mass_up_to(z, vocab, buckets, end);
-			end = end_of(z, vocab, buckets, (struct bucket){INT32_MAX, target}, end, list);
+			double target = (double)p->top_p * mass_up_to(s, buckets, end);
+			end = end_of(s, buckets, (struct bucket){INT32_MAX, target}, end, list);
 		}
 	}
 	float least = p->min_p > 0 ? logf(p->min_p < 1 ? p->min_p : 1) : -INFINITY;
@@ -165,22 +191,23 @@ double pick_noise(uint64_t seed, int64_t position, int32_t id)
 }
 
 /* argmax of z + noise over the prefix; `first` is the most probable id. */
-static int32_t sample(const struct pick_op *op, const float *z, struct prefix end, int32_t first)
+static int32_t sample(const struct pick_op *op, const struct scaled *s, struct prefix end,
+					  int32_t first)
 {
 	uint64_t base = noise_base(op->params.seed, op->position);
 	int32_t best_id = first;
-	double best = (double)z[first] + gumbel(hash_mix(base + (uint64_t)first));
-	/* z + noise > best needs u > exp(-exp(z - best)) >= 1 - exp(z - best): one exp (or less)
-	 * instead of two logs for almost every id. The slack covers expf's rounding. */
+	double best = (double)s->z[first] + gumbel(hash_mix(base + (uint64_t)first));
+	/* z + noise > best needs u > exp(-exp(z - best)) >= 1 - exp(z - best): a product instead of two
+	 * logs for almost every id. The slack covers the rounding of e^z. */
 	float ratio = (float)exp(-best) * 1.0001f;
 	for (int32_t i = 0; i < op->vocab; i++) {
-		if (!inside(z[i], i, end) || i == first || z[i] == -INFINITY)
+		if (!inside(s->z[i], i, end) || i == first || s->z[i] == -INFINITY)
 			continue;
 		uint64_t hash = hash_mix(base + (uint64_t)i);
 		float rest = 1 - (float)(hash >> 40) * 0x1p-24f - 0x1p-24f; // at most 1 - u
-		if (rest > ratio || rest > expf(z[i]) * ratio)
+		if (rest > s->e[i] * ratio)
 			continue;
-		double score = (double)z[i] + gumbel(hash);
+		double score = (double)s->z[i] + gumbel(hash);
 		if (score > best || (score == best && i < best_id)) {
 			best = score;
 			best_id = i;
@@ -190,7 +217,23 @@ static int32_t sample(const struct pick_op *op, const float *z, struct prefix en
 	return best_id;
 }
 
-int pick_one(const struct pick_op *op, float *scratch, struct error *err)
+/* scratch: the scaled logits, their exponentials, a list of the vocabulary. */
+static int32_t draw(const struct cpu_rung *rung, const struct pick_op *op, struct prefix first,
+					float *scratch)
+{
+	float *z = scratch, *e = z + op->vocab;
+	for (int i = 0; i < op->vocab; i++) {
+		float v = (op->logits[i] - first.z) / op->params.temperature;
+		z[i] = e[i] = v <= 0 ? v : -INFINITY;
+	}
+	rung->exp(e, op->vocab);
+	struct scaled s = {z, e, op->vocab};
+	struct prefix end = filter(&op->params, &s, (struct prefix *)(e + op->vocab));
+	return sample(op, &s, end, first.id);
+}
+
+int pick_one(const struct cpu_rung *rung, const struct pick_op *op, float *scratch,
+			 struct error *err)
 {
 	const struct pick_params *p = &op->params;
 	struct picked *out = op->out;
@@ -202,20 +245,12 @@ int pick_one(const struct pick_op *op, float *scratch, struct error *err)
 					(long long)op->position, op->vocab);
 	if (p->forced >= op->vocab)
 		return fail(err, "forced token %d, expected below %d", (int)p->forced, op->vocab);
-	double total = log_sum(op, max);
+	double total = log_sum(rung, op, max);
 	out->id = top[0].id;
-	if (p->forced >= 0) {
+	if (p->forced >= 0)
 		out->id = p->forced;
-	} else if (p->temperature > 0 && p->top_k != 1) {
-		float *z = scratch;
-		for (int i = 0; i < op->vocab; i++) {
-			z[i] = (op->logits[i] - max) / p->temperature;
-			if (isnan(z[i]))
-				z[i] = -INFINITY;
-		}
-		struct prefix end = filter(p, z, op->vocab, (struct prefix *)(scratch + op->vocab));
-		out->id = sample(op, z, end, top[0].id);
-	}
+	else if (p->temperature > 0 && p->top_k != 1)
+		out->id = draw(rung, op, top[0], scratch);
 	out->logprob = (float)((double)op->logits[out->id] - (double)max - total);
 	for (int k = 0; k < N_ALTERNATIVES; k++) {
 		out->top[k].id = top[k].id;
@@ -228,12 +263,11 @@ int pick_one(const struct pick_op *op, float *scratch, struct error *err)
 void cpu_pick(struct device *device, int n_lanes, const struct pick_op *op)
 {
 	for (const struct pick_op *o = op; o < op + n_lanes && !device->failed; o++) {
-		/* scaled logits, then a bucket's list: at worst the whole vocabulary */
 		size_t n = o->vocab > 0 ? (size_t)o->vocab : 0;
 		float *scratch =
-			device_scratch(device, SCRATCH_PICK, n, sizeof(float) + sizeof(struct prefix));
+			device_scratch(device, SCRATCH_PICK, n, PICK_SCRATCH_FLOATS * sizeof *scratch);
 		struct error err = {0};
-		if (scratch && pick_one(o, scratch, &err) < 0)
+		if (scratch && pick_one(device->rung, o, scratch, &err) < 0)
 			fail(device_failure(device), "%s", err.text);
 	}
 }

@@ -9,13 +9,16 @@
 #ifndef KERNELS_PICK_H
 #define KERNELS_PICK_H
 
-#include "kernels/backend.h"
+#include "kernels/cpu.h"
 
 /* Gumbel noise: -log(-log(u)), u = (top 53 bits of the hash + 1/2) / 2^53, hash =
  * hash_mix(hash_mix(hash_mix(seed) + position) + id). */
 double pick_noise(uint64_t seed, int64_t position, int32_t id);
 
-/* scratch: 3 * vocab floats. -1 and a sentence when the logits have no finite maximum. */
-int pick_one(const struct pick_op *op, float *scratch, struct error *err);
+/* scratch: (PICK_SCRATCH_FLOATS, vocab). -1 and a sentence when the logits have no finite maximum.
+ */
+#define PICK_SCRATCH_FLOATS 4
+int pick_one(const struct cpu_rung *rung, const struct pick_op *op, float *scratch,
+			 struct error *err);
 
 #endif

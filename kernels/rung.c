@@ -10,18 +10,6 @@
 #include <cpuid.h>
 #endif
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-
-/* Not among clang 14's names for __builtin_cpu_supports. Where AVX2 runs, its registers are saved.
- */
-static bool has_f16c(void)
-{
-	unsigned a, b, c, d;
-	return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
-#endif
-
 #define MAX_RUNGS 4
 
 static const struct cpu_rung *ladder[MAX_RUNGS];

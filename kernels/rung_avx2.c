@@ -43,11 +43,27 @@ static inline float sum_lanes(vec a)
 	return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
+/* a * 2^n in two steps, as 2^n alone may be no normal number. */
+static inline vec scale(vec a, vec n)
+{
+	__m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1),
+			bias = _mm256_set1_epi32(127);
+	__m256i rest = _mm256_sub_epi32(whole, half);
+	a = _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
+	return _mm256_mul_ps(a,
+						 _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
+}
+
 #define vec_zero() _mm256_setzero_ps()
 #define vec_set(a) _mm256_set1_ps(a)
 #define vec_add(a, b) _mm256_add_ps(a, b)
 #define vec_mul(a, b) _mm256_mul_ps(a, b)
 #define vec_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define vec_div(a, b) _mm256_div_ps(a, b)
+#define vec_min(a, b) _mm256_min_ps(a, b)
+#define vec_max(a, b) _mm256_max_ps(a, b)
+#define vec_round(a) _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define vec_scale(a, n) scale(a, n)
 #define vec_sum(a) sum_lanes(a)
 #define vec_load_f32(p) _mm256_loadu_ps(p)
 #define vec_load_bf16(p) widen_bf16(_mm_loadu_si128((const __m128i *)(p)))
@@ -66,6 +82,8 @@ const struct cpu_rung rung_avx2 = {
 	.dot_bf16 = dot_bf16,
 	.dot_f16 = dot_f16,
 	.ssm_row = ssm_row,
+	.exp = exp_all,
+	.silu = silu,
 	.blend_f32 = blend_f32,
 	.blend_bf16 = blend_bf16,
 };

@@ -23,6 +23,11 @@ static inline vec widen_bf16(__m256i v)
 #define vec_add(a, b) _mm512_add_ps(a, b)
 #define vec_mul(a, b) _mm512_mul_ps(a, b)
 #define vec_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define vec_div(a, b) _mm512_div_ps(a, b)
+#define vec_min(a, b) _mm512_min_ps(a, b)
+#define vec_max(a, b) _mm512_max_ps(a, b)
+#define vec_round(a) _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define vec_scale(a, n) _mm512_scalef_ps(a, n)
 #define vec_sum(a) _mm512_reduce_add_ps(a)
 #define vec_load_f32(p) _mm512_loadu_ps(p)
 #define vec_load_bf16(p) widen_bf16(_mm256_loadu_si256((const __m256i *)(p)))
@@ -41,6 +46,8 @@ const struct cpu_rung rung_avx512 = {
 	.dot_bf16 = dot_bf16,
 	.dot_f16 = dot_f16,
 	.ssm_row = ssm_row,
+	.exp = exp_all,
+	.silu = silu,
 	.blend_f32 = blend_f32,
 	.blend_bf16 = blend_bf16,
 };

@@ -3,6 +3,7 @@
  */
 #include "kernels/convert.h"
 #include "kernels/rung.h"
+#include <math.h>
 
 #define LANES 16
 
@@ -59,6 +60,18 @@ static float ssm_row(float *s, const float *b, const float *c, float decay, floa
 	return reduce(sum);
 }
 
+static void exp_all(float *v, int n)
+{
+	for (int i = 0; i < n; i++)
+		v[i] = expf(v[i]);
+}
+
+static void silu(float *y, const float *x, int n)
+{
+	for (int i = 0; i < n; i++)
+		y[i] = x[i] / (1 + expf(-x[i]));
+}
+
 static void blend_f32(float *y, const float *a, const float *v, int64_t v_stride, int n_v, int n)
 {
 	for (int i = 0; i < n_v; i++, v += v_stride)
@@ -80,6 +93,8 @@ const struct cpu_rung rung_c = {
 	.dot_bf16 = dot_bf16,
 	.dot_f16 = dot_f16,
 	.ssm_row = ssm_row,
+	.exp = exp_all,
+	.silu = silu,
 	.blend_f32 = blend_f32,
 	.blend_bf16 = blend_bf16,
 };

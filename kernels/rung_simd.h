@@ -2,7 +2,9 @@
  * The inner loops of a vector rung, written once. A rung's file defines, with `vec` of `LANES`
  * floats:
  *
- *   vec_zero() vec_set(float) vec_add(a, b) vec_mul(a, b) vec_fma(a, b, c) = a * b + c, vec_sum(a)
+ *   vec_zero() vec_set(float) vec_add(a, b) vec_mul(a, b) vec_div(a, b) vec_min(a, b) vec_max(a, b)
+ *   vec_fma(a, b, c) = a * b + c, vec_sum(a), vec_round(a), vec_scale(a, n) = a * 2^n;
+ *   min and max give b where one is NaN
  *   vec_load_TYPE(p), vec_load_part_TYPE(p, n) (0 < n < LANES, the rest 0) for f32, bf16, f16
  *   vec_store(p, a), vec_store_part(p, a, n)
  *   TILE_R, TILE_T: stored rows x activation rows whose sums stay in registers
@@ -114,6 +116,48 @@ static float ssm_row(float *s, const float *b, const float *c, float decay, floa
 		sum[0] = vec_fma(v, cs, sum[0]);
 	}
 	return vec_sum(vec_add(sum[0], sum[1]));
+}
+
+/* e^v = 2^n e^r, |r| <= ln(2)/2; the series up to r^7 / 7! leaves 5e-9. Past the ends 2^n itself
+ * gives 0 and inf. */
+INLINE vec exp_of(vec v)
+{
+	v = vec_max(vec_set(-105), vec_min(vec_set(90), v));
+	vec n = vec_round(vec_mul(v, vec_set(1.44269504f)));
+	vec r = vec_fma(n, vec_set(-0.693359375f), v); // ln(2) in two parts, the first exact times n
+	r = vec_fma(n, vec_set(2.12194440e-4f), r);
+	vec p = vec_set(1.0f / 5040);
+	p = vec_fma(p, r, vec_set(1.0f / 720));
+	p = vec_fma(p, r, vec_set(1.0f / 120));
+	p = vec_fma(p, r, vec_set(1.0f / 24));
+	p = vec_fma(p, r, vec_set(1.0f / 6));
+	p = vec_fma(p, r, vec_set(0.5f));
+	p = vec_fma(p, r, vec_set(1));
+	p = vec_fma(p, r, vec_set(1));
+	return vec_scale(p, n);
+}
+
+static void exp_all(float *v, int n)
+{
+	int i = 0;
+	for (; i + LANES <= n; i += LANES)
+		vec_store(v + i, exp_of(vec_load_f32(v + i)));
+	if (i < n)
+		vec_store_part(v + i, exp_of(vec_load_part_f32(v + i, n - i)), n - i);
+}
+
+INLINE vec silu_of(vec x)
+{
+	return vec_div(x, vec_add(vec_set(1), exp_of(vec_mul(x, vec_set(-1)))));
+}
+
+static void silu(float *y, const float *x, int n)
+{
+	int i = 0;
+	for (; i + LANES <= n; i += LANES)
+		vec_store(y + i, silu_of(vec_load_f32(x + i)));
+	if (i < n)
+		vec_store_part(y + i, silu_of(vec_load_part_f32(x + i, n - i)), n - i);
 }
 
 /* Four vectors of y stay in registers over all rows of v. */
