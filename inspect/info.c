@@ -1,1 +1,218 @@
-#include "base/error.h"
+#include "inspect/info.h"
+#include "base/memory.h"
+#include <stdlib.h>
+#include <string.h>
+
+const char *precision_name(enum precision precision)
+{
+	static const char *const names[] = {"stored", "fp8", "nvfp4"};
+	return names[precision];
+}
+
+enum origin precision_origin(enum precision precision)
+{
+	return precision == PRECISION_STORED ? ORIGIN_DERIVED : ORIGIN_ESTIMATED;
+}
+
+/* ---- what config.json says ---- */
+
+static void read_dims(struct info *info, const struct config *c)
+{
+	const struct info_dim dims[] = {
+		{"num_hidden_layers", c->n_layers},
+		{"hidden_size", c->hidden_size},
+		{"vocab_size", c->vocab_size},
+		{"max_position_embeddings", c->max_position_embeddings},
+		{"mamba_num_heads", c->mamba_num_heads},
+		{"mamba_head_dim", c->mamba_head_dim},
+		{"ssm_state_size", c->ssm_state_size},
+		{"n_groups", c->n_groups},
+		{"conv_kernel", c->conv_kernel},
+		{"num_attention_heads", c->num_attention_heads},
+		{"num_key_value_heads", c->num_key_value_heads},
+		{"head_dim", c->head_dim},
+		{"n_routed_experts", c->n_routed_experts},
+		{"num_experts_per_tok", c->num_experts_per_tok},
+		{"moe_intermediate_size", c->moe_intermediate_size},
+		{"moe_shared_expert_intermediate_size", c->moe_shared_expert_intermediate_size},
+		{"intermediate_size", c->intermediate_size},
+	};
+	_Static_assert(sizeof dims <= sizeof info->dims, "room for every dim");
+	memcpy(info->dims, dims, sizeof dims);
+	info->n_dims = sizeof dims / sizeof dims[0];
+	for (int kind = LAYER_MAMBA; kind <= LAYER_MLP; kind++)
+		info->layers_of[kind] = config_layers_of(c, (enum layer_kind)kind);
+}
+
+static void read_state(struct info_state *state, const struct config *c)
+{
+	uint64_t mamba = (uint64_t)config_layers_of(c, LAYER_MAMBA);
+	uint64_t attention = (uint64_t)config_layers_of(c, LAYER_ATTENTION);
+	if (mamba) {
+		state->ssm_bytes =
+			mamba * (uint64_t)config_inner(c) * (uint64_t)c->ssm_state_size * sizeof(float);
+		state->conv_bytes = mamba * (uint64_t)(c->conv_kernel - 1) *
+							(uint64_t)config_conv_channels(c) * sizeof(float);
+	}
+	state->kv_per_token = attention * 2 * (uint64_t)c->num_key_value_heads * (uint64_t)c->head_dim;
+}
+
+/* ---- what the file holds ---- */
+
+static int by_bytes(const void *a, const void *b)
+{
+	const struct info_dtype *x = a, *y = b;
+	if (x->bytes != y->bytes)
+		return x->bytes > y->bytes ? -1 : 1;
+	return (int)x->dtype - (int)y->dtype;
+}
+
+static void read_file(struct info *info, const struct checkpoint *checkpoint)
+{
+	struct info_dtype all[N_DTYPES] = {0};
+	for (size_t i = 0; i < checkpoint->n_tensors; i++) {
+		const struct tensor *t = &checkpoint->tensors[i].tensor;
+		all[t->dtype].n_tensors++;
+		all[t->dtype].bytes += t->bytes;
+	}
+	for (int i = 0; i < N_DTYPES; i++) {
+		all[i].dtype = (enum dtype)i;
+		if (all[i].n_tensors)
+			info->dtypes[info->n_dtypes++] = all[i];
+	}
+	if (info->n_dtypes)
+		qsort(info->dtypes, (size_t)info->n_dtypes, sizeof info->dtypes[0], by_bytes);
+	for (int i = 0; i < checkpoint->n_shards; i++)
+		info->file_bytes += checkpoint->shards[i].bytes;
+	info->tensor_bytes = checkpoint->tensor_bytes;
+	int estimated = 0;
+	info->resident_bytes = checkpoint_resident(checkpoint, &estimated);
+	info->resident_origin = estimated ? ORIGIN_ESTIMATED : ORIGIN_MEASURED;
+}
+
+/* ---- budgets ---- */
+
+/* What a matrix would take: FP8 one byte a weight, NVFP4 half a byte and a scale byte per 16 (rows
+ * that are no multiple of 16 long stay as stored); both add two F32 scales. */
+static void add_quantised(const struct matrix *m, uint64_t bytes[N_PRECISIONS])
+{
+	uint64_t n = (uint64_t)m->n_rows * (uint64_t)m->n_columns, stored = n * dtype_bytes(m->dtype);
+	if (n == 0)
+		return;
+	bytes[PRECISION_FP8] += n + 8 - stored; // wraps below 0 and back: the sum is right
+	if (m->n_columns % 16 == 0)
+		bytes[PRECISION_NVFP4] += n / 2 + n / 16 + 8 - stored;
+}
+
+/* Whether this is the last Mamba layer before an attention layer. */
+static bool feeds_attention(const struct config *c, int layer)
+{
+	for (int i = layer + 1; i < c->n_layers; i++) {
+		if (c->kinds[i] == LAYER_MAMBA)
+			return false;
+		if (c->kinds[i] == LAYER_ATTENTION)
+			return true;
+	}
+	return false;
+}
+
+static void quantise_layer(const struct config *c, int index, const struct layer_slice *layer,
+						   uint64_t bytes[N_PRECISIONS])
+{
+	switch (layer->kind) {
+	case LAYER_MAMBA:
+		if (feeds_attention(c, index))
+			return;
+		add_quantised(&layer->mamba.in_proj, bytes);
+		add_quantised(&layer->mamba.out_proj, bytes);
+		return;
+	case LAYER_ATTENTION: return;
+	case LAYER_MOE:
+		for (int e = 0; e < layer->moe.n_experts; e++) {
+			add_quantised(&layer->moe.up[e], bytes);
+			add_quantised(&layer->moe.down[e], bytes);
+		}
+		add_quantised(&layer->moe.shared_up, bytes);
+		add_quantised(&layer->moe.shared_down, bytes);
+		return;
+	case LAYER_MLP:
+		add_quantised(&layer->mlp.up, bytes);
+		add_quantised(&layer->mlp.down, bytes);
+		return;
+	}
+}
+
+static int read_budget(struct info *info, const struct budget *budget, struct error *err)
+{
+	const struct model *model = info->model;
+	struct info_budget *out = &info->budgets[info->n_budgets];
+	struct slice slice;
+	if (slice_build(&slice, &model->weights, &model->config, budget, NULL, NULL, err) != 0)
+		return fail_in(err, "budget \"%s\"", budget->name);
+	*out = (struct info_budget){.budget = budget, .cost = slice.cost};
+	for (int p = 0; p < N_PRECISIONS; p++)
+		out->bytes[p] = slice.cost.bytes;
+	for (int i = 0; i < model->config.n_layers; i++) {
+		if (!slice.layers[i].keep)
+			continue;
+		out->n_layers++;
+		quantise_layer(&model->config, i, &slice.layers[i], out->bytes);
+	}
+	slice_free(&slice);
+	info->n_budgets++;
+	return 0;
+}
+
+int info_read(struct info *info, const struct model *model, const struct budget *typed,
+			  struct error *err)
+{
+	*info = (struct info){.model = model};
+	read_dims(info, &model->config);
+	read_state(&info->state, &model->config);
+	read_file(info, &model->checkpoint);
+	for (int i = 0; i < model->elastic.n_budgets; i++) {
+		if (read_budget(info, &model->elastic.budgets[i], err) != 0)
+			return -1;
+		info->children_bytes += info->budgets[i].cost.bytes;
+	}
+	return typed ? read_budget(info, typed, err) : 0;
+}
+
+/* ---- what fits ---- */
+
+uint64_t info_state_bytes(const struct info_state *state, int64_t tokens, enum dtype kv_dtype)
+{
+	size_t kv;
+	if (!mem_multiply((size_t)state->kv_per_token * dtype_bytes(kv_dtype), (size_t)tokens, &kv) ||
+		kv > UINT64_MAX / 2)
+		return UINT64_MAX;
+	return state->ssm_bytes + state->conv_bytes + kv;
+}
+
+int info_fit(const struct info *info, const struct fit_request *request,
+			 struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS])
+{
+	const struct info_state *state = &info->state;
+	uint64_t fixed = state->ssm_bytes + state->conv_bytes;
+	uint64_t per_token = state->kv_per_token * dtype_bytes(request->kv_dtype);
+	int n = 0;
+	for (int p = 0; p < N_PRECISIONS; p++) {
+		for (int i = 0; i < info->n_budgets; i++) {
+			struct info_fit *row = &rows[n++];
+			*row = (struct info_fit){.precision = (enum precision)p, .budget = &info->budgets[i]};
+			row->weight_bytes = info->budgets[i].bytes[p];
+			row->state_bytes = info_state_bytes(state, request->context, request->kv_dtype);
+			row->longest_context = -1;
+			if (row->weight_bytes > request->memory_bytes)
+				continue;
+			uint64_t room = request->memory_bytes - row->weight_bytes;
+			if (room >= fixed)
+				row->longest_context =
+					per_token ? (int64_t)((room - fixed) / per_token) : INT64_MAX;
+			else
+				row->longest_context = 0;
+			row->sequences = row->state_bytes ? (int64_t)(room / row->state_bytes) : INT64_MAX;
+		}
+	}
+	return n;
+}

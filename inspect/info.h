@@ -1,0 +1,93 @@
+/*
+ * What `info` says of a model: dims, layers, dtypes, what each budget costs, what the file saves
+ * against separate children, how much of it is in memory, and what fits into a given memory.
+ * Everything is arithmetic on shapes and dtypes in the file (no device); where a fact comes from
+ * stands beside it. Plain values: nothing to free. Strings and budgets are borrowed from the model.
+ */
+#ifndef INSPECT_INFO_H
+#define INSPECT_INFO_H
+
+#include "core/model.h"
+#include "core/slice.h"
+
+enum { INFO_MAX_DIMS = 32, INFO_MAX_BUDGETS = MAX_BUDGETS + 1 };
+
+struct info_dim {
+	const char *name; // the config key
+	int64_t value;
+};
+
+struct info_dtype {
+	enum dtype dtype;
+	size_t n_tensors;
+	uint64_t bytes;
+};
+
+/* How the weights of a stand-alone child would be stored. FP8 and NVFP4 follow the released
+ * checkpoints' choice of matrices (spec nemotron-h.md 6.4): experts, dense MLPs, and Mamba
+ * projections but for the Mamba layer before each attention layer; the rest stays as stored. */
+enum precision { PRECISION_STORED, PRECISION_FP8, PRECISION_NVFP4, N_PRECISIONS };
+
+const char *precision_name(enum precision precision); // "stored", "fp8", "nvfp4"
+enum origin
+precision_origin(enum precision precision); // derived, but estimated for what is not stored
+
+struct info_budget {
+	const struct budget *budget; // name, widths, origin and source of the widths
+	int n_layers; // that run
+	struct slice_cost cost; // parameters and bytes: origin derived
+	uint64_t bytes[N_PRECISIONS]; // of the weights; [PRECISION_STORED] = cost.bytes
+};
+
+/* What one sequence keeps, at the parent's full width whatever budget runs. */
+struct info_state {
+	uint64_t ssm_bytes, conv_bytes; // F32, whatever the length
+	uint64_t kv_per_token; // values (not bytes) a token: all attention layers, K and V
+};
+
+struct info {
+	const struct model *model;
+	struct info_dim dims[INFO_MAX_DIMS]; // from config.json
+	int n_dims;
+	int layers_of[4]; // by enum layer_kind
+	struct info_dtype dtypes[N_DTYPES]; // those that occur, most bytes first
+	int n_dtypes;
+	struct info_budget budgets[INFO_MAX_BUDGETS];
+	int n_budgets;
+	struct info_state state;
+	uint64_t file_bytes; // all shards
+	uint64_t tensor_bytes;
+	uint64_t children_bytes; // every budget of the file as a stand-alone checkpoint, together
+	uint64_t resident_bytes; // of the mapping, now: measured, or estimated from samples
+	enum origin resident_origin;
+};
+
+/* typed: one more budget, listed last; NULL = none. Borrowed, like the model, as long as info is
+ * used. */
+int info_read(struct info *info, const struct model *model, const struct budget *typed,
+			  struct error *err);
+
+struct fit_request {
+	uint64_t memory_bytes;
+	int context; // tokens
+	enum dtype kv_dtype; // F32 or BF16
+};
+
+struct info_fit {
+	enum precision precision;
+	const struct info_budget *budget;
+	uint64_t weight_bytes;
+	uint64_t state_bytes; // one sequence of `context` tokens
+	int64_t longest_context; // tokens of one sequence beside the weights; -1 = the weights do not
+							 // fit, INT64_MAX = no attention layer, so no limit
+	int64_t sequences; // of `context` tokens beside the weights
+};
+
+/* Weights and states only; scratch and the program itself come on top. Rows: budgets inside
+ * precisions; returns how many (N_PRECISIONS * n_budgets). */
+int info_fit(const struct info *info, const struct fit_request *request,
+			 struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS]);
+
+uint64_t info_state_bytes(const struct info_state *state, int64_t tokens, enum dtype kv_dtype);
+
+#endif
