@@ -1,6 +1,6 @@
 /*
- * Inside core/elastic*.c: reading elastic.json. A reader is what the functions share; each adds the place
- * to the sentence, elastic_parse() the file's name.
+ * Inside core/elastic*.c: reading elastic.json. A reader is what the functions share; each adds the
+ * place to the sentence, elastic_parse() the file's name.
  */
 #ifndef CORE_ELASTIC_READER_H
 #define CORE_ELASTIC_READER_H
@@ -24,14 +24,15 @@ int reader_expect(const struct json_node *node, enum json_type type, const char 
 int reader_int(struct reader *r, const struct json_node *node, const char *what, int *out,
 			   struct error *err); // 0 and up
 
-/* Every member of an object is handed to one function: its key, its value. 1 = known, 0 = unknown (becomes
- * a notice), -1 = error. */
+/* Every member of an object is handed to one function: its key, its value. 1 = known, 0 = unknown
+ * (becomes a notice), -1 = error. */
 typedef int member_reader(struct reader *r, const char *key, const struct json_node *value,
 						  void *into, struct error *err);
 int reader_members(struct reader *r, const struct json_node *object, const char *what,
 				   member_reader *read, void *into, struct error *err);
 
-/* The list `budgets`: each checked, the first against the parent, each against the one before it. */
+/* The list `budgets`: each checked, the first against the parent, each against the one before it.
+ */
 int reader_budgets(struct reader *r, const struct json_node *list, struct error *err);
 
 #endif

@@ -1,16 +1,15 @@
 /*
  * How important each channel is, in the stored order, and what a budget's cut keeps of it.
  *
- * Scores come from importance.safetensors (ORIGIN_FILE; what each one means: docs/files.md), or, without it,
- * from the L2 norms of the weights on that axis (ORIGIN_DERIVED, unit "L2 norm of weights"):
- *   hidden_size           of a layer: columns of its input matrices (in_proj; q, k, v; gate and shared
- *                         up_proj, not the experts; up_proj); of the model: of embeddings and lm_head
- *   FFN axes              row of up_proj and column of down_proj
- *   n_routed_experts      the expert's up_proj and down_proj
- *   mamba_num_heads, mamba_head_dim   x rows of in_proj, over a head, over heads
- *   num_attention_heads   rows of q_proj and columns of o_proj
- * Read lazily, one axis of one layer at a time: at full size one MoE layer's experts are 2.5 GB, so
- * callers run it in a job. There is no norm that stands for a layer.
+ * Scores come from importance.safetensors (ORIGIN_FILE; what each one means: docs/files.md), or,
+ * without it, from the L2 norms of the weights on that axis (ORIGIN_DERIVED, unit "L2 norm of
+ * weights"): hidden_size           of a layer: columns of its input matrices (in_proj; q, k, v;
+ * gate and shared up_proj, not the experts; up_proj); of the model: of embeddings and lm_head FFN
+ * axes              row of up_proj and column of down_proj n_routed_experts      the expert's
+ * up_proj and down_proj mamba_num_heads, mamba_head_dim   x rows of in_proj, over a head, over
+ * heads num_attention_heads   rows of q_proj and columns of o_proj Read lazily, one axis of one
+ * layer at a time: at full size one MoE layer's experts are 2.5 GB, so callers run it in a job.
+ * There is no norm that stands for a layer.
  */
 #ifndef INSPECT_IMPORTANCE_H
 #define INSPECT_IMPORTANCE_H
@@ -20,31 +19,31 @@
 
 enum importance_metric {
 	IMPORTANCE_DEFAULT, // the file's, reap for experts; else the weights' norms
-	IMPORTANCE_COUNT,   // experts only: share of the tokens routed to it
+	IMPORTANCE_COUNT, // experts only: share of the tokens routed to it
 	IMPORTANCE_WEIGHTS, // norms, also where there is a file
 };
 
 struct importance_query {
 	enum axis axis; // N_AXES = whole layers (depth): logit MSE when one is skipped
-	int layer;      // of the parent; -1 for hidden_size of the model, and for N_AXES
-	int expert;     // moe_intermediate_size: one expert, or -1 = the mean over experts
+	int layer; // of the parent; -1 for hidden_size of the model, and for N_AXES
+	int expert; // moe_intermediate_size: one expert, or -1 = the mean over experts
 	enum importance_metric metric;
 };
 
 struct importance_curve {
 	struct importance_query query;
 	enum origin origin; // ORIGIN_UNKNOWN: nobody knows, n = 0
-	const char *unit;   // what a score is: "mean abs", "REAP", "share of tokens", ...
-	int n, n_groups;    // channels; groups that are ranked apart (Mamba and attention heads)
-	float *score;       // (n), stored order
-	double total;       // sum of scores
-	bool descending;    // inside every group
+	const char *unit; // what a score is: "mean abs", "REAP", "share of tokens", ...
+	int n, n_groups; // channels; groups that are ranked apart (Mamba and attention heads)
+	float *score; // (n), stored order
+	double total; // sum of scores
+	bool descending; // inside every group
 	int64_t inversions, pairs; // pairs stored the wrong way round, and all pairs, inside groups
-	double spearman;    // stored order against score order, mean over groups; NAN if undefined
+	double spearman; // stored order against score order, mean over groups; NAN if undefined
 	int n_budgets;
-	double retained[MAX_BUDGETS]; // share of the total that a budget keeps, 0..1; 0 if the layer is left
-								  // out; the model's budgets in their order
-	int width[MAX_BUDGETS];       // channels kept: the cut line
+	double retained[MAX_BUDGETS]; // share of the total that a budget keeps, 0..1; 0 if the layer is
+								  // left out; the model's budgets in their order
+	int width[MAX_BUDGETS]; // channels kept: the cut line
 };
 
 /* Wrong shapes in the file, or a layer that lacks the axis, are an error that names them. */
@@ -66,8 +65,9 @@ struct importance_agreement {
 int importance_agree(struct importance_agreement *out, const struct model *model, int layer,
 					 struct error *err);
 
-/* The file's scores of one tensor of importance.safetensors as they lie in the mapping, checked to be F32
- * [n]; NULL if there is no such tensor or it has another shape. name without "importance.". */
+/* The file's scores of one tensor of importance.safetensors as they lie in the mapping, checked to
+ * be F32 [n]; NULL if there is no such tensor or it has another shape. name without "importance.".
+ */
 const float *importance_scores(const struct model *model, const char *name, int64_t n);
 
 #endif

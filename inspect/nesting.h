@@ -1,7 +1,7 @@
 /*
- * What each budget keeps, layer by layer and axis by axis, what it costs, and whether each budget lies
- * inside the one before it. Units: channels, parameters, bytes. Origins are the budgets' own; costs are
- * derived from shapes and dtypes in the file.
+ * What each budget keeps, layer by layer and axis by axis, what it costs, and whether each budget
+ * lies inside the one before it. Units: channels, parameters, bytes. Origins are the budgets' own;
+ * costs are derived from shapes and dtypes in the file.
  */
 #ifndef INSPECT_NESTING_H
 #define INSPECT_NESTING_H
@@ -12,8 +12,8 @@
 
 struct nesting_row {
 	enum axis axis;
-	int layer;              // of the parent; -1 = hidden_size, one number for the model
-	int parent;             // stored channels
+	int layer; // of the parent; -1 = hidden_size, one number for the model
+	int parent; // stored channels
 	int width[MAX_BUDGETS]; // kept; 0 = the budget leaves the layer out
 	bool runs[MAX_BUDGETS]; // kept by explicit runs that are not the plain leading part
 };
@@ -27,7 +27,7 @@ struct nesting {
 	bool contained[MAX_BUDGETS]; // [i]: in budget i - 1, on every axis and layer; [0] is true
 	int n_violations;
 	struct text violations; // a line each, "" = the proof holds
-	uint64_t file_bytes;     // tensors of this checkpoint
+	uint64_t file_bytes; // tensors of this checkpoint
 	uint64_t separate_bytes; // of one stand-alone checkpoint a budget: sum of cost[].bytes
 };
 
@@ -36,7 +36,8 @@ int nesting_open(struct nesting *nesting, const struct model *model, const struc
 				 struct error *err);
 void nesting_close(struct nesting *nesting); // takes {0}
 
-/* Appends the channels that a budget keeps, half-open: "0-64 66-128"; "-" if the layer is left out. */
+/* Appends the channels that a budget keeps, half-open: "0-64 66-128"; "-" if the layer is left out.
+ */
 int nesting_runs(const struct nesting *nesting, const struct config *config, int budget,
 				 const struct nesting_row *row, struct text *out, struct error *err);
 

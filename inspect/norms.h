@@ -7,8 +7,9 @@
 
 #include "core/model.h"
 
-/* out: (channels of the axis), zeroed by the caller. layer -1: hidden_size of the whole model. expert: of
- * moe_intermediate_size, -1 = mean over experts. An error names a dtype that can't be widened. */
+/* out: (channels of the axis), zeroed by the caller. layer -1: hidden_size of the whole model.
+ * expert: of moe_intermediate_size, -1 = mean over experts. An error names a dtype that can't be
+ * widened. */
 int norms_of(const struct model *model, enum axis axis, int layer, int expert, float *out,
 			 struct error *err);
 

@@ -14,7 +14,8 @@ int rank_order(const float *score, int n, int *order, struct error *err);
 /* Ranks 1..n, the largest score first; equal scores share the mean of theirs. -1 without memory. */
 int rank_average(const float *score, int n, double *rank, struct error *err);
 
-/* Spearman's rho of two scores of the same n channels: -1..1, NAN if n < 2 or one of them is constant. */
+/* Spearman's rho of two scores of the same n channels: -1..1, NAN if n < 2 or one of them is
+ * constant. */
 int rank_spearman(const float *a, const float *b, int n, double *rho, struct error *err);
 
 /* Spearman's rho between the stored order (first = best) and the scores' order. */
