@@ -133,6 +133,13 @@ static int rank(struct importance_curve *curve, struct error *err)
 {
 	int each = curve->n / curve->n_groups, defined = 0;
 	double sum = 0;
+	for (int i = 0; i < curve->n; i++) {
+		curve->total += (double)curve->score[i];
+	}
+	curve->spearman = NAN;
+	if (curve->query.axis == N_AXES) {
+		return 0; // layers are not stored by importance
+	}
 	for (int g = 0; g < curve->n_groups; g++) {
 		double rho;
 		const float *score = curve->score + g * each;
@@ -148,9 +155,6 @@ static int rank(struct importance_curve *curve, struct error *err)
 	}
 	curve->spearman = defined ? sum / defined : NAN;
 	curve->descending = curve->inversions == 0;
-	for (int i = 0; i < curve->n; i++) {
-		curve->total += (double)curve->score[i];
-	}
 	return 0;
 }
 

@@ -60,6 +60,17 @@ static int add_rows(struct nesting *nesting, const struct config *config, struct
 	return 0;
 }
 
+static int container_of(const struct nesting *nesting, const struct model *model, int budget)
+{
+	int container = budget - 1;
+	while (budget == model->elastic.n_budgets && container > 0 &&
+		   budget_violations(&nesting->budgets[container], &nesting->budgets[budget],
+							 &model->config, NULL) > 0) {
+		container--;
+	}
+	return container;
+}
+
 static int add_costs(struct nesting *nesting, const struct model *model, struct error *err)
 {
 	for (int i = 0; i < nesting->n_budgets; i++) {
@@ -71,13 +82,13 @@ static int add_costs(struct nesting *nesting, const struct model *model, struct 
 		nesting->cost[i] = slice.cost;
 		nesting->separate_bytes += slice.cost.bytes;
 		slice_free(&slice);
-		nesting->contained[i] = true;
-		if (i > 0) {
-			int n = budget_violations(&nesting->budgets[i - 1], &nesting->budgets[i],
-									  &model->config, &nesting->violations);
-			nesting->contained[i] = n == 0;
-			nesting->n_violations += n;
-		}
+		nesting->container[i] = container_of(nesting, model, i);
+		int n = i == 0
+					? 0
+					: budget_violations(&nesting->budgets[nesting->container[i]],
+										&nesting->budgets[i], &model->config, &nesting->violations);
+		nesting->contained[i] = n == 0;
+		nesting->n_violations += n;
 	}
 	nesting->file_bytes = model->checkpoint.tensor_bytes;
 	return text_check(&nesting->violations, err);

@@ -24,7 +24,10 @@ struct nesting {
 	struct nesting_row *rows; // hidden_size, then layer by layer in the order of enum axis
 	int n_rows;
 	struct slice_cost cost[MAX_BUDGETS];
-	bool contained[MAX_BUDGETS]; // [i]: in budget i - 1, on every axis and layer; [0] is true
+	/* Budget i against budget container[i]: the one before it (0 has none, -1); the extra one,
+	 * which stands outside the nest, against the smallest of the model's that holds it. */
+	int container[MAX_BUDGETS];
+	bool contained[MAX_BUDGETS]; // on every axis and layer
 	int n_violations;
 	struct text violations; // a line each, "" = the proof holds
 	uint64_t file_bytes; // tensors of this checkpoint

@@ -1,0 +1,282 @@
+/* inspect nesting, inspect masks: what each budget keeps. */
+#include "cli/inspect.h"
+
+#include "base/file.h"
+#include "inspect/nesting.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int open(const struct cli *cli, const struct model *model, struct nesting *nesting,
+				struct error *err)
+{
+	struct budget extra;
+	bool has;
+	if (inspect_extra_budget(cli, model, &extra, &has, err) < 0) {
+		return -1;
+	}
+	int status = nesting_open(nesting, model, has ? &extra : NULL, err);
+	if (has) {
+		budget_free(&extra);
+	}
+	return status;
+}
+
+static void add_budgets(cJSON *root, const struct nesting *nesting)
+{
+	cJSON *list = cJSON_AddArrayToObject(root, "budgets");
+	for (int i = 0; i < nesting->n_budgets; i++) {
+		const struct budget *budget = &nesting->budgets[i];
+		const struct slice_cost *cost = &nesting->cost[i];
+		cJSON *one = cJSON_CreateObject();
+		cJSON_AddStringToObject(one, "name", budget->name);
+		cJSON_AddStringToObject(one, "origin", origin_name(budget->origin));
+		cJSON_AddStringToObject(one, "source", budget->source);
+		cJSON_AddNumberToObject(one, "total", (double)cost->total);
+		cJSON_AddNumberToObject(one, "active", (double)cost->active);
+		cJSON_AddNumberToObject(one, "bytes", (double)cost->bytes);
+		cJSON_AddNumberToObject(one, "bytes_per_token", (double)cost->bytes_per_token);
+		cJSON_AddNumberToObject(one, "num_experts_per_tok", budget->top_k);
+		cJSON_AddBoolToObject(one, "contained", nesting->contained[i]);
+		int container = nesting->container[i];
+		cJSON_AddStringToObject(one, "inside",
+								container < 0 ? "" : nesting->budgets[container].name);
+		cJSON_AddItemToArray(list, one);
+	}
+}
+
+static cJSON *runs_json(const struct nesting *nesting, const struct config *config, int budget,
+						const struct nesting_row *row, struct error *err)
+{
+	cJSON *list = cJSON_CreateArray();
+	struct span_list spans = {0};
+	if (row->width[budget] > 0 && budget_spans(&nesting->budgets[budget], config, row->axis,
+											   row->layer < 0 ? 0 : row->layer, &spans, err) < 0) {
+		cJSON_Delete(list);
+		list = NULL;
+	}
+	for (size_t i = 0; list && i < spans.n; i++) {
+		const int run[2] = {spans.spans[i].start, spans.spans[i].start + spans.spans[i].length};
+		cJSON_AddItemToArray(list, cJSON_CreateIntArray(run, 2));
+	}
+	free(spans.spans);
+	return list;
+}
+
+static void add_violations(cJSON *root, const struct nesting *nesting)
+{
+	cJSON *list = cJSON_AddArrayToObject(root, "violations");
+	for (const char *line = text_chars(&nesting->violations); *line;) {
+		int length = (int)strcspn(line, "\n");
+		char one[512];
+		snprintf(one, sizeof one, "%.*s", length, line);
+		cJSON_AddItemToArray(list, cJSON_CreateString(one));
+		line += length + (line[length] != '\0');
+	}
+}
+
+static int nesting_json(const struct nesting *nesting, struct error *err)
+{
+	cJSON *root = cJSON_CreateObject();
+	add_budgets(root, nesting);
+	cJSON *axes = cJSON_AddArrayToObject(root, "axes");
+	for (int r = 0; r < nesting->n_rows; r++) {
+		const struct nesting_row *row = &nesting->rows[r];
+		cJSON *one = cJSON_CreateObject();
+		cJSON_AddStringToObject(one, "axis", axis_name(row->axis));
+		inspect_add_layer(one, row->layer);
+		cJSON_AddNumberToObject(one, "parent", row->parent);
+		cJSON *widths = cJSON_AddObjectToObject(one, "widths");
+		for (int b = 0; b < nesting->n_budgets; b++) {
+			cJSON_AddNumberToObject(widths, nesting->budgets[b].name, row->width[b]);
+		}
+		cJSON_AddItemToArray(axes, one);
+	}
+	add_violations(root, nesting);
+	cJSON_AddNumberToObject(root, "file_bytes", (double)nesting->file_bytes);
+	cJSON_AddNumberToObject(root, "separate_bytes", (double)nesting->separate_bytes);
+	return inspect_print_json(root, err);
+}
+
+static void nesting_csv(const struct nesting *nesting)
+{
+	printf("layer,axis,parent");
+	for (int b = 0; b < nesting->n_budgets; b++) {
+		putchar(',');
+		inspect_csv(nesting->budgets[b].name);
+	}
+	putchar('\n');
+	for (int r = 0; r < nesting->n_rows; r++) {
+		const struct nesting_row *row = &nesting->rows[r];
+		char layer[16];
+		printf("%s,%s,%d", row->layer < 0 ? "" : inspect_layer(row->layer, layer),
+			   axis_name(row->axis), row->parent);
+		for (int b = 0; b < nesting->n_budgets; b++) {
+			printf(",%d", row->width[b]);
+		}
+		putchar('\n');
+	}
+}
+
+static void print_costs(const struct nesting *nesting)
+{
+	char a[32], b[32], c[32], d[32];
+	printf("\n%-24s %18s %18s %18s %18s  %s\n", "budget", "parameters", "active", "bytes",
+		   "bytes a token", "widths from");
+	for (int i = 0; i < nesting->n_budgets; i++) {
+		const struct slice_cost *cost = &nesting->cost[i];
+		printf("%-24s %18s %18s %18s %18s  %s (%s)\n", nesting->budgets[i].name,
+			   inspect_grouped(cost->total, a), inspect_grouped(cost->active, b),
+			   inspect_grouped(cost->bytes, c), inspect_grouped(cost->bytes_per_token, d),
+			   nesting->budgets[i].source, origin_name(nesting->budgets[i].origin));
+	}
+	printf("\nthis file %s bytes; %d separate checkpoints %s bytes, %.2f times as many\n",
+		   inspect_grouped(nesting->file_bytes, a), nesting->n_budgets,
+		   inspect_grouped(nesting->separate_bytes, b),
+		   nesting->file_bytes ? (double)nesting->separate_bytes / (double)nesting->file_bytes : 0);
+	for (int i = 1; i < nesting->n_budgets; i++) {
+		printf("%s %s %s on every axis and layer\n", nesting->budgets[i].name,
+			   nesting->contained[i] ? "lies inside" : "does NOT lie inside",
+			   nesting->budgets[nesting->container[i]].name);
+	}
+	fputs(text_chars(&nesting->violations), stdout);
+}
+
+static void nesting_table(const struct nesting *nesting, const struct config *config)
+{
+	printf("%5s %-9s %-36s", "layer", "kind", "axis");
+	for (int b = 0; b < nesting->n_budgets; b++) {
+		printf(" %10.10s", nesting->budgets[b].name);
+	}
+	putchar('\n');
+	for (int r = 0; r < nesting->n_rows; r++) {
+		const struct nesting_row *row = &nesting->rows[r];
+		char layer[16];
+		printf("%5s %-9s %-36s", inspect_layer(row->layer, layer),
+			   row->layer < 0 ? "all" : layer_name(config->kinds[row->layer]),
+			   axis_name(row->axis));
+		for (int b = 0; b < nesting->n_budgets; b++) {
+			char width[16];
+			snprintf(width, sizeof width, row->width[b] ? "%d%s" : "left out", row->width[b],
+					 row->runs[b] ? "*" : "");
+			printf(" %10s", width);
+		}
+		putchar('\n');
+	}
+	for (int r = 0; r < nesting->n_rows; r++) {
+		if (memchr(nesting->rows[r].runs, true, sizeof nesting->rows[r].runs)) {
+			puts("* no plain leading part: inspect masks shows its runs");
+			break;
+		}
+	}
+	print_costs(nesting);
+}
+
+int inspect_nesting(const struct cli *cli, const struct model *model, struct error *err)
+{
+	struct nesting nesting;
+	int status = open(cli, model, &nesting, err);
+	if (status < 0) {
+		return -1;
+	}
+	if (cli->json) {
+		status = nesting_json(&nesting, err);
+	} else if (cli->csv) {
+		nesting_csv(&nesting);
+	} else {
+		nesting_table(&nesting, &model->config);
+	}
+	nesting_close(&nesting);
+	return status;
+}
+
+// masks: the kept channels themselves -------------------------------------------------------------
+
+static int mask_text(const struct nesting *nesting, const struct config *config, int budget,
+					 const struct nesting_row *row, bool csv, struct error *err)
+{
+	struct text runs = {0};
+	char layer[16];
+	int status = nesting_runs(nesting, config, budget, row, &runs, err);
+	const char *name = nesting->budgets[budget].name;
+	if (status == 0 && csv) {
+		printf("%s,%s,", row->layer < 0 ? "" : inspect_layer(row->layer, layer),
+			   axis_name(row->axis));
+		inspect_csv(name);
+		printf(",%d,%d,%s\n", row->width[budget], row->parent, text_chars(&runs));
+	} else if (status == 0) {
+		printf("%5s %-36s %-12s %5d of %5d  %s\n", inspect_layer(row->layer, layer),
+			   axis_name(row->axis), name, row->width[budget], row->parent, text_chars(&runs));
+	}
+	text_free(&runs);
+	return status;
+}
+
+static int masks_json(const struct nesting *nesting, const struct config *config, int only,
+					  struct error *err)
+{
+	cJSON *root = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(root, "masks");
+	for (int r = 0; r < nesting->n_rows; r++) {
+		const struct nesting_row *row = &nesting->rows[r];
+		for (int b = 0; b < nesting->n_budgets; b++) {
+			cJSON *runs = only >= 0 && b != only ? NULL : runs_json(nesting, config, b, row, err);
+			if (!runs) {
+				continue;
+			}
+			cJSON *one = cJSON_CreateObject();
+			cJSON_AddStringToObject(one, "axis", axis_name(row->axis));
+			inspect_add_layer(one, row->layer);
+			cJSON_AddStringToObject(one, "budget", nesting->budgets[b].name);
+			cJSON_AddNumberToObject(one, "kept", row->width[b]);
+			cJSON_AddNumberToObject(one, "parent", row->parent);
+			cJSON_AddBoolToObject(one, "prefix", !row->runs[b]);
+			cJSON_AddItemToObject(one, "runs", runs);
+			cJSON_AddItemToArray(list, one);
+		}
+	}
+	return inspect_print_json(root, err);
+}
+
+// The budget that the command line names, -1 = none, so all of them are shown; typed widths stand
+// last.
+static int only_budget(const struct cli *cli, const struct model *model,
+					   const struct nesting *nesting)
+{
+	bool named =
+		cli->budget || (cli->model && strchr(cli->model, '#') && !file_is_directory(cli->model));
+	struct budget budget = {0};
+	struct error err;
+	if (!named || cli_budget(cli, model, &budget, &err) < 0) {
+		return -1;
+	}
+	int found = elastic_find(&model->elastic, budget.name);
+	budget_free(&budget);
+	return found >= 0 ? found : nesting->n_budgets - 1;
+}
+
+int inspect_masks(const struct cli *cli, const struct model *model, struct error *err)
+{
+	struct nesting nesting;
+	int status = open(cli, model, &nesting, err);
+	if (status < 0) {
+		return -1;
+	}
+	int only = only_budget(cli, model, &nesting);
+	if (cli->json) {
+		status = masks_json(&nesting, &model->config, only, err);
+	} else if (cli->csv) {
+		puts("layer,axis,budget,kept,parent,runs");
+	} else {
+		printf("%5s %-36s %-12s %14s  %s\n", "layer", "axis", "budget", "kept",
+			   "channels, half-open");
+	}
+	for (int r = 0; r < nesting.n_rows && !cli->json; r++) {
+		for (int b = 0; b < nesting.n_budgets && status == 0; b++) {
+			if (only < 0 || b == only) {
+				status = mask_text(&nesting, &model->config, b, &nesting.rows[r], cli->csv, err);
+			}
+		}
+	}
+	nesting_close(&nesting);
+	return status;
+}
