@@ -37,26 +37,28 @@ missing_packages() {
 
 # install_missing [check]: installs what is missing, or says what to type and returns 1.
 install_missing() {
-	local missing log as_root=()
+	local missing log sudo=() can=1
 	mapfile -t missing < <(missing_packages "$@")
 	[ ${#missing[@]} -gt 0 ] || return 0
 	say "elastiscope: installing ${missing[*]}"
 	if [ "$(id -u)" -ne 0 ]; then
-		as_root=(sudo)
-		[ -t 0 ] || as_root=(sudo -n) # nobody is there to type a password
+		sudo=(sudo)
+		{ : </dev/tty; } 2>/dev/null || sudo=(sudo -n) # nobody is there to type a password
+		command -v sudo >/dev/null || can=
 	fi
+	command -v apt-get >/dev/null || can=
 	log=$(mktemp)
-	if command -v apt-get >/dev/null; then
+	if [ -n "$can" ]; then
 		# an index that can't be fetched need not be the one that matters
-		"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q update >"$log" 2>&1 </dev/null || true
-		"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+		"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q update >"$log" 2>&1 </dev/null || true
+		"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
 			apt-get -q -y install --no-install-recommends "${missing[@]}" >>"$log" 2>&1 </dev/null || true
 		mapfile -t missing < <(missing_packages "$@")
 	fi
 	if [ ${#missing[@]} -gt 0 ]; then
 		tail -n 5 "$log" >&2
-		say "elastiscope: these packages are missing and could not be installed. Please type:"
-		say "    sudo apt-get update && sudo apt-get install ${missing[*]}"
+		say "elastiscope: these packages are missing and could not be installed. Please type (as root, or with sudo):"
+		say "    apt-get update && apt-get install ${missing[*]}"
 	fi
 	rm -f "$log"
 	[ ${#missing[@]} -eq 0 ]
