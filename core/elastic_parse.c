@@ -9,7 +9,9 @@
 
 static void unknown_key(struct reader *r, const char *where, const char *key)
 {
-	text_format(&r->elastic->notices, "%s: unknown key \"%.60s\" in %s\n", r->source, key, where);
+	struct error line; // shows control characters, cuts at a character
+	fail(&line, "%s: unknown key \"%s\" in %s", r->source, key, where);
+	text_format(&r->elastic->notices, "%s\n", line.text);
 }
 
 int reader_string(struct reader *r, const struct json_node *node, const char *what,

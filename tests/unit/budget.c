@@ -381,7 +381,7 @@ static void unknown_keys_are_reported(void **state)
 	(void)state;
 	struct elastic e;
 	struct error err = {0};
-	const char *text = "{'format':'elastic-1','colour':1,'budgets':[{'name':'large','speed':9},"
+	const char *text = "{'format':'elastic-1','col\\nour':1,'budgets':[{'name':'large','speed':9},"
 					   "{'name':'s','runs':{'hidden_size':[[0,16],[16,32],[40,48]]},"
 					   "'target':{'metric':'active','value':3.6e9,'unit':'x'}}],"
 					   "'policy':{'think':'s','when':'x'},'router':{'file':'r','axes':{'depth':{},"
@@ -392,7 +392,7 @@ static void unknown_keys_are_reported(void **state)
 	assert_string_equal(text_chars(&e.notices),
 						"elastic.json: unknown key \"speed\" in budget large\n"
 						"elastic.json: unknown key \"unit\" in target\n"
-						"elastic.json: unknown key \"colour\" in the file\n"
+						"elastic.json: unknown key \"col\\x0aour\" in the file\n"
 						"elastic.json: unknown key \"when\" in policy\n"
 						"elastic.json: unknown key \"depth\" in router.axes\n");
 	struct config config = tiny();
