@@ -116,7 +116,15 @@ static void ssm_rows(struct bench *b)
 
 static void blend_rows(struct bench *b)
 {
-	b->rung->blend_bf16(b->y, b->x, b->weights, 256, 64, 128);
+	b->rung->blend_bf16(&(struct blend){.y = b->y,
+										.a = b->x,
+										.v = b->weights,
+										.y_stride = 128,
+										.a_stride = 64,
+										.v_stride = 256,
+										.n_y = 16,
+										.n_v = 64,
+										.n = 128});
 }
 
 static void bench_rung(struct bench *b)
@@ -132,7 +140,7 @@ static void bench_rung(struct bench *b)
 	measure(b, "dot f16, 1 token", name, BIG_BYTES, decode_f16);
 	measure(b, "dot bf16, 48 rows x 16 tokens", name, 0, prefill_bf16);
 	measure(b, "ssm, 64 rows of 128", name, 0, ssm_rows);
-	measure(b, "blend bf16, 64 rows of 128", name, 0, blend_rows);
+	measure(b, "blend bf16, 64 rows of 128, 16 heads", name, 0, blend_rows);
 }
 
 static void linear(struct bench *b, int n, int rows)

@@ -10,7 +10,7 @@
 
 /* Below this many multiply-adds (a few microseconds) waking the other threads costs more than it
  * saves. */
-#define INLINE_WORK 65536.0
+#define INLINE_WORK 131072.0
 
 struct error *device_failure(struct device *device)
 {

@@ -22,6 +22,16 @@ struct product {
 	int n_w, n_x, n;
 };
 
+/* y[h][j] += sum_i a[h][i] * v[i][j], i ascending: attention's weighted sums of values, for the
+ * heads that share them. */
+struct blend {
+	float *y; // (n_y, n), rows y_stride apart
+	const float *a; // (n_y, n_v), rows a_stride apart
+	const void *v; // (n_v, n), rows v_stride elements apart
+	int64_t y_stride, a_stride, v_stride;
+	int n_y, n_v, n;
+};
+
 struct cpu_rung {
 	const char *name;
 
@@ -37,10 +47,8 @@ struct cpu_rung {
 	void (*exp)(float *v, int n); // v = e^v; 0 and inf past the ends, NaN stays
 	void (*silu)(float *y, const float *x, int n); // y = x / (1 + e^-x); y may be x
 
-	/* y[j] += sum_i a[i] * v[i * v_stride + j], i ascending: attention's weighted sum of values. */
-	void (*blend_f32)(float *y, const float *a, const float *v, int64_t v_stride, int n_v, int n);
-	void (*blend_bf16)(float *y, const float *a, const uint16_t *v, int64_t v_stride, int n_v,
-					   int n);
+	void (*blend_f32)(const struct blend *b); // the type of v
+	void (*blend_bf16)(const struct blend *b);
 };
 
 /* The rungs that this processor has, slowest ("c") first; *n says how many. */

@@ -9,7 +9,8 @@
 #include <string.h>
 
 #define BLOCK 64 // rows of the cache
-#define HEADS 16 // query heads that share a pass over K
+#define HEADS 16 // query heads that share a pass over K and V
+#define TOKENS 8 // and tokens
 
 struct attention_job {
 	const struct cpu_rung *rung;
@@ -48,64 +49,91 @@ static void softmax_block(const struct cpu_rung *rung, const struct attention_op
 		head->sum += p[j];
 }
 
-/* Heads [h, h + n) of token t; they share a KV head. */
-static void attend(const struct attention_job *job, const struct attention_op *o, int t, int h,
-				   int n)
+/* What a part works on at a time: tokens first, first + step, ..., and heads that share a KV head.
+ */
+struct group {
+	int first, step, n_tokens;
+	int head, n_heads;
+};
+
+/* Token t's heads over the cache rows [row, row + n_block). */
+static void attend_block(const struct attention_job *job, const struct attention_op *o,
+						 const struct group *g, int t, int64_t row, int n_block, struct head *head)
 {
 	float p[HEADS][BLOCK];
-	struct head head[HEADS];
 	const void *q[HEADS];
-	float *y = o->y + ((int64_t)t * o->n_heads + h) * o->head_dim;
 	int64_t stride = (int64_t)o->n_kv_heads * o->head_dim;
-	int64_t n_rows = (int64_t)*o->length + t + 1;
-	size_t element = dtype_bytes(job->kv_dtype);
+	int64_t at = row * stride + (int64_t)o->kv_head[g->head] * o->head_dim;
 	bool narrow = job->kv_dtype == DTYPE_BF16;
-	memset(y, 0, (size_t)n * (size_t)o->head_dim * sizeof *y);
-	for (int i = 0; i < n; i++) {
-		q[i] = o->q + ((int64_t)t * o->n_heads + h + i) * o->head_dim;
-		head[i] = (struct head){-INFINITY, 0, y + (int64_t)i * o->head_dim};
-	}
-	for (int64_t row = 0; row < n_rows; row += BLOCK) {
-		int n_block = n_rows - row < BLOCK ? (int)(n_rows - row) : BLOCK;
-		size_t at = (size_t)(row * stride + (int64_t)o->kv_head[h] * o->head_dim) * element;
-		const char *k = (const char *)o->k_cache + at, *v = (const char *)o->v_cache + at;
-		struct product scores = {.w = k,
-								 .w_stride = stride,
-								 .n_w = n_block,
-								 .x = q,
-								 .n_x = n,
-								 .n = o->head_dim,
-								 .out = p[0],
-								 .out_stride = BLOCK};
-		if (narrow)
-			job->rung->dot_bf16(&scores);
-		else
-			job->rung->dot_f32(&scores);
-		for (int i = 0; i < n; i++) {
-			softmax_block(job->rung, o, p[i], n_block, &head[i]);
-			if (narrow)
-				job->rung->blend_bf16(head[i].y, p[i], (const void *)v, stride, n_block,
-									  o->head_dim);
-			else
-				job->rung->blend_f32(head[i].y, p[i], (const void *)v, stride, n_block,
-									 o->head_dim);
-		}
-	}
-	for (int i = 0; i < n; i++)
-		for (int j = 0; j < o->head_dim; j++)
-			head[i].y[j] /= head[i].sum;
+	size_t offset = (size_t)at * dtype_bytes(job->kv_dtype);
+	for (int i = 0; i < g->n_heads; i++)
+		q[i] = o->q + ((int64_t)t * o->n_heads + g->head + i) * o->head_dim;
+	struct product scores = {.w = (const char *)o->k_cache + offset,
+							 .x = q,
+							 .out = p[0],
+							 .w_stride = stride,
+							 .out_stride = BLOCK,
+							 .n_w = n_block,
+							 .n_x = g->n_heads,
+							 .n = o->head_dim};
+	struct blend values = {.y = head[0].y,
+						   .a = p[0],
+						   .v = (const char *)o->v_cache + offset,
+						   .y_stride = o->head_dim,
+						   .a_stride = BLOCK,
+						   .v_stride = stride,
+						   .n_y = g->n_heads,
+						   .n_v = n_block,
+						   .n = o->head_dim};
+	if (narrow)
+		job->rung->dot_bf16(&scores);
+	else
+		job->rung->dot_f32(&scores);
+	for (int i = 0; i < g->n_heads; i++)
+		softmax_block(job->rung, o, p[i], n_block, &head[i]);
+	if (narrow)
+		job->rung->blend_bf16(&values);
+	else
+		job->rung->blend_f32(&values);
 }
 
-/* Heads [from, to) of token t, in groups that share a KV head. */
-static void attend_heads(const struct attention_job *job, const struct attention_op *o, int t,
-						 int from, int to)
+/* Blocks outside, tokens inside: a block of K and V is read from memory once a group. */
+static void attend(const struct attention_job *job, const struct attention_op *o,
+				   const struct group *g)
 {
-	for (int h = from; h < to;) {
-		int n = 1;
-		while (h + n < to && n < HEADS && o->kv_head[h + n] == o->kv_head[h])
-			n++;
-		attend(job, o, t, h, n);
-		h += n;
+	struct head head[TOKENS][HEADS];
+	size_t n_y = (size_t)g->n_heads * (size_t)o->head_dim;
+	for (int k = 0; k < g->n_tokens; k++) {
+		int64_t t = g->first + k * g->step;
+		float *y = o->y + (t * o->n_heads + g->head) * o->head_dim;
+		memset(y, 0, n_y * sizeof *y);
+		for (int i = 0; i < g->n_heads; i++)
+			head[k][i] = (struct head){-INFINITY, 0, y + (int64_t)i * o->head_dim};
+	}
+	int last = g->first + (g->n_tokens - 1) * g->step;
+	for (int64_t row = 0; row <= (int64_t)*o->length + last; row += BLOCK)
+		for (int k = 0; k < g->n_tokens; k++) {
+			int t = g->first + k * g->step;
+			int64_t n = (int64_t)*o->length + t + 1 - row; // rows that t sees from here on
+			if (n > 0)
+				attend_block(job, o, g, t, row, n < BLOCK ? (int)n : BLOCK, head[k]);
+		}
+	for (int k = 0; k < g->n_tokens; k++)
+		for (int i = 0; i < g->n_heads; i++)
+			for (int j = 0; j < o->head_dim; j++)
+				head[k][i].y[j] /= head[k][i].sum;
+}
+
+/* The group's tokens, heads [from, to), in runs that share a KV head. */
+static void attend_heads(const struct attention_job *job, const struct attention_op *o,
+						 struct group g, int from, int to)
+{
+	for (g.head = from; g.head < to; g.head += g.n_heads) {
+		g.n_heads = 1;
+		while (g.head + g.n_heads < to && g.n_heads < HEADS &&
+			   o->kv_head[g.head + g.n_heads] == o->kv_head[g.head])
+			g.n_heads++;
+		attend(job, o, &g);
 	}
 }
 
@@ -113,15 +141,17 @@ static void attention_task(void *argument, int part, int n_parts)
 {
 	const struct attention_job *job = argument;
 	for (const struct attention_op *o = job->op; o < job->op + job->n_lanes; o++) {
+		int from = 0, to = o->n_heads, first = 0, step = 1;
 		if (o->n >= n_parts) { // later tokens see more: deal them out in turn
-			for (int t = part; t < o->n; t += n_parts)
-				attend_heads(job, o, t, 0, o->n_heads);
-			continue;
-		}
-		for (int t = 0; t < o->n; t++) {
-			int from, to;
+			first = part;
+			step = n_parts;
+		} else {
 			pool_share(part, n_parts, o->n_heads, 1, &from, &to);
-			attend_heads(job, o, t, from, to);
+		}
+		for (int t = first; t < o->n; t += TOKENS * step) {
+			int left = (o->n - t + step - 1) / step;
+			struct group g = {.first = t, .step = step, .n_tokens = left < TOKENS ? left : TOKENS};
+			attend_heads(job, o, g, from, to);
 		}
 	}
 }

@@ -7,6 +7,8 @@
 #define LANES 8
 #define TILE_R 2
 #define TILE_T 3
+#define BLEND_Y 4
+#define BLEND_V 2
 
 typedef __m256 vec;
 

@@ -5,6 +5,8 @@
 #define LANES 16
 #define TILE_R 3
 #define TILE_T 4
+#define BLEND_Y 4
+#define BLEND_V 4
 
 typedef __m512 vec;
 

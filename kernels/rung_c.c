@@ -72,20 +72,22 @@ static void silu(float *y, const float *x, int n)
 		y[i] = x[i] / (1 + expf(-x[i]));
 }
 
-static void blend_f32(float *y, const float *a, const float *v, int64_t v_stride, int n_v, int n)
-{
-	for (int i = 0; i < n_v; i++, v += v_stride)
-		for (int j = 0; j < n; j++)
-			y[j] += a[i] * v[j];
-}
+#define DEFINE_BLEND(name, type, widen)                                                            \
+	static void name(const struct blend *b)                                                        \
+	{                                                                                              \
+		for (int h = 0; h < b->n_y; h++) {                                                         \
+			float *y = b->y + h * b->y_stride;                                                     \
+			for (int i = 0; i < b->n_v; i++) {                                                     \
+				const type *v = (const type *)b->v + i * b->v_stride;                              \
+				float a = b->a[h * b->a_stride + i];                                               \
+				for (int j = 0; j < b->n; j++)                                                     \
+					y[j] += a * widen(v[j]);                                                       \
+			}                                                                                      \
+		}                                                                                          \
+	}
 
-static void blend_bf16(float *y, const float *a, const uint16_t *v, int64_t v_stride, int n_v,
-					   int n)
-{
-	for (int i = 0; i < n_v; i++, v += v_stride)
-		for (int j = 0; j < n; j++)
-			y[j] += a[i] * bf16_to_f32(v[j]);
-}
+DEFINE_BLEND(blend_f32, float, same)
+DEFINE_BLEND(blend_bf16, uint16_t, bf16_to_f32)
 
 const struct cpu_rung rung_c = {
 	.name = "c",

@@ -7,7 +7,7 @@
  *   min and max give b where one is NaN
  *   vec_load_TYPE(p), vec_load_part_TYPE(p, n) (0 < n < LANES, the rest 0) for f32, bf16, f16
  *   vec_store(p, a), vec_store_part(p, a, n)
- *   TILE_R, TILE_T: stored rows x activation rows whose sums stay in registers
+ *   TILE_R, TILE_T: stored rows x activation rows whose sums stay in registers; BLEND_Y, BLEND_V
  *
  * and then includes this file. Order of summation of a dot: chunk c of LANES elements goes to
  * partial sum c % 2; at the end the two are added, then the lanes (vec_sum). Every tile shape keeps
@@ -160,36 +160,56 @@ static void silu(float *y, const float *x, int n)
 		vec_store_part(y + i, silu_of(vec_load_part_f32(x + i, n - i)), n - i);
 }
 
-/* Four vectors of y stay in registers over all rows of v. */
+/* A tile of BLEND_Y heads x BLEND_V vectors of y stays in registers over all rows of v. */
 #define DEFINE_BLEND(type, name)                                                                   \
-	static void blend_##name(float *y, const float *a, const type *v, int64_t v_stride, int n_v,   \
-							 int n)                                                                \
+	INLINE void blend_##name##_tile(const struct blend *b, int h0, int j, int H, int V)            \
+	{                                                                                              \
+		vec sum[BLEND_Y][BLEND_V], vs[BLEND_V];                                                    \
+		float *y = b->y + h0 * b->y_stride + j;                                                    \
+		const float *a = b->a + h0 * b->a_stride;                                                  \
+		const type *v = (const type *)b->v + j;                                                    \
+		UNROLL for (int h = 0; h < H; h++) UNROLL for (int k = 0; k < V; k++) sum[h][k] =          \
+			vec_load_f32(y + h * b->y_stride + k * LANES);                                         \
+		for (int i = 0; i < b->n_v; i++) {                                                         \
+			UNROLL for (int k = 0; k < V; k++) vs[k] =                                             \
+				vec_load_##name(v + i * b->v_stride + k * LANES);                                  \
+			UNROLL for (int h = 0; h < H; h++)                                                     \
+			{                                                                                      \
+				vec weight = vec_set(a[h * b->a_stride + i]);                                      \
+				UNROLL for (int k = 0; k < V; k++) sum[h][k] = vec_fma(weight, vs[k], sum[h][k]);  \
+			}                                                                                      \
+		}                                                                                          \
+		UNROLL for (int h = 0; h < H; h++) UNROLL for (int k = 0; k < V; k++)                      \
+			vec_store(y + h * b->y_stride + k * LANES, sum[h][k]);                                 \
+	}                                                                                              \
+	static void blend_##name##_rest(const struct blend *b, int h, int j)                           \
+	{                                                                                              \
+		float *y = b->y + h * b->y_stride + j;                                                     \
+		vec sum = vec_load_part_f32(y, b->n - j);                                                  \
+		for (int i = 0; i < b->n_v; i++) {                                                         \
+			const type *row = (const type *)b->v + i * b->v_stride + j;                            \
+			sum = vec_fma(vec_set(b->a[h * b->a_stride + i]), vec_load_part_##name(row, b->n - j), \
+						  sum);                                                                    \
+		}                                                                                          \
+		vec_store_part(y, sum, b->n - j);                                                          \
+	}                                                                                              \
+	INLINE void blend_##name##_heads(const struct blend *b, int h0, int H)                         \
 	{                                                                                              \
 		int j = 0;                                                                                 \
-		for (; j + 4 * LANES <= n; j += 4 * LANES) {                                               \
-			vec sum[4];                                                                            \
-			UNROLL for (int k = 0; k < 4; k++) sum[k] = vec_load_f32(y + j + k * LANES);           \
-			for (int i = 0; i < n_v; i++) {                                                        \
-				vec weight = vec_set(a[i]);                                                        \
-				const type *row = v + i * v_stride + j;                                            \
-				UNROLL for (int k = 0; k < 4; k++) sum[k] =                                        \
-					vec_fma(weight, vec_load_##name(row + k * LANES), sum[k]);                     \
-			}                                                                                      \
-			UNROLL for (int k = 0; k < 4; k++) vec_store(y + j + k * LANES, sum[k]);               \
-		}                                                                                          \
-		for (; j < n; j += LANES) {                                                                \
-			int m = n - j;                                                                         \
-			vec sum = m < LANES ? vec_load_part_f32(y + j, m) : vec_load_f32(y + j);               \
-			for (int i = 0; i < n_v; i++) {                                                        \
-				const type *row = v + i * v_stride + j;                                            \
-				vec vs = m < LANES ? vec_load_part_##name(row, m) : vec_load_##name(row);          \
-				sum = vec_fma(vec_set(a[i]), vs, sum);                                             \
-			}                                                                                      \
-			if (m < LANES)                                                                         \
-				vec_store_part(y + j, sum, m);                                                     \
-			else                                                                                   \
-				vec_store(y + j, sum);                                                             \
-		}                                                                                          \
+		for (; j + BLEND_V * LANES <= b->n; j += BLEND_V * LANES)                                  \
+			blend_##name##_tile(b, h0, j, H, BLEND_V);                                             \
+		for (; j + LANES <= b->n; j += LANES)                                                      \
+			blend_##name##_tile(b, h0, j, H, 1);                                                   \
+		for (int h = h0; j < b->n && h < h0 + H; h++)                                              \
+			blend_##name##_rest(b, h, j);                                                          \
+	}                                                                                              \
+	static void blend_##name(const struct blend *b)                                                \
+	{                                                                                              \
+		int h = 0;                                                                                 \
+		for (; h + BLEND_Y <= b->n_y; h += BLEND_Y)                                                \
+			blend_##name##_heads(b, h, BLEND_Y);                                                   \
+		for (; h < b->n_y; h++)                                                                    \
+			blend_##name##_heads(b, h, 1);                                                         \
 	}
 
 DEFINE_BLEND(float, f32)

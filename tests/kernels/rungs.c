@@ -147,27 +147,38 @@ static void blends_agree(void **state)
 {
 	(void)state;
 	int n_rungs;
+	const struct cpu_rung *c = rung(0, &n_rungs);
 	for (int round = 0; round < ROUNDS; round++) {
 		case_seed(2000 + (uint64_t)round);
-		int n = odd_size(200), n_v = case_int(0, 20), stride = n + case_int(0, 5);
-		float *a = case_new((size_t)n_v), *y = case_new((size_t)n), *start = case_new((size_t)n);
-		void *v = random_numbers(DTYPE_F32, (size_t)(n_v * stride));
-		void *v16 = random_numbers(DTYPE_BF16, (size_t)(n_v * stride));
-		for (int i = 0; i < n_rungs || i == 0; i++) {
-			for (int narrow = 0; narrow < 2; narrow++) {
-				const struct cpu_rung *r = rung(i, &n_rungs), *c = rung(0, &n_rungs);
-				float *found = case_new((size_t)n);
-				memcpy(y, start, (size_t)n * sizeof *y);
-				memcpy(found, start, (size_t)n * sizeof *y);
-				if (narrow)
-					c->blend_bf16(y, a, v16, stride, n_v, n),
-						r->blend_bf16(found, a, v16, stride, n_v, n);
-				else
-					c->blend_f32(y, a, v, stride, n_v, n),
-						r->blend_f32(found, a, v, stride, n_v, n);
-				for (int j = 0; j < n; j++)
-					case_near((double)y[j], (double)found[j], 1e-5, "blend");
-			}
+		int n = odd_size(200), n_v = case_int(0, 20), n_y = case_int(1, 9);
+		struct blend b = {.y_stride = n + case_int(0, 3),
+						  .a_stride = n_v + case_int(0, 3),
+						  .v_stride = n + case_int(0, 5),
+						  .n_y = n_y,
+						  .n_v = n_v,
+						  .n = n};
+		size_t n_all = (size_t)((n_y - 1) * b.y_stride + n);
+		float *start = case_new(n_all), *expected = case_new(n_all), *found = case_new(n_all),
+			  *alone;
+		b.a = case_new((size_t)(n_y * b.a_stride));
+		for (int i = 0; i < 2 * n_rungs; i++) {
+			const struct cpu_rung *r = rung(i / 2, &n_rungs);
+			bool narrow = i % 2;
+			b.v = random_numbers(narrow ? DTYPE_BF16 : DTYPE_F32, (size_t)(n_v * b.v_stride));
+			b.y = memcpy(expected, start, n_all * sizeof *start);
+			narrow ? c->blend_bf16(&b) : c->blend_f32(&b);
+			b.y = memcpy(found, start, n_all * sizeof *start);
+			narrow ? r->blend_bf16(&b) : r->blend_f32(&b);
+			for (size_t j = 0; j < n_all; j++)
+				case_near((double)expected[j], (double)found[j], 1e-5, "blend");
+			int h = n_y - 1; // one head alone: the same bits
+			struct blend one = b;
+			alone = case_new((size_t)n);
+			one.y = memcpy(alone, start + h * b.y_stride, (size_t)n * sizeof *alone);
+			one.a += h * b.a_stride;
+			one.n_y = 1;
+			narrow ? r->blend_bf16(&one) : r->blend_f32(&one);
+			case_same(found + h * b.y_stride, alone, (size_t)n, "a blend alone");
 		}
 		case_done();
 	}
