@@ -20,6 +20,7 @@ static struct {
 } blocks[MAX_BLOCKS];
 static int n_blocks;
 static struct device *devices[2];
+static enum math math;
 
 void case_seed(uint64_t seed)
 {
@@ -160,17 +161,35 @@ double case_weight(const struct matrix *m, int row, int column)
 	return (double)value;
 }
 
-int case_open(void **state)
+static int open_devices(enum math chosen)
 {
-	(void)state;
+	math = chosen;
 	for (int i = 0; i < 2; i++) {
 		struct error err = {0};
 		devices[i] = backend_cpu.open(
-			&(struct device_options){.n_threads = i + 1, .kv_dtype = DTYPE_F32}, &err);
+			&(struct device_options){.n_threads = i + 1, .math = math, .kv_dtype = DTYPE_F32},
+			&err);
 		if (!devices[i])
 			return -1;
 	}
 	return 0;
+}
+
+int case_open(void **state)
+{
+	(void)state;
+	return open_devices(MATH_EXACT);
+}
+
+int case_open_fast(void **state)
+{
+	(void)state;
+	return open_devices(MATH_FAST);
+}
+
+double case_looseness(void)
+{
+	return math == MATH_FAST ? 1000 : 1;
 }
 
 int case_close(void **state)

@@ -32,8 +32,12 @@ enum { BY_TOKEN = 1, BY_LANE = 2, N_WAYS = 4 };
 
 /* Opens both devices (1 and 2 threads) for the rung under test; teardown closes. */
 int case_open(void **state);
+int case_open_fast(void **state); // MATH_FAST: BF16 products where the processor gains
 int case_close(void **state);
 struct device *case_device(int n_threads); // 1 or 2
+
+/* How far off products may be: a factor on the tests' tolerances. */
+double case_looseness(void);
 
 void case_near(double expected, double found, double tolerance, const char *what);
 void case_same(const float *a, const float *b, size_t n, const char *what);
