@@ -50,6 +50,9 @@ int command_run(struct command_context *context, const char *line, struct error 
  * NULL = no more. *start = where the completed word begins. */
 char *command_complete(const struct talk *talk, const char *line, int i, int *start);
 
+/* Whether the word at the end of the line is the name of a file, which readline completes. */
+bool command_completes_file(const char *line);
+
 /* The nearest name in a list by edit distance, or NULL when none is near. next(i) gives names, NULL
  * ends. */
 const char *nearest_name(const char *name, const char *(*next)(int i));

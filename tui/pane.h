@@ -22,6 +22,7 @@ struct pane {
 	bool dirty; // set it when a redraw is needed; the app clears it after draw
 	char search[128]; // what `/` asked for, "" = nothing; ACTION_SEARCH tells that it changed
 	bool focused; // keys go here
+	char message[160]; // what the notice line should say; the app takes it and clears it
 };
 
 struct pane_table {

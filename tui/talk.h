@@ -28,6 +28,7 @@ struct talk {
 	bool has_memory;
 	bool opening; // REQUEST_OPEN is under way
 	bool running; // a turn is under way
+	bool turn_begun; // EV_TURN of it has come
 	bool seed_fixed; // the user chose it
 	double pace; // 0 = as fast as it goes
 	bool pace_chosen; // by the user, not by the size of the model
@@ -63,10 +64,14 @@ int talk_step(struct talk *talk, struct error *err);
 /* Tells the engine about talk->settings, for what is running and for the next turn. */
 int talk_settings_changed(struct talk *talk, struct error *err);
 
-/* The budget that reads next: of the running phase, or the one that would begin. Index, or -1. */
-int talk_budget(const struct talk *talk);
-/* rank-th budget from the smallest, as the keys F5 F6 F7 choose; the policy goes off. */
+/* The budget that reads next: of the running phase, or the one that would begin. */
+const char *talk_budget_name(const struct talk *talk);
+/* Index in elastic.budgets of a budget's name, or -1 (typed widths, no model). */
+int talk_budget_index(const struct talk *talk, const char *name);
+/* This budget (a name or typed widths) writes from the next token on; the policy goes off. */
 int talk_choose_budget(struct talk *talk, const char *name, struct error *err);
+/* 0 if the open model has such a budget. */
+int talk_check_budget(const struct talk *talk, const char *name, struct error *err);
 
 /* The conversation as Markdown. */
 void talk_write(const struct talk *talk, struct text *out);

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include <stdbool.h>
+#include <stdint.h>
 
 enum role {
 	ROLE_TEXT,

@@ -1,0 +1,387 @@
+#include "tui/command.h"
+#include "base/file.h"
+#include "tui/setting.h"
+#include "tui/state.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+static void say(struct command_context *context, const char *name, const char *value)
+{
+	talk_say(context->talk, "%s %s", name, value);
+}
+
+/* `:NAME VALUE` as short for `:set NAME VALUE`; without a value it tells the present one. */
+static int set_or_tell(struct command_context *context, const char *name, const char *value,
+					   struct error *err)
+{
+	struct text now = {0};
+	if (*value && setting_set(context, name, value, err))
+		return -1;
+	const struct setting *setting = setting_find(name);
+	if (setting->get)
+		setting->get(context, &now);
+	say(context, name, text_chars(&now));
+	text_free(&now);
+	return 0;
+}
+
+static int run_budget(struct command_context *context, const char *arguments, bool forced,
+					  struct error *err)
+{
+	(void)forced;
+	return set_or_tell(context, "budget", arguments, err);
+}
+
+static int run_think(struct command_context *context, const char *arguments, bool forced,
+					 struct error *err)
+{
+	(void)forced;
+	return set_or_tell(context, "think", arguments, err);
+}
+
+static int run_answer(struct command_context *context, const char *arguments, bool forced,
+					  struct error *err)
+{
+	(void)forced;
+	return set_or_tell(context, "answer", arguments, err);
+}
+
+static int run_policy(struct command_context *context, const char *arguments, bool forced,
+					  struct error *err)
+{
+	(void)forced;
+	const struct turn_settings *turn = &context->talk->turn;
+	if (!*arguments)
+		arguments = turn->policy ? "off" : "on";
+	if (setting_set(context, "policy", arguments, err))
+		return -1;
+	if (turn->policy)
+		talk_say(context->talk, "policy on: %s thinks, %s answers", turn->think, turn->answer);
+	else
+		talk_say(context->talk, "policy off: %s writes", turn->budget);
+	return 0;
+}
+
+static int run_handoff(struct command_context *context, const char *arguments, bool forced,
+					   struct error *err)
+{
+	(void)forced;
+	if (!*arguments)
+		arguments = context->talk->settings.handoff == HANDOFF_CARRY ? "reprefill" : "carry";
+	return set_or_tell(context, "handoff", arguments, err);
+}
+
+static int run_set(struct command_context *context, const char *arguments, bool forced,
+				   struct error *err)
+{
+	(void)forced;
+	char name[64];
+	size_t length = strcspn(arguments, " \t=");
+	if (length == 0) {
+		setting_list(context, context->out);
+		return 0;
+	}
+	snprintf(name, sizeof name, "%.*s", (int)length, arguments);
+	const char *value = arguments + length + strspn(arguments + length, " \t=");
+	if (!*value && setting_find(name) && setting_find(name)->get)
+		return set_or_tell(context, name, "", err);
+	return setting_set(context, name, value, err) ? -1 : set_or_tell(context, name, "", err);
+}
+
+static int run_system(struct command_context *context, const char *arguments, bool forced,
+					  struct error *err)
+{
+	struct talk *talk = context->talk;
+	if (!*arguments && !forced) {
+		talk_say(talk, "system: %s",
+				 talk->conversation.system ? talk->conversation.system : "none");
+		return 0;
+	}
+	if (conversation_set_system(&talk->conversation, arguments, err))
+		return -1;
+	talk_say(talk, *arguments ? "the system text is set; it counts from the next turn on"
+							  : "no system text");
+	return 0;
+}
+
+static int run_open(struct command_context *context, const char *arguments, bool forced,
+					struct error *err)
+{
+	(void)forced;
+	if (!*arguments)
+		return fail(err, "open: the folder of a checkpoint is expected");
+	return talk_open(context->talk, arguments, NULL, false, err);
+}
+
+/* A new file, or any with `!`. */
+static int write_file(const char *what, const char *path, const struct text *text, bool forced,
+					  struct error *err)
+{
+	if (!*path)
+		return fail(err, "%s: the name of a file is expected", what);
+	if (text_check(text, err))
+		return -1;
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (forced ? O_TRUNC : O_EXCL), 0644);
+	if (fd < 0)
+		return errno == EEXIST ? fail(err, "%s: the file exists; :%s! overwrites it", path, what)
+							   : fail(err, "%s: %s", path, strerror(errno));
+	for (size_t at = 0; at < text->length;) {
+		ssize_t n = write(fd, text->data + at, text->length - at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			fail(err, "%s: %s", path, strerror(errno));
+			close(fd);
+			return -1;
+		}
+		at += (size_t)n;
+	}
+	return close(fd) ? fail(err, "%s: %s", path, strerror(errno)) : 0;
+}
+
+static int run_write(struct command_context *context, const char *arguments, bool forced,
+					 struct error *err)
+{
+	struct text text = {0};
+	talk_write(context->talk, &text);
+	int result = text.length == 0 ? fail(err, "write: nothing was said yet")
+								  : write_file("write", arguments, &text, forced, err);
+	if (result == 0)
+		talk_say(context->talk, "written: %s (%zu bytes)", arguments, text.length);
+	text_free(&text);
+	return result;
+}
+
+static int run_save_screen(struct command_context *context, const char *arguments, bool forced,
+						   struct error *err)
+{
+	struct text text = {0};
+	view_text(context->app, &text);
+	int result = write_file("save-screen", arguments, &text, forced, err);
+	if (result == 0)
+		talk_say(context->talk, "written: %s", arguments);
+	text_free(&text);
+	return result;
+}
+
+static int run_theme(struct command_context *context, const char *arguments, bool forced,
+					 struct error *err)
+{
+	(void)forced;
+	return set_or_tell(context, "theme", arguments, err);
+}
+
+static int run_pace(struct command_context *context, const char *arguments, bool forced,
+					struct error *err)
+{
+	(void)forced;
+	return set_or_tell(context, "pace", arguments, err);
+}
+
+static int run_step(struct command_context *context, const char *arguments, bool forced,
+					struct error *err)
+{
+	(void)arguments, (void)forced;
+	return talk_step(context->talk, err);
+}
+
+static int run_pause(struct command_context *context, const char *arguments, bool forced,
+					 struct error *err)
+{
+	(void)arguments, (void)forced;
+	struct talk *talk = context->talk;
+	if (talk_pause(talk, !talk->paused, err))
+		return -1;
+	talk_say(talk, talk->paused ? "paused: p goes on, . makes one token" : "going on");
+	return 0;
+}
+
+static int run_split(struct command_context *context, const char *arguments, bool forced,
+					 struct error *err)
+{
+	(void)forced;
+	return set_or_tell(context, "split", arguments, err);
+}
+
+static int run_view(struct command_context *context, const char *arguments, bool forced,
+					struct error *err)
+{
+	(void)forced;
+	return view_show(context->app, arguments, err);
+}
+
+static int run_new(struct command_context *context, const char *arguments, bool forced,
+				   struct error *err)
+{
+	(void)arguments, (void)forced;
+	if (talk_new(context->talk, err))
+		return -1;
+	talk_say(context->talk, "a new conversation; the log keeps the old one");
+	return 0;
+}
+
+static int run_retry(struct command_context *context, const char *arguments, bool forced,
+					 struct error *err)
+{
+	(void)arguments, (void)forced;
+	return talk_retry(context->talk, err);
+}
+
+static int run_undo(struct command_context *context, const char *arguments, bool forced,
+					struct error *err)
+{
+	(void)arguments, (void)forced;
+	struct text text = {0};
+	int result = talk_undo(context->talk, &text, err);
+	if (result == 0 && context->app && line_is_empty())
+		line_set(text_chars(&text)); // it can be edited and sent again
+	text_free(&text);
+	return result;
+}
+
+static int run_redraw(struct command_context *context, const char *arguments, bool forced,
+					  struct error *err)
+{
+	(void)arguments, (void)forced, (void)err;
+	view_redraw(context->app);
+	return 0;
+}
+
+static int run_help(struct command_context *context, const char *arguments, bool forced,
+					struct error *err)
+{
+	(void)forced, (void)err;
+	help_text(context->app ? &context->app->keymap : NULL, arguments, context->out);
+	return 0;
+}
+
+static int run_quit(struct command_context *context, const char *arguments, bool forced,
+					struct error *err)
+{
+	(void)arguments, (void)forced, (void)err;
+	context->quit = true;
+	return 0;
+}
+
+/* clang-format off */
+const struct command commands[] = {
+	{"budget", "[NAME|WIDTHS]", "this budget writes from the next token on", COMPLETE_BUDGET, run_budget, false},
+	{"think", "[NAME]", "this budget thinks (policy on)", COMPLETE_BUDGET, run_think, false},
+	{"answer", "[NAME]", "this budget answers (policy on)", COMPLETE_BUDGET, run_answer, false},
+	{"policy", "[on|off]", "think and answer with their own budgets", COMPLETE_ON_OFF, run_policy, false},
+	{"handoff", "[carry|reprefill]", "what a change of budget does with the state", COMPLETE_HANDOFF, run_handoff, false},
+	{"set", "[NAME [VALUE]]", "show or change a setting", COMPLETE_SETTING, run_set, false},
+	{"system", "[TEXT]", "show or set the system text (:system! removes it)", COMPLETE_NOTHING, run_system, false},
+	{"open", "DIR", "open another checkpoint", COMPLETE_FILE, run_open, false},
+	{"write", "FILE", "write the conversation as Markdown (:write! overwrites)", COMPLETE_FILE, run_write, false},
+	{"save-screen", "FILE", "write the screen as text", COMPLETE_FILE, run_save_screen, true},
+	{"theme", "[NAME]", "colours", COMPLETE_THEME, run_theme, true},
+	{"pace", "[N]", "the largest budget shows N tokens/s, 0 = as fast as it goes", COMPLETE_NOTHING, run_pace, false},
+	{"step", "", "one token, then pause", COMPLETE_NOTHING, run_step, false},
+	{"pause", "", "pause the model, or go on", COMPLETE_NOTHING, run_pause, false},
+	{"split", "[NAME|off]", "companion pane at 110 columns or more", COMPLETE_VIEW, run_split, true},
+	{"view", "NAME", "show a view", COMPLETE_VIEW, run_view, true},
+	{"new", "", "begin a new conversation", COMPLETE_NOTHING, run_new, false},
+	{"retry", "", "answer the last message again, with a new seed", COMPLETE_NOTHING, run_retry, false},
+	{"undo", "", "take the last message back", COMPLETE_NOTHING, run_undo, false},
+	{"redraw", "", "draw the screen anew", COMPLETE_NOTHING, run_redraw, true},
+	{"help", "[keys|commands|settings|NAME]", "help", COMPLETE_TOPIC, run_help, false},
+	{"quit", "", "leave", COMPLETE_NOTHING, run_quit, false},
+};
+/* clang-format on */
+const int n_commands = sizeof commands / sizeof *commands;
+
+static const char *name_at(int i)
+{
+	return i < n_commands ? commands[i].name : NULL;
+}
+
+static int distance(const char *a, const char *b)
+{
+	int row[64], n = (int)strlen(b);
+	if (n > 62)
+		return 99;
+	for (int j = 0; j <= n; j++)
+		row[j] = j;
+	for (int i = 1; a[i - 1]; i++) {
+		int diagonal = row[0];
+		row[0] = i;
+		for (int j = 1; j <= n; j++) {
+			int up = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
+			best = up + 1 < best ? up + 1 : best;
+			best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+			diagonal = up;
+			row[j] = best;
+		}
+	}
+	return row[n];
+}
+
+const char *nearest_name(const char *name, const char *(*next)(int i))
+{
+	const char *best = NULL, *candidate;
+	int best_distance = 3;
+	for (int i = 0; (candidate = next(i)); i++) {
+		int d = distance(name, candidate);
+		if (strncmp(name, candidate, strlen(name)) == 0 && *name)
+			d = 1;
+		if (d < best_distance) {
+			best_distance = d;
+			best = candidate;
+		}
+	}
+	return best;
+}
+
+/* By name, or by a beginning that only one has. */
+static const struct command *find(const char *name, size_t length)
+{
+	const struct command *found = NULL;
+	for (int i = 0; i < n_commands; i++) {
+		if (strncmp(commands[i].name, name, length) != 0)
+			continue;
+		if (commands[i].name[length] == 0)
+			return &commands[i];
+		if (found)
+			return NULL;
+		found = &commands[i];
+	}
+	return length > 0 ? found : NULL;
+}
+
+int command_run(struct command_context *context, const char *line, struct error *err)
+{
+	char name[64];
+	line += strspn(line, " \t");
+	size_t length = strcspn(line, " \t!");
+	snprintf(name, sizeof name, "%.*s", (int)length, line);
+	bool forced = line[length] == '!';
+	if (!*name)
+		return 0;
+	const struct command *command = strlen(name) == length ? find(line, length) : NULL;
+	if (!command && strcmp(name, "q") == 0)
+		command = find("quit", 4);
+	if (!command) {
+		const char *near = nearest_name(name, name_at);
+		return near ? fail(err, "there is no command :%s; did you mean :%s?", name, near)
+					: fail(err, "there is no command :%s; :help lists them", name);
+	}
+	if (command->needs_screen && !context->app)
+		return fail(err, ":%s belongs to the workbench; this is the line chat", command->name);
+	line += length + forced;
+	line += strspn(line, " \t");
+	char *arguments = strdup(line);
+	if (!arguments)
+		return fail(err, "no memory for a command");
+	size_t end = strlen(arguments);
+	while (end > 0 && strchr(" \t\r\n", arguments[end - 1]))
+		arguments[--end] = 0;
+	int result = command->run(context, arguments, forced, err);
+	free(arguments);
+	return result;
+}

@@ -1,0 +1,93 @@
+#include "tui/showcase.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_SHOWCASE_BYTES (4u << 20)
+
+static int add(struct showcase *showcase, size_t *capacity, const struct json *json,
+			   const struct json_node *category, const struct json_node *item, struct error *err)
+{
+	const struct json_node *prompt = json_member(json, item, "prompt");
+	const struct json_node *answer = json_member(json, item, "answer");
+	if (!json_is(prompt, JSON_STRING))
+		return fail(err, "an entry has no \"prompt\"");
+	if (mem_grow(&showcase->prompts, capacity, (size_t)showcase->n_prompts + 1,
+				 sizeof *showcase->prompts, err))
+		return -1;
+	struct text text = {0}, note = {0};
+	json_string(json, prompt, &text);
+	json_string(json, category, &note);
+	for (size_t i = 0; i < note.length; i++)
+		if (note.data[i] == '_')
+			note.data[i] = ' ';
+	if (json_is(answer, JSON_STRING)) {
+		text_add(&note, "; right: ");
+		json_string(json, answer, &note);
+	}
+	struct showcase_prompt *to = &showcase->prompts[showcase->n_prompts];
+	to->prompt = text_take(&text);
+	to->note = text_take(&note);
+	showcase->n_prompts++;
+	return to->prompt && to->note ? 0 : fail(err, "no memory");
+}
+
+static int read_all(struct showcase *showcase, const struct json *json, struct error *err)
+{
+	const struct json_node *root = json->nodes;
+	size_t capacity = 0;
+	if (!json_is(root, JSON_OBJECT))
+		return fail(err, "an object of categories is expected");
+	for (const struct json_node *key = json_first(json, root); key;
+		 key = json_next(json, root, key)) {
+		const struct json_node *list = json_value(key);
+		if (!json_is(list, JSON_ARRAY))
+			continue;
+		for (const struct json_node *item = json_first(json, list); item;
+			 item = json_next(json, list, item))
+			if (add(showcase, &capacity, json, key, item, err))
+				return -1;
+	}
+	return 0;
+}
+
+struct showcase *showcase_open(const char *directory, struct error *err)
+{
+	struct showcase *showcase = mem_new(1, sizeof *showcase, err);
+	char *path = file_join(directory, "showcase.json", err);
+	struct text source = {0};
+	struct json json = {0};
+	int result = showcase && path ? 0 : -1;
+	if (result == 0 && file_exists(path)) {
+		result = file_read(path, MAX_SHOWCASE_BYTES, &source, err);
+		if (result == 0)
+			result = json_parse(&json, text_chars(&source), source.length, err);
+		if (result == 0)
+			result = read_all(showcase, &json, err);
+		if (result)
+			fail_in(err, "%s", path);
+	}
+	json_free(&json);
+	text_free(&source);
+	free(path);
+	if (result) {
+		showcase_close(showcase);
+		return NULL;
+	}
+	return showcase;
+}
+
+void showcase_close(struct showcase *showcase)
+{
+	if (!showcase)
+		return;
+	for (int i = 0; i < showcase->n_prompts; i++) {
+		free(showcase->prompts[i].prompt);
+		free(showcase->prompts[i].note);
+	}
+	free(showcase->prompts);
+	free(showcase);
+}

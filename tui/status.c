@@ -1,0 +1,242 @@
+#include "tui/status.h"
+#include <stdio.h>
+#include <string.h>
+
+#define RECENT_STEPS 32
+
+void status_bytes(int64_t bytes, struct text *out)
+{
+	static const char units[] = "BKMGT";
+	if (bytes < 0) {
+		text_add(out, "N/A");
+		return;
+	}
+	double value = (double)bytes;
+	int unit = 0;
+	while (value >= 999.5 && unit < 4) {
+		value /= 1024;
+		unit++;
+	}
+	text_format(out, value < 9.95 && unit > 0 ? "%.1f%c" : "%.0f%c", value, units[unit]);
+}
+
+void status_rate(double per_second, struct text *out)
+{
+	if (per_second >= 99950)
+		text_format(out, "%.0fk", per_second / 1000);
+	else if (per_second >= 999.5)
+		text_format(out, "%.1fk", per_second / 1000);
+	else
+		text_format(out, per_second < 99.95 ? "%.1f" : "%.0f", per_second);
+}
+
+static void megabytes(const char *label, int64_t bytes, struct text *out)
+{
+	if (bytes >= 0)
+		text_format(out, " %s%.1f", label, (double)bytes / 1e6);
+	else
+		text_format(out, " %sN/A", label);
+}
+
+static void budgets_part(const struct talk *talk, struct text *out)
+{
+	const struct turn_settings *settings = &talk->settings;
+	text_format(out, "%s%s", talk_budget_name(talk), talk->running ? "*" : "");
+	if (settings->policy)
+		text_format(out, " think:%s answer:%s", settings->think, settings->answer);
+	text_format(out, " %s", handoff_name(settings->handoff));
+}
+
+static void phase_part(const struct talk *talk, struct text *out)
+{
+	const struct gauges *gauges = &talk->gauges;
+	if (talk->paused)
+		text_add(out, "PAUSED ");
+	if (!talk->running) {
+		text_add(out, talk->opening ? "OPENING" : "IDLE");
+	} else if (gauges->prefilling) {
+		text_format(out, "PREFILL %d/%d", gauges->prefill_done, gauges->prefill_total);
+	} else if (gauges->phase == PHASE_THINK) {
+		text_format(out, "THINK %d", talk->reply.reasoning_tokens);
+		if (talk->settings.think_limit > 0)
+			text_format(out, "/%d", talk->settings.think_limit);
+	} else {
+		text_format(out, "ANSWER %d", talk->reply.completion_tokens - talk->reply.reasoning_tokens);
+		if (talk->settings.max_tokens > 0)
+			text_format(out, "/%d", talk->settings.max_tokens);
+	}
+}
+
+static double prefill_rate(const struct talk *talk)
+{
+	int64_t tokens = 0;
+	uint64_t took = 0;
+	for (int i = 0; i < talk->metrics.n_rows; i++)
+		if (talk->metrics.rows[i].phase == PHASE_PREFILL) {
+			tokens += talk->metrics.rows[i].tokens;
+			took += talk->metrics.rows[i].took_ns;
+		}
+	return took > 0 ? (double)tokens * 1e9 / (double)took : 0;
+}
+
+static void speed_part(const struct talk *talk, bool prefill, struct text *out)
+{
+	double recent = metrics_recent_tps(&talk->metrics, RECENT_STEPS);
+	if (recent > 0)
+		status_rate(recent, out);
+	else
+		text_add(out, "N/A");
+	text_add(out, " tok/s");
+	double rate = prefill_rate(talk);
+	if (prefill && rate > 0) {
+		text_add(out, " (prefill ");
+		status_rate(rate, out);
+		text_add(out, ")");
+	}
+}
+
+static void context_part(const struct talk *talk, struct text *out)
+{
+	const struct gauges *gauges = &talk->gauges;
+	if (gauges->context_size > 0)
+		text_format(out, "ctx %d%%",
+					(int)((int64_t)gauges->context_used * 100 / gauges->context_size));
+	else
+		text_add(out, "ctx N/A");
+}
+
+static void memory_part(const struct talk *talk, bool all, struct text *out)
+{
+	const struct memory_use *memory = &talk->memory;
+	if (memory->vram_bytes > 0) {
+		text_add(out, "VRAM ");
+		status_bytes(memory->vram_bytes, out);
+	} else {
+		text_add(out, "RSS ");
+		status_bytes(memory->rss_bytes, out);
+	}
+	if (!all)
+		return;
+	megabytes("w", memory->weights_bytes, out);
+	megabytes("kv", memory->kv_bytes, out);
+	megabytes("ssm", memory->ssm_bytes + memory->conv_bytes, out);
+	megabytes("x", memory->scratch_bytes, out);
+	if (memory->bytes_per_token > 0)
+		text_format(out, " MB/tok %.1f", (double)memory->bytes_per_token / 1e6);
+}
+
+/* With what detail: 0 = everything. */
+static void compose(const struct talk *talk, int detail, struct text *out)
+{
+	text_clear(out);
+	if (talk->gauges.log_failed)
+		text_add(out, "NOT RECORDED | ");
+	budgets_part(talk, out);
+	text_add(out, " | ");
+	phase_part(talk, out);
+	text_add(out, " | ");
+	speed_part(talk, detail < 3, out);
+	if (detail < 5) {
+		text_add(out, " | ");
+		context_part(talk, out);
+	}
+	if (talk->has_memory && detail < 2) {
+		text_add(out, " | ");
+		memory_part(talk, detail < 1, out);
+	}
+	if (talk->pace > 0 && detail < 6)
+		text_format(out, " | pace %g", talk->pace);
+	if (detail < 4)
+		text_format(out, " | seed %llu", (unsigned long long)talk->settings.sampling.seed);
+}
+
+void status_line(const struct talk *talk, int columns, struct text *out)
+{
+	if (!talk->model) {
+		text_add(out, talk->opening ? "opening the model" : "no model: :open DIR");
+		return;
+	}
+	for (int detail = 0; detail < 7; detail++) {
+		compose(talk, detail, out);
+		if (canvas_width(text_chars(out), out->length) <= columns)
+			return;
+	}
+}
+
+static double largest_rate(const struct metrics *metrics)
+{
+	double most = 0;
+	for (int i = 0; i < metrics->n_rows; i++)
+		if (metrics->rows[i].phase != PHASE_PREFILL && metrics_row_tps(&metrics->rows[i]) > most)
+			most = metrics_row_tps(&metrics->rows[i]);
+	return most;
+}
+
+static void gauge_row(const struct talk *talk, const struct canvas *canvas, int row,
+					  enum phase phase)
+{
+	double most = largest_rate(&talk->metrics);
+	const struct elastic *elastic = talk->model ? &talk->model->elastic : NULL;
+	int at = canvas_print(canvas, row, 0, ROLE_DIM, "%-7s", phase_name(phase)), shown = 0;
+	int n = elastic && elastic->n_budgets < 4 ? elastic->n_budgets : 4;
+	for (int i = 0; elastic && i < elastic->n_budgets && i < n; i++) {
+		const char *name = elastic->budgets[i].name;
+		const struct metrics_row *m = metrics_find(&talk->metrics, name, phase);
+		double rate = m ? metrics_row_tps(m) : 0;
+		struct text number = {0};
+		if (rate > 0)
+			status_rate(rate, &number);
+		else
+			text_add(&number, "-");
+		int width = (canvas->columns - 14) / n;
+		int start = 7 + shown++ * width;
+		at = start + canvas_print(canvas, row, start, role_of_budget(i), "%c %.10s ",
+								  elastic_mark(elastic, i), name);
+		at += canvas_print(canvas, row, at, ROLE_TEXT, "%5s ", text_chars(&number));
+		int room = start + width - at - 1;
+		if (rate > 0 && most > 0 && room > 2)
+			canvas_bar(canvas, row, at, room, (float)(rate / most), role_of_budget(i));
+		text_free(&number);
+	}
+	canvas_right(canvas, row, canvas->columns, ROLE_DIM, "tok/s");
+}
+
+void status_gauges(const struct talk *talk, const struct canvas *canvas)
+{
+	gauge_row(talk, canvas, 0, PHASE_THINK);
+	if (canvas->rows > 1)
+		gauge_row(talk, canvas, 1, PHASE_ANSWER);
+}
+
+/* The entries of the last turn: first and behind the last. */
+static size_t last_turn(const struct transcript *transcript)
+{
+	size_t first = transcript->n_entries;
+	while (first > 0 && transcript->entries[first - 1].kind != ENTRY_USER)
+		first--;
+	return first;
+}
+
+void status_strip(const struct talk *talk, const struct canvas *canvas)
+{
+	const struct transcript *transcript = &talk->transcript;
+	size_t first = last_turn(transcript), total = 0;
+	for (size_t i = first; i < transcript->n_entries; i++)
+		total += transcript->entries[i].n_tokens + (i > first);
+	size_t room = (size_t)(canvas->columns > 0 ? canvas->columns : 0);
+	size_t skip = total > room ? total - room : 0, at = 0;
+	for (size_t i = first; i < transcript->n_entries; i++) {
+		const struct entry *entry = &transcript->entries[i];
+		if (i > first && at++ >= skip)
+			canvas_text(canvas, 0, (int)(at - 1 - skip), ROLE_DIM, "|");
+		for (size_t j = 0; j < entry->n_tokens; j++, at++) {
+			if (at < skip)
+				continue;
+			int budget = entry->tokens[j].budget;
+			char letter[2] = "?";
+			if (talk->model && budget >= 0)
+				letter[0] = elastic_mark(&talk->model->elastic, budget);
+			canvas_text(canvas, 0, (int)(at - skip), role_of_budget(budget), letter);
+		}
+	}
+}

@@ -1,0 +1,368 @@
+#include "tui/talk.h"
+#include "core/sampler.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Below this many stored parameters a model is faster than the eye, and the workbench slows it
+ * down. */
+#define SMALL_MODEL_PARAMETERS 50000000u
+#define SMALL_MODEL_PACE 8
+
+static int submit(struct talk *talk, struct request *request, struct error *err)
+{
+	return engine_submit(talk->engine, request, err);
+}
+
+static void copy_name(char to[BUDGET_NAME_BYTES], const char *from)
+{
+	snprintf(to, BUDGET_NAME_BYTES, "%s", from);
+}
+
+/* What the new model's files say, for all that names a budget; sampling too. */
+static void default_settings(struct talk *talk)
+{
+	const struct elastic *elastic = &talk->model->elastic;
+	struct turn_settings *settings = &talk->settings;
+	int last = elastic->n_budgets - 1;
+	uint64_t seed = settings->sampling.seed;
+	bool thinking = settings->thinking;
+	memset(settings, 0, sizeof *settings);
+	settings->thinking = thinking;
+	sampler_defaults(&settings->sampling, &talk->model->config, elastic);
+	settings->sampling.forced = -1;
+	settings->sampling.seed = talk->seed_fixed ? seed : sampler_new_seed();
+	if (elastic->n_budgets > 0) {
+		copy_name(settings->budget, elastic->budgets[0].name);
+		copy_name(settings->think,
+				  elastic->budgets[elastic->think >= 0 ? elastic->think : last].name);
+		copy_name(settings->answer,
+				  elastic->budgets[elastic->answer >= 0 ? elastic->answer : 0].name);
+	}
+	settings->handoff = elastic->carry ? HANDOFF_CARRY : HANDOFF_REPREFILL;
+}
+
+/* Stored parameters, from the tensors' shapes. */
+static bool is_small(const struct model *model)
+{
+	return model->checkpoint.tensor_bytes < 2ull * SMALL_MODEL_PARAMETERS;
+}
+
+static void opened(struct talk *talk, const struct event *event)
+{
+	model_release(talk->model);
+	talk->model = model_retain(event->opened.model);
+	talk->math = event->opened.math;
+	memcpy(talk->rung, event->opened.rung, sizeof talk->rung);
+	talk->n_threads = event->opened.n_threads;
+	talk->opening = false;
+	talk->progress[0] = 0;
+	talk->has_memory = false;
+	talk->metrics = (struct metrics){0};
+	default_settings(talk);
+	if (!talk->pace_chosen)
+		talk_pace(talk, is_small(talk->model) ? SMALL_MODEL_PACE : 0, NULL);
+	submit(talk, &(struct request){.type = REQUEST_MEMORY}, NULL);
+	if (talk->model->notices.length > 0) {
+		const char *notices = text_chars(&talk->model->notices);
+		talk_say(talk, "%.*s", (int)strcspn(notices, "\n"), notices);
+	}
+}
+
+static void stopped(struct talk *talk, const struct event *event)
+{
+	static const char *const whys[] = {
+		[STOP_EOS] = NULL,
+		[STOP_LENGTH] =
+			"stopped: the limit on tokens (:set n) or the end of the context is reached",
+		[STOP_STOPPED] = "stopped; the text is kept",
+		[STOP_ERROR] = NULL,
+	};
+	struct error err = {0};
+	struct reply *reply = &talk->reply;
+	talk->running = false;
+	talk->progress[0] = 0;
+	transcript_stop(&talk->transcript);
+	if (whys[event->stop.reason])
+		talk_say(talk, "%s", whys[event->stop.reason]);
+	if (reply->answer.length + reply->reasoning.length > 0 &&
+		conversation_append(
+			&talk->conversation, CHAT_ASSISTANT,
+			(struct chat_string){text_chars(&reply->answer), reply->answer.length},
+			(struct chat_string){text_chars(&reply->reasoning), reply->reasoning.length}, &err) < 0)
+		talk_say(talk, "%s", err.text);
+	submit(talk, &(struct request){.type = REQUEST_MEMORY}, NULL);
+}
+
+static void changed(struct talk *talk, const struct event *event)
+{
+	char stale[64] = "";
+	if (event->n_numbers > 0)
+		snprintf(stale, sizeof stale, ", %zu layer%s stale", event->n_numbers,
+				 event->n_numbers == 1 ? "" : "s");
+	talk_say(talk, "%s reads from position %d on (%s, %s, %.1f ms%s)", event->change.to,
+			 event->change.at, handoff_name(event->change.handoff),
+			 switch_reason_name(event->change.reason), (double)event->change.took_ns / 1e6, stale);
+}
+
+void talk_init(struct talk *talk, struct engine *engine)
+{
+	*talk = (struct talk){.engine = engine, .settings.thinking = true};
+	conversation_init(&talk->conversation);
+}
+
+void talk_free(struct talk *talk)
+{
+	model_release(talk->model);
+	conversation_free(&talk->conversation);
+	transcript_free(&talk->transcript);
+	reply_free(&talk->reply);
+	text_free(&talk->notice);
+	*talk = (struct talk){0};
+}
+
+void talk_event(struct talk *talk, const struct event *event)
+{
+	if (event->seq != 0)
+		return;
+	metrics_event(&talk->metrics, event);
+	reply_event(&talk->reply, event);
+	switch (event->type) {
+	case EV_OPENED: opened(talk, event); break;
+	case EV_TURN: talk->turn_begun = true; break;
+	case EV_TOKEN:
+		talk->progress[0] = 0;
+		transcript_token(&talk->transcript, event, &talk->reply,
+						 talk_budget_index(talk, event->token.budget));
+		break;
+	case EV_SWITCH: changed(talk, event); break;
+	case EV_MEMORY:
+		talk->memory = event->memory;
+		talk->has_memory = true;
+		break;
+	case EV_STOP: stopped(talk, event); break;
+	case EV_ERROR:
+		talk->opening = false;
+		talk->progress[0] = 0;
+		talk_say(talk, "error: %s", event->text ? event->text : "unknown");
+		break;
+	case EV_NOTICE: talk_say(talk, "%s", event->text ? event->text : ""); break;
+	case EV_PROGRESS:
+		snprintf(talk->progress, sizeof talk->progress, "%s", event->text ? event->text : "");
+		talk->progress_done = event->progress.done;
+		talk->progress_total = event->progress.total;
+		if (talk->progress_done >= talk->progress_total)
+			talk->progress[0] = 0;
+		break;
+	default: break;
+	}
+}
+
+void talk_gauges(struct talk *talk)
+{
+	talk->engine->table->gauges(talk->engine, &talk->gauges);
+}
+
+void talk_say(struct talk *talk, const char *format, ...)
+{
+	char line[1024];
+	va_list list;
+	va_start(list, format);
+	vsnprintf(line, sizeof line, format, list);
+	va_end(list);
+	text_clear(&talk->notice);
+	text_append(&talk->notice, line, strcspn(line, "\n"));
+	talk->notices++;
+}
+
+int talk_open(struct talk *talk, const char *directory, const char *budgets_file, bool lenient,
+			  struct error *err)
+{
+	if (talk->running)
+		return fail(err, "the model is still answering; Ctrl-C stops it");
+	struct request request = {.type = REQUEST_OPEN,
+							  .directory = directory,
+							  .budgets_file = budgets_file,
+							  .lenient = lenient};
+	if (submit(talk, &request, err))
+		return -1;
+	talk->opening = true;
+	snprintf(talk->progress, sizeof talk->progress, "opening %s", directory);
+	talk->progress_done = talk->progress_total = 0;
+	return 0;
+}
+
+int talk_send(struct talk *talk, const char *text, size_t length, struct error *err)
+{
+	if (!talk->model)
+		return fail(err,
+					talk->opening ? "the model is still loading" : "no model is open: :open DIR");
+	if (talk->running)
+		return fail(err, "the model is still answering; Ctrl-C stops it");
+	int before = talk->conversation.active;
+	if (conversation_append(&talk->conversation, CHAT_USER, (struct chat_string){text, length},
+							(struct chat_string){0}, err) < 0)
+		return -1;
+	talk->conversation.enable_thinking = talk->settings.thinking;
+	struct request request = {
+		.type = REQUEST_TURN, .conversation = &talk->conversation, .settings = talk->settings};
+	if (submit(talk, &request, err)) {
+		conversation_select(&talk->conversation, before);
+		return -1;
+	}
+	transcript_add(&talk->transcript, ENTRY_USER, text, length);
+	text_clear(&talk->notice);
+	talk->running = true;
+	talk->turn_begun = false;
+	return 0;
+}
+
+int talk_stop(struct talk *talk, struct error *err)
+{
+	return submit(talk, &(struct request){.type = REQUEST_STOP}, err);
+}
+
+int talk_end_thinking(struct talk *talk, struct error *err)
+{
+	if (!talk->running || talk->gauges.phase == PHASE_ANSWER)
+		return fail(err, "nothing is being thought now");
+	return submit(talk, &(struct request){.type = REQUEST_END_THINKING}, err);
+}
+
+int talk_undo(struct talk *talk, struct text *out, struct error *err)
+{
+	if (talk->running)
+		return fail(err, "the model is still answering; Ctrl-C stops it");
+	int user = conversation_undo(&talk->conversation);
+	if (user == NO_MESSAGE)
+		return fail(err, "there is nothing to undo");
+	const struct message *message = &talk->conversation.messages[user];
+	if (out)
+		text_append(out, message->text, message->text_length);
+	transcript_undo(&talk->transcript, false);
+	return 0;
+}
+
+int talk_retry(struct talk *talk, struct error *err)
+{
+	struct text text = {0};
+	if (talk_undo(talk, &text, err))
+		return -1;
+	if (!talk->seed_fixed)
+		talk->settings.sampling.seed = sampler_new_seed();
+	int result = talk_send(talk, text_chars(&text), text.length, err);
+	if (result == 0 && talk->seed_fixed)
+		talk_say(talk, "the seed is fixed, so the same answer comes again: :set seed random");
+	text_free(&text);
+	return result;
+}
+
+int talk_new(struct talk *talk, struct error *err)
+{
+	if (talk->running)
+		return fail(err, "the model is still answering; Ctrl-C stops it");
+	if (submit(talk, &(struct request){.type = REQUEST_CLEAR}, err))
+		return -1;
+	conversation_clear(&talk->conversation);
+	transcript_clear(&talk->transcript);
+	return 0;
+}
+
+int talk_pace(struct talk *talk, double tokens_per_second, struct error *err)
+{
+	struct request request = {.type = REQUEST_PACE, .value = tokens_per_second};
+	if (submit(talk, &request, err))
+		return -1;
+	talk->pace = tokens_per_second;
+	return 0;
+}
+
+int talk_pause(struct talk *talk, bool pause, struct error *err)
+{
+	if (submit(talk, &(struct request){.type = REQUEST_PAUSE, .value = pause}, err))
+		return -1;
+	talk->paused = pause;
+	return 0;
+}
+
+int talk_step(struct talk *talk, struct error *err)
+{
+	if (!talk->paused && talk_pause(talk, true, err))
+		return -1;
+	return submit(talk, &(struct request){.type = REQUEST_STEP}, err);
+}
+
+int talk_settings_changed(struct talk *talk, struct error *err)
+{
+	return submit(talk, &(struct request){.type = REQUEST_SETTINGS, .settings = talk->settings},
+				  err);
+}
+
+const char *talk_budget_name(const struct talk *talk)
+{
+	const struct turn_settings *settings = &talk->settings;
+	if (talk->running && talk->gauges.budget[0])
+		return talk->gauges.budget;
+	if (!settings->policy)
+		return settings->budget;
+	return settings->thinking ? settings->think : settings->answer;
+}
+
+int talk_budget_index(const struct talk *talk, const char *name)
+{
+	return talk->model ? elastic_find(&talk->model->elastic, name) : -1;
+}
+
+int talk_check_budget(const struct talk *talk, const char *name, struct error *err)
+{
+	struct budget budget = {0};
+	if (!talk->model)
+		return fail(err,
+					talk->opening ? "the model is still loading" : "no model is open: :open DIR");
+	if (strlen(name) >= BUDGET_NAME_BYTES)
+		return fail(err, "budget %.20s...: a name has at most %d bytes", name,
+					BUDGET_NAME_BYTES - 1);
+	int result = model_budget(talk->model, name, &budget, err);
+	budget_free(&budget);
+	return result;
+}
+
+int talk_choose_budget(struct talk *talk, const char *name, struct error *err)
+{
+	struct turn_settings before = talk->settings;
+	if (talk_check_budget(talk, name, err))
+		return -1;
+	int index = talk_budget_index(talk, name);
+	copy_name(talk->settings.budget, index >= 0 ? talk->model->elastic.budgets[index].name : name);
+	talk->settings.policy = false;
+	if (talk_settings_changed(talk, err)) {
+		talk->settings = before;
+		return -1;
+	}
+	return 0;
+}
+
+void talk_write(const struct talk *talk, struct text *out)
+{
+	int *path = NULL,
+		n = conversation_path(&talk->conversation, talk->conversation.active, &path, NULL);
+	if (talk->conversation.system)
+		text_format(out, "## System\n\n%s\n\n", talk->conversation.system);
+	for (int i = 0; i < n; i++) {
+		const struct message *message = &talk->conversation.messages[path[i]];
+		text_format(out, "## %s\n\n", message->role == CHAT_USER ? "User" : "Assistant");
+		if (message->reasoning_length > 0) {
+			text_add(out, "> *Thinking*\n>\n> ");
+			for (size_t j = 0; j < message->reasoning_length; j++) {
+				text_add_char(out, message->reasoning[j]);
+				if (message->reasoning[j] == '\n')
+					text_add(out, "> ");
+			}
+			text_add(out, "\n\n");
+		}
+		text_append(out, message->text, message->text_length);
+		text_add(out, "\n\n");
+	}
+	free(path);
+}

@@ -1,0 +1,376 @@
+/* What is on the screen: the frame around the panes, the prompt, one doupdate() a frame. */
+#define NCURSES_WIDECHAR 1
+#include "base/clock.h"
+#include "tui/cells.h"
+#include "tui/state.h"
+#include "tui/status.h"
+#include <ncurses.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct canvas canvas_of(struct app *app, const struct rect *rect)
+{
+	return (struct canvas){app->screen.window, &app->theme, rect->row,
+						   rect->column,       rect->rows,  rect->columns};
+}
+
+struct pane *view_pane(struct app *app)
+{
+	return app->panes[app->view];
+}
+
+int view_show(struct app *app, const char *name, struct error *err)
+{
+	int i = pane_find(name);
+	if (i < 0)
+		return fail(err, "there is no view '%s'; Tab completes them", name);
+	app->view = i;
+	app->dirty = true;
+	return 0;
+}
+
+int view_split(struct app *app, const char *name, struct error *err)
+{
+	int i = strcmp(name, "off") == 0 ? -1 : pane_find(name);
+	if (i < 0 && strcmp(name, "off") != 0)
+		return fail(err, "there is no view '%s' to split with", name);
+	if (i == 0)
+		return fail(err, "the chat cannot stand beside itself");
+	app->split = i;
+	app->dirty = true;
+	if (i >= 0 && app->screen.columns < LAYOUT_SPLIT_COLUMNS)
+		return fail(err, "%s will show at %d columns; the terminal has %d", panes[i].name,
+					LAYOUT_SPLIT_COLUMNS, app->screen.columns);
+	return 0;
+}
+
+int view_theme(struct app *app, const char *name, struct error *err)
+{
+	if (theme_load(&app->theme, name, err))
+		return -1;
+	app->theme.ascii |= app->screen.ascii;
+	app->dirty = true;
+	return 0;
+}
+
+void view_overlay(struct app *app, const char *title, const char *text)
+{
+	if (app->overlay.length == 0)
+		app->overlay_from = app->focus;
+	text_clear(&app->overlay);
+	text_add(&app->overlay, text);
+	snprintf(app->overlay_title, sizeof app->overlay_title, "%s", title);
+	app->overlay_top = 0;
+	app->focus = FOCUS_VIEW;
+	app->dirty = true;
+}
+
+void view_overlay_close(struct app *app)
+{
+	text_clear(&app->overlay);
+	app->focus = app->overlay_from;
+	app->dirty = true;
+}
+
+static void draw_title(struct app *app)
+{
+	struct canvas canvas = canvas_of(app, &app->layout.title);
+	struct text right = {0};
+	struct pane *pane = view_pane(app);
+	int at = 0;
+	canvas_blank(&canvas, ROLE_TITLE);
+	for (int i = 0; i < n_panes; i++) {
+		enum role role = i == app->view ? ROLE_TITLE_ON : ROLE_TITLE;
+		if (canvas.columns >= 72 || i == app->view)
+			at += canvas_print(&canvas, 0, at, role, " %c %s ", panes[i].key, panes[i].label);
+		else
+			at += canvas_print(&canvas, 0, at, role, " %c ", panes[i].key);
+	}
+	if (pane->table->title)
+		pane->table->title(pane, &right);
+	if (app->talk.model && canvas.columns >= 60)
+		text_format(&right, "%s%s", right.length ? "  " : "", app->talk.model->name);
+	text_add(&right, " ");
+	int room = canvas.columns - at - 1, width;
+	if (room > 4) {
+		size_t fits = cells_fit(text_chars(&right), right.length, room, &width);
+		canvas_bytes(&canvas, 0, canvas.columns - width, ROLE_TITLE, text_chars(&right), fits);
+	}
+	text_free(&right);
+}
+
+static void draw_overlay(struct app *app, struct canvas *canvas)
+{
+	const char *text = text_chars(&app->overlay);
+	size_t length = app->overlay.length, at = 0;
+	int line = 0, rows = canvas->rows - 1;
+	canvas_blank(canvas, ROLE_TEXT);
+	canvas_print(canvas, 0, 0, ROLE_HEADING, " %s   (q closes, j k PgUp PgDn scroll)",
+				 app->overlay_title);
+	while (at < length) {
+		size_t next, n = cells_wrap(text + at, length - at,
+									canvas->columns > 2 ? canvas->columns - 1 : 2, &next);
+		if (line >= app->overlay_top && line < app->overlay_top + rows)
+			canvas_bytes(canvas, 1 + line - app->overlay_top, 1, ROLE_TEXT, text + at, n);
+		line++;
+		at += next;
+	}
+	app->overlay_lines = line;
+}
+
+static void draw_pane(struct app *app, struct pane *pane, const struct rect *rect)
+{
+	struct canvas canvas = canvas_of(app, rect);
+	if (!pane || rect->rows < 1 || rect->columns < 1 || !(pane->dirty || app->dirty))
+		return;
+	canvas_blank(&canvas, ROLE_TEXT);
+	pane->table->draw(pane, &canvas);
+	pane->dirty = false;
+}
+
+static void draw_side(struct app *app)
+{
+	const struct rect *side = &app->layout.side;
+	if (side->rows < 2 || app->split < 0 || app->split >= n_panes)
+		return;
+	struct canvas rule = canvas_of(app, &app->layout.rule);
+	canvas_column_rule(&rule, 0, 0, rule.rows, ROLE_FRAME);
+	struct rect head = {side->row, side->column, 1, side->columns};
+	struct rect body = {side->row + 1, side->column, side->rows - 1, side->columns};
+	struct canvas canvas = canvas_of(app, &head);
+	struct pane *pane = app->panes[app->split];
+	struct text text = {0};
+	canvas_blank(&canvas, ROLE_TEXT);
+	text_format(&text, " %s  ", panes[app->split].label);
+	if (pane->table->title)
+		pane->table->title(pane, &text);
+	canvas_text(&canvas, 0, 0, ROLE_HEADING, text_chars(&text));
+	text_free(&text);
+	draw_pane(app, pane, &body);
+}
+
+static void progress_line(const struct talk *talk, struct text *out)
+{
+	if (talk->progress[0]) {
+		text_add(out, talk->progress);
+		if (talk->progress_total > 0)
+			text_format(out, ": %lld of %lld (%d%%)", (long long)talk->progress_done,
+						(long long)talk->progress_total,
+						(int)(talk->progress_done * 100 / talk->progress_total));
+	} else if (talk->running && talk->gauges.prefilling && talk->gauges.prefill_total > 0) {
+		text_format(out, "reading the prompt: %d of %d tokens (%d%%)", talk->gauges.prefill_done,
+					talk->gauges.prefill_total,
+					(int)((int64_t)talk->gauges.prefill_done * 100 / talk->gauges.prefill_total));
+	}
+}
+
+static void draw_notice(struct app *app)
+{
+	struct canvas canvas = canvas_of(app, &app->layout.notice);
+	struct text line = {0};
+	canvas_blank(&canvas, ROLE_TEXT);
+	enum role role = ROLE_NOTICE;
+	if (app->asking) {
+		text_add(&line, "Quit? y = yes, any other key = no");
+		role = ROLE_WARN;
+	} else if (*line_matches()) {
+		text_add(&line, line_matches());
+	} else {
+		progress_line(&app->talk, &line);
+		if (line.length == 0)
+			text_append(&line, text_chars(&app->talk.notice), app->talk.notice.length);
+		if (strncmp(text_chars(&line), "error: ", 7) == 0)
+			role = ROLE_ERROR;
+	}
+	int width;
+	size_t fits = cells_fit(text_chars(&line), line.length, canvas.columns, &width);
+	canvas_bytes(&canvas, 0, 0, role, text_chars(&line), fits);
+	if (fits < line.length)
+		canvas_text(&canvas, 0, canvas.columns - 1, role, canvas_glyph(&canvas, GLYPH_ELLIPSIS));
+	text_free(&line);
+}
+
+static void draw_status(struct app *app)
+{
+	struct canvas canvas = canvas_of(app, &app->layout.status);
+	struct text line = {0};
+	canvas_blank(&canvas, ROLE_STATUS);
+	if (app->no_log)
+		text_add(&line, "NOT RECORDED | ");
+	struct text rest = {0};
+	status_line(&app->talk, canvas.columns - (int)line.length, &rest);
+	text_append(&line, text_chars(&rest), rest.length);
+	canvas_bytes(&canvas, 0, 0, ROLE_STATUS, text_chars(&line), line.length);
+	text_free(&rest);
+	text_free(&line);
+}
+
+static const char *prompt_mark(const struct app *app)
+{
+	if (*line_message())
+		return line_message();
+	return app->prompt_mode == PROMPT_SEARCH ? "/" : "> ";
+}
+
+/* Walks the prompt's text as it is laid out in `columns`; calls put for every character if canvas
+ * is given. Returns the rows; *row, *column = where the cursor stands. */
+static int walk_prompt(const struct app *app, int columns, const struct canvas *canvas, int skip,
+					   int *row, int *column)
+{
+	const char *text = line_text();
+	size_t length = strlen(text), cursor = (size_t)line_cursor();
+	int indent = canvas_width(prompt_mark(app), strlen(prompt_mark(app))), r = 0, c = indent;
+	*row = r;
+	*column = c;
+	if (indent >= columns)
+		indent = c = 0;
+	for (size_t at = 0, used = 0; at < length; at += used) {
+		uint32_t code;
+		int width = cells_next(text + at, length - at, &used, &code);
+		if (text[at] != '\n' && c + width > columns) {
+			r++;
+			c = indent;
+		}
+		if (at == cursor) {
+			*row = r;
+			*column = c;
+		}
+		if (text[at] == '\n') {
+			r++;
+			c = indent;
+			continue;
+		}
+		if (canvas && r >= skip)
+			canvas_bytes(canvas, r - skip, c, ROLE_INPUT, text + at, used);
+		c += width;
+	}
+	if (cursor >= length) {
+		if (c >= columns) {
+			r++;
+			c = indent;
+		}
+		*row = r;
+		*column = c;
+	}
+	return r + 1;
+}
+
+static void draw_prompt(struct app *app)
+{
+	struct canvas canvas = canvas_of(app, &app->layout.prompt);
+	int row, column;
+	canvas_blank(&canvas, ROLE_TEXT);
+	int rows = walk_prompt(app, canvas.columns, NULL, 0, &row, &column);
+	int skip = rows > canvas.rows ? rows - canvas.rows : 0;
+	if (row < skip)
+		skip = row;
+	if (skip == 0)
+		canvas_text(&canvas, 0, 0, ROLE_PROMPT, prompt_mark(app));
+	if (app->focus == FOCUS_VIEW && line_is_empty())
+		canvas_text(&canvas, 0, 2, ROLE_DIM, "i types, : commands, ? help, Tab next view, q back");
+	else
+		walk_prompt(app, canvas.columns, &canvas, skip, &row, &column);
+	curs_set(app->focus == FOCUS_PROMPT && !app->asking ? 1 : 0);
+	wmove(app->screen.window, canvas.top + row - skip, canvas.left + column);
+}
+
+static void make_layout(struct app *app)
+{
+	struct layout now;
+	int row, column;
+	int side = app->view == 0 ? app->split : -1;
+	struct layout_wish wish = {
+		.prompt_rows = walk_prompt(app, app->screen.columns, NULL, 0, &row, &column),
+		.chat = app->view == 0,
+		.split = side > 0 && side < n_panes,
+		.maximised = app->maximised,
+	};
+	layout_make(app->screen.rows, app->screen.columns, &wish, &now);
+	if (memcmp(&now, &app->layout, sizeof now) != 0) {
+		app->layout = now;
+		app->dirty = true;
+	}
+}
+
+static void draw_too_small(struct app *app)
+{
+	struct canvas canvas = canvas_of(app, &app->layout.main);
+	canvas_blank(&canvas, ROLE_TEXT);
+	canvas_print(&canvas, 0, 0, ROLE_TEXT, "needs %dx%d, has %dx%d", LAYOUT_MIN_COLUMNS,
+				 LAYOUT_MIN_ROWS, app->screen.columns, app->screen.rows);
+	if (app->talk.running)
+		canvas_print(&canvas, 1, 0, ROLE_TEXT, "still writing: %d tokens",
+					 app->talk.reply.completion_tokens);
+}
+
+static void take_messages(struct app *app)
+{
+	for (int i = 0; i < n_panes; i++)
+		if (app->panes[i] && app->panes[i]->message[0]) {
+			talk_say(&app->talk, "%s", app->panes[i]->message);
+			app->panes[i]->message[0] = 0;
+		}
+}
+
+static void draw_all(struct app *app)
+{
+	make_layout(app);
+	if (app->layout.too_small) {
+		draw_too_small(app);
+		return;
+	}
+	draw_title(app);
+	if (app->overlay.length > 0) {
+		struct canvas canvas = canvas_of(app, &app->layout.main);
+		draw_overlay(app, &canvas);
+	} else {
+		draw_pane(app, view_pane(app), &app->layout.main);
+	}
+	draw_side(app);
+	take_messages(app);
+	if (app->layout.strip.rows > 0) {
+		struct canvas canvas = canvas_of(app, &app->layout.strip);
+		canvas_blank(&canvas, ROLE_TEXT);
+		status_strip(&app->talk, &canvas);
+	}
+	if (app->layout.gauges.rows > 0) {
+		struct canvas canvas = canvas_of(app, &app->layout.gauges);
+		canvas_blank(&canvas, ROLE_TEXT);
+		status_gauges(&app->talk, &canvas);
+	}
+	draw_status(app);
+	draw_notice(app);
+	draw_prompt(app);
+}
+
+void view_draw(struct app *app)
+{
+	uint64_t before = clock_ns();
+	if (app->talk.engine)
+		talk_gauges(&app->talk);
+	draw_all(app);
+	app->dirty = app->wanted = app->urgent = false;
+	wnoutrefresh(app->screen.window);
+	doupdate();
+	app->last_frame_ns = clock_ns();
+	app->draw_ns += app->last_frame_ns - before;
+	app->n_frames++;
+}
+
+void view_redraw(struct app *app)
+{
+	clearok(curscr, TRUE);
+	app->dirty = app->urgent = true;
+}
+
+void view_resize(struct app *app, int rows, int columns)
+{
+	screen_resize(&app->screen, rows, columns);
+	app->dirty = app->urgent = true;
+}
+
+void view_text(struct app *app, struct text *out)
+{
+	view_draw(app);
+	screen_text(&app->screen, out);
+}
