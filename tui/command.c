@@ -55,7 +55,7 @@ static int run_policy(struct command_context *context, const char *arguments, bo
 					  struct error *err)
 {
 	(void)forced;
-	const struct turn_settings *turn = &context->talk->turn;
+	const struct turn_settings *turn = &context->talk->settings;
 	if (!*arguments)
 		arguments = turn->policy ? "off" : "on";
 	if (setting_set(context, "policy", arguments, err))

@@ -233,14 +233,12 @@ static void draw_welcome(const struct pane_chat *chat, const struct canvas *canv
 	if (strcmp(talk->model->name, "demo") != 0 || row + 4 > canvas->rows)
 		return;
 	row++;
-	canvas_text(
-		canvas, row++, 2, ROLE_TEXT,
-		"This demo knows sums, sorting, spelling and 47 facts about itself; Tab offers prompts.");
-	canvas_text(
-		canvas, row++, 2, ROLE_TEXT,
-		"F5 F6 F7 (or Alt-1 2 3) change the budget while it writes, F8 splits think/answer.");
 	canvas_text(canvas, row++, 2, ROLE_TEXT,
-				"F4 handoff, F9 end thinking, Esc for views and keys, F1 help, Ctrl-C stops.");
+				"It does sums, sorting, spelling and knows 47 facts about itself; press Tab.");
+	canvas_text(canvas, row++, 2, ROLE_TEXT,
+				"F5 F6 F7 or Alt-1 2 3 change the budget while it writes; F8 splits phases.");
+	canvas_text(canvas, row++, 2, ROLE_TEXT,
+				"F4 handoff, F9 ends the thinking, Esc to the views, F1 help, Ctrl-C stops.");
 }
 
 static void chat_event(struct pane *pane, const struct event *event)

@@ -280,7 +280,7 @@ static void get_split(const struct command_context *context, struct text *out)
 
 static int set_mouse(struct command_context *context, const char *value, struct error *err)
 {
-	bool on;
+	bool on = false;
 	if (need_screen(context, "mouse", err) || parse_switch("mouse", value, &on, err))
 		return -1;
 	screen_mouse(&context->app->screen, on);

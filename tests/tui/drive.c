@@ -1,0 +1,64 @@
+/*
+ * A driver for the terminal's tests: the workbench with a played or the real engine, as tests ask
+ * for it.
+ *
+ *     drive [--play] [--script FILE] [--size WxH] [--theme NAME] [--no-color] [--tour] [--plain]
+ * [--set NAME=VALUE] [DIR]
+ */
+#include "base/file.h"
+#include "tests/tui/play.h"
+#include "tui/app.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_SETTINGS 16
+
+static const char *value(int argc, char **argv, int *i)
+{
+	if (*i + 1 >= argc) {
+		fprintf(stderr, "drive: %s wants a value\n", argv[*i]);
+		exit(2);
+	}
+	return argv[++*i];
+}
+
+int main(int argc, char **argv)
+{
+	static struct tui_setting settings[MAX_SETTINGS];
+	struct tui_options options = {.settings = settings, .engine.backend = &backend_cpu};
+	struct error err = {0};
+	bool plain = false;
+	options.engine.device.n_threads = 2;
+	options.engine.device.math = MATH_FAST;
+	options.engine.device.kv_dtype = DTYPE_F32;
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--play") == 0)
+			options.open_engine = play_open;
+		else if (strcmp(argv[i], "--script") == 0)
+			options.script = value(argc, argv, &i);
+		else if (strcmp(argv[i], "--theme") == 0)
+			options.theme = value(argc, argv, &i);
+		else if (strcmp(argv[i], "--no-color") == 0)
+			options.no_color = true;
+		else if (strcmp(argv[i], "--tour") == 0)
+			options.tour = true;
+		else if (strcmp(argv[i], "--plain") == 0)
+			plain = true;
+		else if (strcmp(argv[i], "--size") == 0)
+			sscanf(value(argc, argv, &i), "%dx%d", &options.columns, &options.rows);
+		else if (strcmp(argv[i], "--set") == 0 && options.n_settings < MAX_SETTINGS) {
+			char *name = strdup(value(argc, argv, &i)), *equals = strchr(name, '=');
+			if (equals)
+				*equals = 0;
+			settings[options.n_settings++] = (struct tui_setting){name, equals ? equals + 1 : ""};
+		} else
+			options.directory = argv[i];
+	}
+	if (!options.directory)
+		options.directory = file_shared("demo", &err);
+	int result = options.directory ? (plain ? -1 : tui_run(&options, &err)) : -1;
+	if (result)
+		fprintf(stderr, "drive: %s\n", err.text);
+	return result ? 1 : 0;
+}
