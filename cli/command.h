@@ -98,6 +98,11 @@ int cli_settings(const struct cli *cli, const struct model *model, struct turn_s
 /* "1,2,3" or whitespace between; free(*ids). */
 int cli_token_list(const char *text, int32_t **ids, int *n, struct error *err);
 
+/* What --tokens lists, or the ids of --text (raw: no chat format, no special tokens); free(*ids).
+ */
+int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int *n,
+			struct error *err);
+
 /* A local engine with the options' device, context and log (record NULL = none), and the model
  * open: waits for EV_OPENED. *model is counted. NULL and err when the model can't be opened. */
 struct engine *cli_open_engine(const struct cli *cli,

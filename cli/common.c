@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "core/sampler.h"
+#include "core/tokenizer.h"
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -153,6 +154,31 @@ int cli_token_list(const char *text, int32_t **ids, int *n, struct error *err)
 		at = end + strspn(end, ", \t\n[]");
 	}
 	return *n > 0 ? 0 : fail(err, "tokens: none given");
+}
+
+int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int *n,
+			struct error *err)
+{
+	struct id_list list = {0};
+	*ids = NULL;
+	*n = 0;
+	if ((cli->tokens != NULL) == (cli->text != NULL))
+		return fail(err, "%s: expected either --tokens or --text", cli->command->name);
+	if (cli->tokens != NULL)
+		return cli_token_list(cli->tokens, ids, n, err);
+	if (model->tokenizer == NULL)
+		return fail(err, "%s has no tokenizer.json, which --text needs", model->directory);
+	int result = tokenizer_encode_text(model->tokenizer, cli->text, strlen(cli->text), TRUST_NONE,
+									   &list, err);
+	if (result == 0 && (list.n == 0 || list.n > INT32_MAX))
+		result = fail(err, "--text: %zu tokens, expected at least 1", list.n);
+	if (result != 0) {
+		free(list.ids);
+		return -1;
+	}
+	*ids = list.ids;
+	*n = (int)list.n;
+	return 0;
 }
 
 /* Waits for the model; progress goes to stderr. */

@@ -12,7 +12,6 @@
 PENDING(cli_workbench)
 PENDING(cli_chat)
 PENDING(cli_complete)
-PENDING(cli_logits)
 PENDING(cli_info)
 PENDING(cli_bench)
 PENDING(cli_doctor)

@@ -258,7 +258,7 @@ static void fast_math(void)
 			error = fmax(error, golden_error(b, a, n * vocab));
 			fast.hash = hash_mix(fast.hash ^ hash_bytes(b, n * vocab * sizeof *b));
 			for (size_t t = 0; t < n; t++) {
-				kl += golden_kl(a + t * vocab, b + t * vocab, (int)vocab);
+				kl += logits_kl(a + t * vocab, b + t * vocab, (int)vocab);
 				n_same += largest(a + t * vocab, vocab) == largest(b + t * vocab, vocab);
 			}
 			n_tokens += n;

@@ -10,6 +10,7 @@
 #include "core/forward.h"
 #include "core/model.h"
 #include "core/prefill.h"
+#include "core/reading.h"
 #include "kernels/cpu.h"
 
 #define GOLDEN_SLICES 8
@@ -57,7 +58,6 @@ const int32_t *golden_ids(const struct checkpoint *values, const char *name, siz
 void golden_close_to(struct golden *g, const char *what, const float *found, const float *expected,
 					 size_t n, double limit);
 double golden_error(const float *found, const float *expected, size_t n);
-double golden_kl(const float *p, const float *q, int n); // KL(softmax p || softmax q), nats
 
 _Noreturn void golden_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void golden_must(int result, const struct error *err); // fails with the sentence unless 0

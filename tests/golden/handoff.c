@@ -157,7 +157,7 @@ static void check_chain(struct golden *g, const struct checkpoint *values,
 	kl = golden_floats(values, name, n);
 	for (size_t i = 0; i < n; i++) {
 		size_t row = ((size_t)starts[1] + i) * vocab;
-		double found = golden_kl(exact + row, carried + row, (int)vocab);
+		double found = logits_kl(exact + row, carried + row, (int)vocab);
 		if (!(fabs(found - (double)kl[i]) < 1e-4))
 			golden_fail("%s: row %zu: KL %.6f, expected %.6f", name, i, found, (double)kl[i]);
 	}
