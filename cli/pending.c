@@ -12,6 +12,5 @@
 PENDING(cli_workbench)
 PENDING(cli_chat)
 PENDING(cli_complete)
-PENDING(cli_info)
 PENDING(cli_bench)
 PENDING(cli_doctor)

@@ -1,0 +1,227 @@
+/* info: what the checkpoint is, what each budget costs, what fits into a memory. */
+#include "cli/command.h"
+
+#include "inspect/info.h"
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* "24GiB", "8 GB", "500M" (powers of 1024), or bytes. */
+static int parse_size(const char *text, uint64_t *bytes, struct error *err)
+{
+	static const char letters[] = "KMGT";
+	char *end;
+	errno = 0;
+	double value = strtod(text, &end);
+	if (end == text || errno != 0 || !isfinite(value) || value <= 0)
+		return fail(err, "--fit: '%s': expected a size such as 24GiB", text);
+	end += strspn(end, " ");
+	const char *letter = *end != '\0' ? strchr(letters, *end & ~0x20) : NULL;
+	if (letter != NULL) {
+		double base = strcasecmp(end + 1, "B") == 0 ? 1000 : 1024;
+		value *= pow(base, (double)(letter - letters + 1));
+		end++;
+		end += strncasecmp(end, "iB", 2) == 0 ? 2 : strncasecmp(end, "B", 1) == 0 ? 1 : 0;
+	}
+	if (*end != '\0' || value >= 9e18)
+		return fail(err, "--fit: '%s': expected a size such as 24GiB", text);
+	*bytes = (uint64_t)value;
+	return 0;
+}
+
+static cJSON *widths_json(const struct budget *budget)
+{
+	cJSON *widths = cJSON_CreateObject();
+	for (int axis = 0; axis < N_AXES; axis++)
+		if (budget->width[axis] > 0)
+			cJSON_AddNumberToObject(widths, axis_name((enum axis)axis), budget->width[axis]);
+	cJSON_AddNumberToObject(widths, "num_experts_per_tok", budget->top_k);
+	return widths;
+}
+
+static cJSON *budgets_json(const struct info *info)
+{
+	cJSON *list = cJSON_CreateArray();
+	for (int i = 0; i < info->n_budgets; i++) {
+		const struct info_budget *row = &info->budgets[i];
+		cJSON *budget = cJSON_CreateObject();
+		cJSON_AddStringToObject(budget, "name", row->budget->name);
+		cJSON_AddItemToObject(budget, "widths", widths_json(row->budget));
+		cJSON_AddNumberToObject(budget, "layers", row->n_layers);
+		cJSON_AddNumberToObject(budget, "total", (double)row->cost.total);
+		cJSON_AddNumberToObject(budget, "active", (double)row->cost.active);
+		cJSON_AddNumberToObject(budget, "bytes", (double)row->cost.bytes);
+		cJSON_AddNumberToObject(budget, "bytes_per_token", (double)row->cost.bytes_per_token);
+		cJSON_AddStringToObject(budget, "origin", origin_name(row->budget->origin));
+		cJSON_AddStringToObject(budget, "source", row->budget->source);
+		cJSON_AddItemToArray(list, budget);
+	}
+	return list;
+}
+
+static cJSON *info_json(const struct info *info)
+{
+	cJSON *root = cJSON_CreateObject();
+	cJSON_AddStringToObject(root, "model", info->model->name);
+	cJSON_AddStringToObject(root, "directory", info->model->directory);
+	cJSON_AddStringToObject(root, "hash", info->model->hash);
+	cJSON *layers = cJSON_AddObjectToObject(root, "layers");
+	for (int kind = LAYER_MAMBA; kind <= LAYER_MLP; kind++)
+		cJSON_AddNumberToObject(layers, layer_name((enum layer_kind)kind), info->layers_of[kind]);
+	cJSON *dims = cJSON_AddObjectToObject(root, "dims");
+	for (int i = 0; i < info->n_dims; i++)
+		cJSON_AddNumberToObject(dims, info->dims[i].name, (double)info->dims[i].value);
+	cJSON *dtypes = cJSON_AddArrayToObject(root, "dtypes");
+	for (int i = 0; i < info->n_dtypes; i++) {
+		cJSON *one = cJSON_CreateObject();
+		cJSON_AddStringToObject(one, "dtype", dtype_name(info->dtypes[i].dtype));
+		cJSON_AddNumberToObject(one, "tensors", (double)info->dtypes[i].n_tensors);
+		cJSON_AddNumberToObject(one, "bytes", (double)info->dtypes[i].bytes);
+		cJSON_AddItemToArray(dtypes, one);
+	}
+	cJSON_AddItemToObject(root, "budgets", budgets_json(info));
+	cJSON_AddNumberToObject(root, "file_bytes", (double)info->file_bytes);
+	cJSON_AddNumberToObject(root, "children_bytes", (double)info->children_bytes);
+	cJSON *state = cJSON_AddObjectToObject(root, "state");
+	cJSON_AddNumberToObject(state, "ssm_bytes", (double)info->state.ssm_bytes);
+	cJSON_AddNumberToObject(state, "conv_bytes", (double)info->state.conv_bytes);
+	cJSON_AddNumberToObject(state, "kv_values_per_token", (double)info->state.kv_per_token);
+	cJSON_AddNumberToObject(root, "resident_bytes", (double)info->resident_bytes);
+	cJSON_AddStringToObject(root, "resident_origin", origin_name(info->resident_origin));
+	return root;
+}
+
+static void fit_json(cJSON *root, const struct info_fit *rows, int n)
+{
+	cJSON *list = cJSON_AddArrayToObject(root, "fit");
+	for (int i = 0; i < n; i++) {
+		const struct info_fit *row = &rows[i];
+		cJSON *one = cJSON_CreateObject();
+		cJSON_AddStringToObject(one, "precision", precision_name(row->precision));
+		cJSON_AddStringToObject(one, "budget", row->budget->budget->name);
+		cJSON_AddNumberToObject(one, "weight_bytes", (double)row->weight_bytes);
+		cJSON_AddNumberToObject(one, "state_bytes", (double)row->state_bytes);
+		if (row->longest_context == INT64_MAX)
+			cJSON_AddNullToObject(one, "longest_context");
+		else
+			cJSON_AddNumberToObject(one, "longest_context", (double)row->longest_context);
+		cJSON_AddNumberToObject(one, "sequences", (double)row->sequences);
+		cJSON_AddStringToObject(one, "origin", origin_name(precision_origin(row->precision)));
+		cJSON_AddItemToArray(list, one);
+	}
+}
+
+/* "58.82 GiB", three digits that count. */
+static const char *size_text(uint64_t bytes, char out[32])
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+	double value = (double)bytes;
+	int unit = 0;
+	for (; value >= 1024 && unit < 4; unit++)
+		value /= 1024;
+	snprintf(out, 32, unit == 0 ? "%.0f %s" : "%.2f %s", value, units[unit]);
+	return out;
+}
+
+static void print_info(const struct info *info)
+{
+	char a[32], b[32];
+	printf("model     %s (%s), hash %s\n", info->model->name, info->model->directory,
+		   info->model->hash);
+	printf("layers   ");
+	for (int kind = LAYER_MAMBA; kind <= LAYER_MLP; kind++)
+		if (info->layers_of[kind] > 0)
+			printf(" %d %s", info->layers_of[kind], layer_name((enum layer_kind)kind));
+	printf("\nweights   %s in %zu tensors:", size_text(info->tensor_bytes, a),
+		   info->model->checkpoint.n_tensors);
+	for (int i = 0; i < info->n_dtypes; i++)
+		printf(" %s %s", dtype_name(info->dtypes[i].dtype), size_text(info->dtypes[i].bytes, b));
+	printf("\nresident  %s (%s)\n", size_text(info->resident_bytes, a),
+		   origin_name(info->resident_origin));
+	printf(
+		"state     SSM %s, conv %s a sequence, KV %llu values a token (derived)\n\ndims, file:\n",
+		size_text(info->state.ssm_bytes, a), size_text(info->state.conv_bytes, b),
+		(unsigned long long)info->state.kv_per_token);
+	for (int i = 0; i < info->n_dims; i++)
+		printf("  %-38s %lld\n", info->dims[i].name, (long long)info->dims[i].value);
+	printf("\n%-14s %6s %15s %15s %12s %12s  %s\n", "budget", "layers", "total", "active", "bytes",
+		   "bytes/token", "widths from");
+	for (int i = 0; i < info->n_budgets; i++) {
+		const struct info_budget *row = &info->budgets[i];
+		printf("%-14s %6d %15llu %15llu %12s %12s  %s: %s\n", row->budget->name, row->n_layers,
+			   (unsigned long long)row->cost.total, (unsigned long long)row->cost.active,
+			   size_text(row->cost.bytes, a), size_text(row->cost.bytes_per_token, b),
+			   origin_name(row->budget->origin), row->budget->source);
+	}
+	printf("\nseparate children %s, this file %s (derived)\n", size_text(info->children_bytes, a),
+		   size_text(info->file_bytes, b));
+}
+
+static void print_fit(const struct info_fit *rows, int n, const struct fit_request *request)
+{
+	char a[32], b[32], context[32];
+	printf("\nin %s, context %d, KV %s:\n%-10s %-14s %12s %12s %14s %10s  %s\n",
+		   size_text(request->memory_bytes, a), request->context, dtype_name(request->kv_dtype),
+		   "precision", "budget", "weights", "state", "longest ctx", "sequences", "weights are");
+	for (int i = 0; i < n; i++) {
+		const struct info_fit *row = &rows[i];
+		if (row->longest_context == INT64_MAX)
+			snprintf(context, sizeof context, "any");
+		else if (row->longest_context < 0)
+			snprintf(context, sizeof context, "does not fit");
+		else
+			snprintf(context, sizeof context, "%lld", (long long)row->longest_context);
+		printf("%-10s %-14s %12s %12s %14s %10lld  %s\n", precision_name(row->precision),
+			   row->budget->budget->name, size_text(row->weight_bytes, a),
+			   size_text(row->state_bytes, b), context, (long long)row->sequences,
+			   origin_name(precision_origin(row->precision)));
+	}
+}
+
+static int run(const struct cli *cli, const struct model *model, struct error *err)
+{
+	struct info info;
+	struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS];
+	struct device_options options;
+	struct fit_request request = {.context = model->config.max_position_embeddings};
+	int n_rows = 0;
+	if (cli_device_options(cli, &options, err) < 0 ||
+		(cli->fit != NULL && parse_size(cli->fit, &request.memory_bytes, err) < 0) ||
+		info_read(&info, model, NULL, err) < 0)
+		return -1;
+	request.kv_dtype = options.kv_dtype;
+	if (cli->context > 0)
+		request.context = (int)cli->context;
+	if (cli->fit != NULL)
+		n_rows = info_fit(&info, &request, rows);
+	if (!cli->json) {
+		print_info(&info);
+		if (cli->fit != NULL)
+			print_fit(rows, n_rows, &request);
+		return 0;
+	}
+	cJSON *root = info_json(&info);
+	if (cli->fit != NULL)
+		fit_json(root, rows, n_rows);
+	char *text = cJSON_Print(root);
+	cJSON_Delete(root);
+	if (text == NULL)
+		return fail(err, "info: no memory for the report");
+	puts(text);
+	cJSON_free(text);
+	return 0;
+}
+
+int cli_info(const struct cli *cli)
+{
+	struct error err = {0};
+	struct model *model = cli_open_model(cli, &err);
+	if (model == NULL)
+		return cli_fail(&err);
+	int result = run(cli, model, &err);
+	model_release(model);
+	return result < 0 ? cli_fail(&err) : EXIT_DONE;
+}
