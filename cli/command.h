@@ -89,6 +89,7 @@ int cli_fail(const struct error *err);
 char *cli_model_directory(const struct cli *cli, struct error *err); // free()
 struct model *cli_open_model(const struct cli *cli, struct error *err);
 int cli_device_options(const struct cli *cli, struct device_options *options, struct error *err);
+const char *cli_named_budget(const struct cli *cli); // --budget or DIR#BUDGET, NULL = none
 int cli_budget(const struct cli *cli, const struct model *model, struct budget *budget,
 			   struct error *err); // --budget, else the parent
 /* What the options ask of a turn; unset ones as the checkpoint recommends. */

@@ -31,7 +31,7 @@ char *cli_model_directory(const struct cli *cli, struct error *err)
 	return mem_string(named, length, err);
 }
 
-static const char *named_budget(const struct cli *cli)
+const char *cli_named_budget(const struct cli *cli)
 {
 	if (cli->budget != NULL || cli->model == NULL || file_is_directory(cli->model))
 		return cli->budget;
@@ -71,7 +71,7 @@ int cli_device_options(const struct cli *cli, struct device_options *options, st
 int cli_budget(const struct cli *cli, const struct model *model, struct budget *budget,
 			   struct error *err)
 {
-	const char *name = named_budget(cli);
+	const char *name = cli_named_budget(cli);
 	return model_budget(model, name != NULL ? name : model->elastic.budgets[0].name, budget, err);
 }
 
@@ -93,7 +93,7 @@ static int set_budget(char *out, const char *name, const char *option, const str
 static int set_policy(const struct cli *cli, const struct model *model,
 					  struct turn_settings *settings, struct error *err)
 {
-	const char *first = model->elastic.budgets[0].name, *named = named_budget(cli);
+	const char *first = model->elastic.budgets[0].name, *named = cli_named_budget(cli);
 	const char *budget = named != NULL ? named : first;
 	const char *think = cli->think != NULL ? cli->think : budget;
 	const char *answer = cli->answer != NULL ? cli->answer : budget;

@@ -9,7 +9,6 @@
 		return EXIT_FAILED;                                                                        \
 	}
 
-PENDING(cli_workbench)
 PENDING(cli_chat)
 PENDING(cli_complete)
 PENDING(cli_bench)
