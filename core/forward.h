@@ -1,9 +1,9 @@
 /*
- * The forward pass, once, over the backend's table: reads top to bottom like the paper. A batch is 1 to
- * MAX_LANES lanes; a lane is a slice, a sequence and n tokens to read. Chat is one lane.
+ * The forward pass, once, over the backend's table: reads top to bottom like the paper. A batch is
+ * 1 to MAX_LANES lanes; a lane is a slice, a sequence and n tokens to read. Chat is one lane.
  *
- * The workspace owns the activations of a pass, allocated once for max_tokens a lane; no allocation later
- * (but for the host copy that the first tapped pass needs).
+ * The workspace owns the activations of a pass, allocated once for max_tokens a lane; no allocation
+ * later (but for the host copy that the first tapped pass needs).
  */
 #ifndef CORE_FORWARD_H
 #define CORE_FORWARD_H
@@ -15,24 +15,25 @@
 #define PREFILL_CHUNK 128
 
 enum tap {
-	TAP_MIXER_INPUT = 1 << 0,  // normed input of layer i: (n, hidden)
-	TAP_RESIDUAL = 1 << 1,     // residual before layer i; layer = n_layers: before norm_f (n, hidden)
-	TAP_LOGITS = 1 << 2,       // (n, vocab) of the rows that wanted logits
-	TAP_EXPERTS = 1 << 3,      // chosen experts, stored indices, ascending, and final weights (n, top_k)
-	TAP_FFN = 1 << 4,          // relu2 activation of dense or shared FFN (n, ffn)
-	TAP_MAMBA_X = 1 << 5,      // x after conv and SiLU (n, inner)
+	TAP_MIXER_INPUT = 1 << 0, // normed input of layer i: (n, hidden)
+	TAP_RESIDUAL = 1 << 1, // residual before layer i; layer = n_layers: before norm_f (n, hidden)
+	TAP_LOGITS = 1 << 2, // (n, vocab) of the rows that wanted logits
+	TAP_EXPERTS = 1 << 3, // chosen experts, stored indices, ascending, and final weights (n, top_k)
+	TAP_FFN = 1 << 4, // relu2 activation of dense or shared FFN (n, ffn)
+	TAP_MAMBA_X = 1 << 5, // x after conv and SiLU (n, inner)
 	TAP_ATTENTION_OUT = 1 << 6, // input of o_proj (n, n_heads*head_dim)
 	TAP_MIXER_OUTPUT = 1 << 7, // what the layer adds to the residual: after - before (n, hidden)
 };
 
-/* What a tap sees. Host memory, valid until the callback returns. Dropped layers fire TAP_RESIDUAL only. */
+/* What a tap sees. Host memory, valid until the callback returns. Dropped layers fire TAP_RESIDUAL
+ * only. */
 struct tapped {
 	enum tap tap;
 	int layer, lane;
-	int n, width;        // rows, values a row
+	int n, width; // rows, values a row
 	const float *values; // (n, width); of TAP_EXPERTS the weights
-	const int32_t *ids;  // TAP_EXPERTS: (n, width), else NULL
-	int first;           // position of row 0 in the sequence
+	const int32_t *ids; // TAP_EXPERTS: (n, width), else NULL
+	int first; // position of row 0 in the sequence
 };
 
 struct taps {
@@ -45,7 +46,7 @@ enum logit_rows { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL };
 
 struct lane {
 	struct sequence *sequence; // its running slice reads
-	const int32_t *tokens;     // host, (n_tokens), n_tokens <= max_tokens
+	const int32_t *tokens; // host, (n_tokens), n_tokens <= max_tokens
 	int n_tokens;
 	enum logit_rows logits;
 	const struct taps *taps; // NULL = none
@@ -54,19 +55,20 @@ struct lane {
 
 struct workspace;
 
-/* For passes of up to n_lanes lanes x max_tokens tokens of models with at most this config's widths.
- * all_logits: room for a row of logits for every token, else for one a lane. */
+/* For passes of up to n_lanes lanes x max_tokens tokens of models with at most this config's
+ * widths. all_logits: room for a row of logits for every token, else for one a lane. */
 struct workspace *workspace_open(const struct config *config, const struct backend *backend,
-								 struct device *device, int n_lanes, int max_tokens, bool all_logits,
-								 struct error *err);
+								 struct device *device, int n_lanes, int max_tokens,
+								 bool all_logits, struct error *err);
 void workspace_close(struct workspace *workspace); // takes NULL
 uint64_t workspace_bytes(const struct workspace *workspace);
 int workspace_max_tokens(const struct workspace *workspace);
 
-/* Reads every lane's tokens: state and tokens of its sequence advance, logits stand in lane->out until the
- * next pass. Fails before anything changes when a context is full or an id is outside the vocabulary; when
- * the device fails midway, the state is unknown, so the sequences of all lanes are reset and the error says
- * so. Picks (see backend.h) run in the same pass: picks[i] for lane i's last row; NULL = none. */
+/* Reads every lane's tokens: state and tokens of its sequence advance, logits stand in lane->out
+ * until the next pass. Fails before anything changes when a context is full or an id is outside the
+ * vocabulary; when the device fails midway, the state is unknown, so the sequences of all lanes are
+ * reset and the error says so. Picks (see backend.h) run in the same pass: picks[i] for lane i's
+ * last row; NULL = none. */
 int forward(struct workspace *workspace, struct lane *lanes, int n_lanes,
 			const struct pick_params *picks, struct picked *picked, struct error *err);
 

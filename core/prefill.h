@@ -1,6 +1,6 @@
 /*
- * Reading many tokens: in chunks, with progress and a way to stop, and what follows from it: extending a
- * sequence to a given list of tokens, and changing budget between any two tokens.
+ * Reading many tokens: in chunks, with progress and a way to stop, and what follows from it:
+ * extending a sequence to a given list of tokens, and changing budget between any two tokens.
  */
 #ifndef CORE_PREFILL_H
 #define CORE_PREFILL_H
@@ -21,14 +21,15 @@ struct prefill {
 	bool stopped;
 };
 
-/* Makes the sequence hold ids[0..n) read by its running slice (or kept, see sequence_reusable), and leaves
- * the logits of the last one for picking: at least the last token is always read. picked may be NULL. */
+/* Makes the sequence hold ids[0..n) read by its running slice (or kept, see sequence_reusable), and
+ * leaves the logits of the last one for picking: at least the last token is always read. picked may
+ * be NULL. */
 int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int32_t *ids, int n,
 				   bool exact, const struct pick_params *params, struct picked *picked,
 				   struct error *err);
 
-/* From the next token on `slice` reads. carry: at once. reprefill: reads all tokens so far again; when
- * stopped midway the sequence is as long as what was read. */
+/* From the next token on `slice` reads. carry: at once. reprefill: reads all tokens so far again;
+ * when stopped midway the sequence is as long as what was read. */
 int prefill_switch(struct prefill *prefill, struct sequence *sequence, const struct slice *slice,
 				   enum handoff handoff, struct error *err);
 

@@ -1,7 +1,8 @@
 /*
- * A text read once, with everything kept that was asked for: logits at every position, the residual before
- * every layer, chosen experts, and what the model would say if it stopped at a layer (the logit lens). The
- * budget may change on the way. Host memory; for files and comparisons, not for chat.
+ * A text read once, with everything kept that was asked for: logits at every position, the residual
+ * before every layer, chosen experts, and what the model would say if it stopped at a layer (the
+ * logit lens). The budget may change on the way. Host memory; for files and comparisons, not for
+ * chat.
  */
 #ifndef CORE_READING_H
 #define CORE_READING_H
@@ -32,27 +33,28 @@ struct reading {
 	int n, vocab, n_layers;
 	float *logits; // (n, vocab)
 
-	/* The residual before layer i, the last before norm_f; NULL = not asked for. width is the widest
-	 * budget's, narrower ones leave 0 behind their last channel. */
+	/* The residual before layer i, the last before norm_f; NULL = not asked for. width is the
+	 * widest budget's, narrower ones leave 0 behind their last channel. */
 	float *hidden; // (n_layers + 1, n, width)
 	int width;
 
-	/* Stored experts, ascending, and their final weights; NULL = not asked for. -1 and 0 where the layer is
-	 * no MoE layer, is left out, or where a budget takes fewer. */
-	int32_t *expert_ids;   // (n_layers, n, top_k)
+	/* Stored experts, ascending, and their final weights; NULL = not asked for. -1 and 0 where the
+	 * layer is no MoE layer, is left out, or where a budget takes fewer. */
+	int32_t *expert_ids; // (n_layers, n, top_k)
 	float *expert_weights; // (n_layers, n, top_k)
 	int top_k;
 
-	/* The most probable id of lm_head(RMSNorm(residual; norm_f)) and the natural log of its probability;
-	 * NULL = not asked for. Entry n_layers is the model's own choice. */
-	int32_t *lens_ids;    // (n_layers + 1, n)
+	/* The most probable id of lm_head(RMSNorm(residual; norm_f)) and the natural log of its
+	 * probability; NULL = not asked for. Entry n_layers is the model's own choice. */
+	int32_t *lens_ids; // (n_layers + 1, n)
 	float *lens_logprobs; // (n_layers + 1, n)
 };
 
 int reading_run(struct reading *reading, const struct reading_plan *plan, struct error *err);
 void reading_free(struct reading *reading); // takes {0}
 
-/* The most probable id of a row of logits (ties: the lower) and the natural log of its probability. */
+/* The most probable id of a row of logits (ties: the lower) and the natural log of its probability.
+ */
 int32_t logits_top(const float *logits, int vocab, float *logprob);
 
 /* KL(softmax p || softmax q) in nats, in doubles. */

@@ -1,6 +1,6 @@
 /*
- * Sampling parameters: what may be asked for, and what the checkpoint recommends. The choice itself is the
- * backend's operation `pick` (kernels/backend.h).
+ * Sampling parameters: what may be asked for, and what the checkpoint recommends. The choice itself
+ * is the backend's operation `pick` (kernels/backend.h).
  */
 #ifndef CORE_SAMPLER_H
 #define CORE_SAMPLER_H
@@ -9,8 +9,8 @@
 #include "core/elastic.h"
 #include "kernels/backend.h"
 
-/* elastic.json's sampling, else generation_config.json's (do_sample false = greedy), else temperature 1;
- * seed 0, no filters. */
+/* elastic.json's sampling, else generation_config.json's (do_sample false = greedy), else
+ * temperature 1; seed 0, no filters. */
 void sampler_defaults(struct pick_params *params, const struct config *config,
 					  const struct elastic *elastic);
 

@@ -1,13 +1,14 @@
 /*
- * The only mutable inference state: the tokens read so far and what the layers remember of them, at the
- * parent's full width, so that a change of budget never reallocates. One sequence belongs to one engine's
- * worker; weights and slices are borrowed.
+ * The only mutable inference state: the tokens read so far and what the layers remember of them, at
+ * the parent's full width, so that a change of budget never reallocates. One sequence belongs to
+ * one engine's worker; weights and slices are borrowed.
  *
- * Layer state: Mamba: conv (the last kernel-1 raw rows, oldest first) and SSM in F32; attention: K and V in
- * the device's kv_dtype, with a length per layer, because a budget that leaves the layer out adds nothing.
+ * Layer state: Mamba: conv (the last kernel-1 raw rows, oldest first) and SSM in F32; attention: K
+ * and V in the device's kv_dtype, with a length per layer, because a budget that leaves the layer
+ * out adds nothing.
  *
- * Invariant: n_tokens tokens have been read, token i by the slice of the run that covers i. State rows that
- * the running slice does not keep stay as they are (0 at the start).
+ * Invariant: n_tokens tokens have been read, token i by the slice of the run that covers i. State
+ * rows that the running slice does not keep stay as they are (0 at the start).
  */
 #ifndef CORE_SEQUENCE_H
 #define CORE_SEQUENCE_H
@@ -24,10 +25,10 @@ const char *handoff_name(enum handoff handoff);
 int handoff_find(const char *name); // or -1
 
 struct layer_state {
-	float *conv, *ssm;       // Mamba: (kernel-1, channels), (heads*head_dim, state_size)
-	void *k, *v;             // attention: (capacity, n_kv_heads, head_dim)
-	int32_t *length;         // attention: rows in the cache, device memory
-	int32_t rows;            // the same number on the host
+	float *conv, *ssm; // Mamba: (kernel-1, channels), (heads*head_dim, state_size)
+	void *k, *v; // attention: (capacity, n_kv_heads, head_dim)
+	int32_t *length; // attention: rows in the cache, device memory
+	int32_t rows; // the same number on the host
 };
 
 struct sequence_run {
@@ -39,7 +40,7 @@ struct snapshot {
 	int n_tokens; // 0 = free
 	uint64_t used; // for replacing the least recently used
 	float **conv, **ssm; // (n_layers), NULL where not a Mamba layer
-	int32_t *rows;       // (n_layers) KV lengths; rows below them are still in the cache
+	int32_t *rows; // (n_layers) KV lengths; rows below them are still in the cache
 	struct sequence_run *runs; // (n_runs): who read what, up to n_tokens
 	int n_runs;
 };
@@ -53,11 +54,11 @@ struct sequence {
 	const struct backend *backend;
 	struct device *device;
 	enum dtype kv_dtype;
-	int capacity;    // tokens: the context
+	int capacity; // tokens: the context
 	int32_t *tokens; // (capacity)
 	int n_tokens;
 	struct layer_state *layers; // (n_layers)
-	struct sequence_run *runs;  // ascending by from; the last one is the running slice
+	struct sequence_run *runs; // ascending by from; the last one is the running slice
 	int n_runs;
 	size_t runs_capacity;
 	struct snapshot snapshots[MAX_SNAPSHOTS];
@@ -71,8 +72,9 @@ int sequence_open(struct sequence *sequence, const struct config *config,
 				  int capacity, struct error *err);
 void sequence_close(struct sequence *sequence); // takes {0}
 
-/* Forgets everything: no tokens, state 0, no slice (sequence_use comes before the next token). Snapshots go
- * too. Also what must come before a slice is freed that a run of this sequence names. */
+/* Forgets everything: no tokens, state 0, no slice (sequence_use comes before the next token).
+ * Snapshots go too. Also what must come before a slice is freed that a run of this sequence names.
+ */
 void sequence_reset(struct sequence *sequence);
 
 /* The slice that will read the next token; NULL before the first sequence_use. */
@@ -81,29 +83,31 @@ const struct slice *sequence_slice(const struct sequence *sequence);
 /* From the next token on, this slice reads (carry: the state stays). */
 int sequence_use(struct sequence *sequence, const struct slice *slice, struct error *err);
 
-/* Called by forward() when a lane's tokens have been read: appends them and updates the KV lengths of the
- * layers that the slice keeps. */
+/* Called by forward() when a lane's tokens have been read: appends them and updates the KV lengths
+ * of the layers that the slice keeps. */
 void sequence_advance(struct sequence *sequence, const int32_t *tokens, int n);
 
-/* Keeps the state after n_tokens in a snapshot (replacing the least recently used); nothing to keep, and
- * nothing done, at 0 tokens. */
+/* Keeps the state after n_tokens in a snapshot (replacing the least recently used); nothing to
+ * keep, and nothing done, at 0 tokens. */
 int sequence_snapshot(struct sequence *sequence, struct error *err);
 
-/* How many of the n ids a sequence can keep: the longest common prefix that ends at the live position or at
- * a snapshot. With exact, only if every run below it is `slice` (re-prefill semantics). */
+/* How many of the n ids a sequence can keep: the longest common prefix that ends at the live
+ * position or at a snapshot. With exact, only if every run below it is `slice` (re-prefill
+ * semantics). */
 int sequence_reusable(const struct sequence *sequence, const int32_t *ids, int n,
 					  const struct slice *slice, bool exact);
 
-/* Goes back to n_tokens, which sequence_reusable() returned (0 = empty). The running slice stays the one
- * that reads next; snapshots above n_tokens go, because their KV rows will be written again. */
+/* Goes back to n_tokens, which sequence_reusable() returned (0 = empty). The running slice stays
+ * the one that reads next; snapshots above n_tokens go, because their KV rows will be written
+ * again. */
 int sequence_rewind(struct sequence *sequence, int n_tokens, struct error *err);
 
-/* Layers that `slice` keeps and whose state rows or KV length lag behind n_tokens, because an earlier run
- * did not keep them. layers has room for n_layers; returns how many. */
+/* Layers that `slice` keeps and whose state rows or KV length lag behind n_tokens, because an
+ * earlier run did not keep them. layers has room for n_layers; returns how many. */
 int sequence_stale(const struct sequence *sequence, const struct slice *slice, int *layers);
 
-/* A copy of the state (for branches, columns, measurements) into `to`, opened with the same config, device
- * and kv_dtype and a context that holds the tokens. Snapshots are not copied. */
+/* A copy of the state (for branches, columns, measurements) into `to`, opened with the same config,
+ * device and kv_dtype and a context that holds the tokens. Snapshots are not copied. */
 int sequence_fork(struct sequence *to, const struct sequence *from, struct error *err);
 
 #endif
