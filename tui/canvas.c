@@ -73,8 +73,8 @@ void canvas_blank(const struct canvas *canvas, enum role role)
  * before. */
 static void put_code(const struct canvas *canvas, int row, int column, uint32_t code, int width)
 {
-	wchar_t cell[2] = {(wchar_t)code, (wchar_t)code};
-	int n = 1;
+	wchar_t cell[CELLS_TAB] = {(wchar_t)code, (wchar_t)code, L' ', L' '};
+	int n = code == ' ' ? width : 1;
 	if (code >= CELLS_CONTROL && code < CELLS_CONTROL + 0x100) {
 		cell[0] = L'^';
 		cell[1] = (wchar_t)(code - CELLS_CONTROL);

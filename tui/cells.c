@@ -17,6 +17,10 @@ int cells_next(const char *bytes, size_t length, size_t *used, uint32_t *code)
 		return 1;
 	}
 	*used = (size_t)n;
+	if (*code == '\t') {
+		*code = ' ';
+		return CELLS_TAB;
+	}
 	if (*code < 0x20 || *code == 0x7f) {
 		*code = CELLS_CONTROL + (*code ^ 0x40);
 		return 2;
@@ -64,8 +68,6 @@ size_t cells_wrap(const char *bytes, size_t length, int columns, size_t *next)
 		size_t used;
 		uint32_t code;
 		int w = cells_next(bytes + at, length - at, &used, &code);
-		if (bytes[at] == '\t')
-			w = 1;
 		bool blank = bytes[at] == ' ' || bytes[at] == '\t';
 		if (width + w > columns && !blank) {
 			if (word_next > 0) { // back to the last blank

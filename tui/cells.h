@@ -8,11 +8,12 @@
 #include <stdint.h>
 
 /* The next character of bytes[0..length): its columns (0 = combining or dropped), in *used its
- * bytes, in *code what to draw. Controls are drawn as ^X (2 columns, *code = 0x100000 + X),
- * ill-formed bytes and what has no width as U+FFFD, marks that turn the direction of text not at
- * all (*code 0). length > 0. */
+ * bytes, in *code what to draw. A tab is CELLS_TAB blanks; other controls are drawn as ^X (2
+ * columns, *code = CELLS_CONTROL + X), ill-formed bytes and what has no width as U+FFFD, marks that
+ * turn the direction of text not at all (*code 0). length > 0. */
 int cells_next(const char *bytes, size_t length, size_t *used, uint32_t *code);
-#define CELLS_CONTROL 0x100000u
+#define CELLS_CONTROL 0x110000u
+#define CELLS_TAB 4
 
 int cells_width(const char *bytes, size_t length);
 

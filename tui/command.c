@@ -367,6 +367,8 @@ int command_run(struct command_context *context, const char *line, struct error 
 	if (!command && strcmp(name, "q") == 0)
 		command = find("quit", 4);
 	if (!command) {
+		if (setting_find(name))
+			return fail(err, "there is no command :%s; did you mean :set %s?", name, name);
 		const char *near = nearest_name(name, name_at);
 		return near ? fail(err, "there is no command :%s; did you mean :%s?", name, near)
 					: fail(err, "there is no command :%s; :help lists them", name);

@@ -333,7 +333,7 @@ static bool chat_action(struct pane *pane, enum action action, int key)
 	switch (action) {
 	case ACTION_SEARCH:
 		chat->hit = -1;
-		search(chat, -1);
+		search(chat, 1);
 		return true;
 	case ACTION_SEARCH_NEXT: search(chat, 1); return true;
 	case ACTION_SEARCH_PREVIOUS: search(chat, -1); return true;

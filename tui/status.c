@@ -135,12 +135,12 @@ static void compose(const struct talk *talk, int detail, struct text *out)
 	text_add(out, " | ");
 	phase_part(talk, out);
 	text_add(out, " | ");
-	speed_part(talk, detail < 3, out);
+	speed_part(talk, detail < 2, out);
 	if (detail < 5) {
 		text_add(out, " | ");
 		context_part(talk, out);
 	}
-	if (talk->has_memory && detail < 2) {
+	if (talk->has_memory && detail < 3) {
 		text_add(out, " | ");
 		memory_part(talk, detail < 1, out);
 	}

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "tests/tui/play.h"
 #include "tui/app.h"
+#include "tui/plain.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +58,8 @@ int main(int argc, char **argv)
 	}
 	if (!options.directory)
 		options.directory = file_shared("demo", &err);
-	int result = options.directory ? (plain ? -1 : tui_run(&options, &err)) : -1;
+	int result =
+		options.directory ? (plain ? plain_run(&options, &err) : tui_run(&options, &err)) : -1;
 	if (result)
 		fprintf(stderr, "drive: %s\n", err.text);
 	return result ? 1 : 0;
