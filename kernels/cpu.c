@@ -8,9 +8,9 @@
 
 #define MAX_THREADS 256
 
-/* Below this many multiply-adds (a few microseconds) waking the other threads costs more than it
- * saves. */
-#define INLINE_WORK 131072.0
+/* Below this many multiply-adds (about ten microseconds) waking the other threads costs more than
+ * it saves. */
+#define INLINE_WORK 262144.0
 
 struct error *device_failure(struct device *device)
 {

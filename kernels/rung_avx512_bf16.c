@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #define LANES 32
+#define SHORT_ROW 512
 #define TILE_R 3
 #define TILE_T 4
 #define INLINE static inline __attribute__((always_inline))
@@ -65,7 +66,7 @@ INLINE void tile(const struct product *p, int r0, int t0, int R, int T)
 void dot_bf16_bf16_avx512(const struct product *p)
 {
 	int r = 0;
-	if (p->n_x > 1) {
+	if (p->n_x > 1 || p->n <= SHORT_ROW) {
 		for (; r + TILE_R <= p->n_w; r += TILE_R) {
 			int t = 0;
 			for (; t + TILE_T <= p->n_x; t += TILE_T)

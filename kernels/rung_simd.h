@@ -16,6 +16,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
+#define SHORT_ROW 512 // elements; below, several rows at once hide the latency of their sums
+
 #define DEFINE_DOT(type, name)                                                                     \
 	INLINE void name##_tile(const struct product *p, int r0, int t0, int R, int T)                 \
 	{                                                                                              \
@@ -66,7 +68,7 @@
 	static void dot_##name(const struct product *p)                                                \
 	{                                                                                              \
 		int r = 0;                                                                                 \
-		if (p->n_x > 1) {                                                                          \
+		if (p->n_x > 1 || p->n <= SHORT_ROW) {                                                     \
 			for (; r + TILE_R <= p->n_w; r += TILE_R) {                                            \
 				int t = 0;                                                                         \
 				for (; t + TILE_T <= p->n_x; t += TILE_T)                                          \
@@ -77,7 +79,7 @@
 					name##_tile(p, r, t, TILE_R, 1);                                               \
 			}                                                                                      \
 		}                                                                                          \
-		for (; r < p->n_w; r++) { /* decode: one row is one stream for the prefetcher */           \
+		for (; r < p->n_w; r++) { /* one long row is one stream for the prefetcher */              \
 			int t = 0;                                                                             \
 			for (; t + TILE_T <= p->n_x; t += TILE_T)                                              \
 				name##_tile(p, r, t, 1, TILE_T);                                                   \
