@@ -12,4 +12,3 @@
 PENDING(cli_chat)
 PENDING(cli_complete)
 PENDING(cli_bench)
-PENDING(cli_doctor)

@@ -2,6 +2,7 @@
 #include "cli/command.h"
 
 #include "tui/app.h"
+#include "tui/plain.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,13 @@ static int parse_screen(const char *text, int *columns, int *rows, struct error 
 	return 0;
 }
 
+static bool wants_plain(const struct cli *cli)
+{
+	const char *accessible = getenv("ACCESSIBLE");
+	return cli->plain ||
+		   (accessible != NULL && accessible[0] != '\0' && strcmp(accessible, "0") != 0);
+}
+
 int cli_workbench(const struct cli *cli)
 {
 	struct error err = {0};
@@ -81,8 +89,9 @@ int cli_workbench(const struct cli *cli)
 	char *directory = cli_model_directory(cli, &err);
 	options.directory = directory;
 	int result = -1;
+	bool screen = cli->script != NULL || (tui_possible() && !wants_plain(cli));
 	if (directory != NULL)
-		result = tui_run(&options, &err);
+		result = screen ? tui_run(&options, &err) : plain_run(&options, &err);
 	free(directory);
 	return result < 0 ? cli_fail(&err) : EXIT_DONE;
 }

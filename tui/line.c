@@ -260,3 +260,8 @@ void line_remember(const char *text)
 		}
 	}
 }
+
+const char *line_readline_version(void)
+{
+	return rl_library_version;
+}

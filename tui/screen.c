@@ -273,3 +273,8 @@ void screen_text(const struct screen *screen, struct text *out)
 		text_add_char(out, '\n');
 	}
 }
+
+const char *screen_ncurses_version(void)
+{
+	return curses_version();
+}

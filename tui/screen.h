@@ -43,6 +43,7 @@ bool screen_measure(struct screen *screen);
 void screen_resize(struct screen *screen, int rows, int columns);
 void screen_mouse(struct screen *screen, bool on);
 void screen_write(struct screen *screen, const char *bytes, size_t length); // past ncurses: OSC 52
+const char *screen_ncurses_version(void); // "ncurses 6.4.20221231"
 /* The window's characters, a line each without trailing blanks. */
 void screen_text(const struct screen *screen, struct text *out);
 

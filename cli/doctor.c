@@ -1,0 +1,156 @@
+/* doctor: what this machine offers and what the program makes of it. */
+#include "cli/command.h"
+
+#include "tui/line.h"
+#include "tui/screen.h"
+#include <cjson/cJSON.h>
+#include <gnu/libc-version.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+/* "model name" and the SIMD part of "flags" of the first processor. */
+static void read_cpu(char *name, size_t name_size, char *flags, size_t flags_size)
+{
+	static const char *const wanted[] = {"avx2",        "fma",      "f16c",
+										 "avx512f",     "avx512bw", "avx512_bf16",
+										 "avx512_vnni", "amx_bf16", "amx_int8"};
+	snprintf(name, name_size, "unknown");
+	flags[0] = '\0';
+	FILE *file = fopen("/proc/cpuinfo", "re");
+	char line[8192];
+	while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+		char *value = strchr(line, ':');
+		if (value == NULL)
+			continue;
+		value += strspn(value, ": \t");
+		value[strcspn(value, "\n")] = '\0';
+		if (strncmp(line, "model name", 10) == 0) {
+			snprintf(name, name_size, "%s", value);
+		} else if (strncmp(line, "flags", 5) == 0) {
+			for (char *word = strtok(value, " "); word != NULL; word = strtok(NULL, " "))
+				for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+					if (strcmp(word, wanted[i]) == 0 && strlen(flags) + 16 < flags_size)
+						snprintf(flags + strlen(flags), flags_size - strlen(flags), "%s%s",
+								 flags[0] != '\0' ? " " : "", word);
+			break;
+		}
+	}
+	if (file != NULL)
+		fclose(file);
+}
+
+static cJSON *cpu_part(const struct cli *cli, char *rung, size_t rung_size, struct error *err)
+{
+	char name[256], flags[256];
+	read_cpu(name, sizeof name, flags, sizeof flags);
+	struct device_options options;
+	if (cli_device_options(cli, &options, err) < 0)
+		return NULL;
+	struct device *device = backend_cpu.open(&options, err);
+	if (device == NULL)
+		return NULL;
+	snprintf(rung, rung_size, "%s", backend_cpu.rung(device));
+	cJSON *cpu = cJSON_CreateObject();
+	cJSON_AddStringToObject(cpu, "name", name);
+	cJSON_AddStringToObject(cpu, "features", flags);
+	cJSON_AddNumberToObject(cpu, "threads", backend_cpu.threads(device));
+	backend_cpu.close(device);
+	return cpu;
+}
+
+static cJSON *libraries_part(void)
+{
+	char pcre2[64] = "";
+	pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
+	cJSON *libraries = cJSON_CreateObject();
+	cJSON_AddStringToObject(libraries, "libc", gnu_get_libc_version());
+	cJSON_AddStringToObject(libraries, "ncurses", screen_ncurses_version());
+	cJSON_AddStringToObject(libraries, "readline", line_readline_version());
+	cJSON_AddStringToObject(libraries, "pcre2", pcre2);
+	cJSON_AddStringToObject(libraries, "cjson", cJSON_Version());
+	return libraries;
+}
+
+static cJSON *terminal_part(void)
+{
+	const char *term = getenv("TERM");
+	cJSON *terminal = cJSON_CreateObject();
+	cJSON_AddStringToObject(terminal, "TERM", term != NULL ? term : "");
+	cJSON_AddBoolToObject(terminal, "tty", isatty(STDIN_FILENO) && isatty(STDOUT_FILENO));
+	cJSON_AddBoolToObject(terminal, "no_color", getenv("NO_COLOR") != NULL);
+	return terminal;
+}
+
+/* The model is opened too: a doctor that does not look at it would miss the commonest illness. */
+static cJSON *model_part(const struct cli *cli)
+{
+	struct error err = {0};
+	cJSON *part = cJSON_CreateObject();
+	char *directory = cli_model_directory(cli, &err);
+	struct model *model = directory != NULL ? cli_open_model(cli, &err) : NULL;
+	cJSON_AddStringToObject(part, "directory", directory != NULL ? directory : "");
+	if (model != NULL) {
+		cJSON_AddStringToObject(part, "hash", model->hash);
+		cJSON_AddNumberToObject(part, "budgets", model->elastic.n_budgets);
+	} else {
+		cJSON_AddStringToObject(part, "error", err.text);
+	}
+	model_release(model);
+	free(directory);
+	return part;
+}
+
+static void print_part(const char *name, const cJSON *part)
+{
+	if (cJSON_IsObject(part)) {
+		for (const cJSON *item = part->child; item != NULL; item = item->next) {
+			char whole[128];
+			snprintf(whole, sizeof whole, "%s %s", name, item->string);
+			print_part(whole, item);
+		}
+		return;
+	}
+	char *text = cJSON_IsString(part) ? NULL : cJSON_PrintUnformatted(part);
+	printf("%-22s %s\n", name, text != NULL ? text : part->valuestring);
+	cJSON_free(text);
+}
+
+int cli_doctor(const struct cli *cli)
+{
+	setlocale(LC_ALL, "");
+	struct error err = {0};
+	char rung[32] = "";
+	cJSON *cpu = cpu_part(cli, rung, sizeof rung, &err);
+	if (cpu == NULL)
+		return cli_fail(&err);
+	cJSON *report = cJSON_CreateObject();
+	cJSON_AddItemToObject(report, "cpu", cpu);
+	cJSON_AddStringToObject(report, "rung", rung);
+	cJSON_AddStringToObject(report, "cuda", "not in this build");
+	cJSON_AddStringToObject(report, "nvml", "not in this build");
+	cJSON_AddItemToObject(report, "terminal", terminal_part());
+	cJSON *locale = cJSON_AddObjectToObject(report, "locale");
+	cJSON_AddStringToObject(locale, "name", setlocale(LC_CTYPE, NULL));
+	cJSON_AddStringToObject(locale, "charset", nl_langinfo(CODESET));
+	cJSON_AddItemToObject(report, "libraries", libraries_part());
+	cJSON *model = model_part(cli);
+	cJSON_AddItemToObject(report, "model", model);
+	if (cli->json) {
+		char *text = cJSON_Print(report);
+		puts(text);
+		cJSON_free(text);
+	} else {
+		for (const cJSON *part = report->child; part != NULL; part = part->next)
+			print_part(part->string, part);
+	}
+	int code = cJSON_HasObjectItem(model, "error") ? EXIT_FAILED : EXIT_DONE;
+	cJSON_Delete(report);
+	return code;
+}
