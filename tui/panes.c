@@ -4,6 +4,9 @@
 
 const struct pane_row panes[] = {
 	{'1', "chat", "Chat", "the conversation, and who wrote each token", pane_chat_open},
+	{'2', "nesting", "Nesting",
+	 "what each budget keeps, and the proof that they are nested: h l budgets, s sorts, v violations",
+	 pane_nesting_open},
 };
 const int n_panes = sizeof panes / sizeof *panes;
 

@@ -1,0 +1,446 @@
+/*
+ * Nesting: what every budget keeps of every axis and layer, what that costs, and the proof that
+ * each budget lies inside the one before it. Widths that the user typed stand beside the file's
+ * budgets.
+ */
+#include "base/memory.h"
+#include "inspect/nesting.h"
+#include "tui/look.h"
+#include "tui/table.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LABEL_COLUMNS 20 // cursor, layer, kind, axis
+#define CELL_COLUMNS 7 // the least a budget takes
+
+enum order { BY_LAYER, BY_AXIS, BY_SHARE, N_ORDERS };
+static const char *const order_names[N_ORDERS] = {"layer", "axis", "share kept"};
+
+struct pane_nesting {
+	struct pane pane;
+	struct nesting nesting;
+	bool ready;
+	struct error error;
+	char typed[64]; // the budget beside the file's, "" = none
+	int *rows_order; // (n_rows) indices into nesting.rows
+	enum order order;
+	struct list list;
+	int first; // leftmost budget column
+	bool proof; // the violations instead of the table
+	int body_rows, proof_top;
+};
+
+static void forget(struct pane_nesting *n)
+{
+	nesting_close(&n->nesting);
+	n->nesting = (struct nesting){0};
+	free(n->rows_order);
+	n->rows_order = NULL;
+	n->ready = false;
+	n->error = (struct error){0};
+}
+
+static double smallest_share(const struct nesting *nesting, const struct nesting_row *row)
+{
+	return (double)row->width[nesting->n_budgets - 1] / row->parent;
+}
+
+static bool before(const struct pane_nesting *n, int a, int b)
+{
+	const struct nesting_row *x = &n->nesting.rows[a], *y = &n->nesting.rows[b];
+	if (n->order == BY_AXIS && x->axis != y->axis)
+		return x->axis < y->axis;
+	if (n->order == BY_SHARE) {
+		double p = smallest_share(&n->nesting, x), q = smallest_share(&n->nesting, y);
+		if (p < q || p > q)
+			return p < q;
+	}
+	return a < b;
+}
+
+static void sort(struct pane_nesting *n)
+{
+	for (int i = 0; i < n->nesting.n_rows; i++) { // some hundred rows at most
+		int at = i;
+		for (; at > 0 && before(n, i, n->rows_order[at - 1]); at--)
+			n->rows_order[at] = n->rows_order[at - 1];
+		n->rows_order[at] = i;
+	}
+}
+
+static int open_nesting(struct pane_nesting *n, struct error *err)
+{
+	const struct model *model = n->pane.talk->model;
+	struct budget typed = {0};
+	if (n->typed[0] && model_budget(model, n->typed, &typed, err))
+		return -1;
+	int result = nesting_open(&n->nesting, model, n->typed[0] ? &typed : NULL, err);
+	budget_free(&typed);
+	if (result)
+		return -1;
+	n->rows_order = mem_new((size_t)n->nesting.n_rows, sizeof *n->rows_order, err);
+	return n->rows_order ? 0 : -1;
+}
+
+/* Reads the model anew if another one is open, or other widths were typed. */
+static void refresh(struct pane_nesting *n)
+{
+	const char *running = talk_budget_name(n->pane.talk);
+	char typed[sizeof n->typed] = "";
+	if (look_budget(n->pane.talk) < 0 && strlen(running) < sizeof typed)
+		strcpy(typed, running);
+	if (n->ready && strcmp(typed, n->typed) == 0)
+		return;
+	forget(n);
+	strcpy(n->typed, typed);
+	if (open_nesting(n, &n->error)) {
+		struct error error = n->error;
+		forget(n);
+		n->error = error;
+	} else {
+		sort(n);
+	}
+	n->ready = true;
+}
+
+/* elastic's index of a column, -1 for typed widths. */
+static int index_of(const struct pane_nesting *n, int budget)
+{
+	return budget < n->pane.talk->model->elastic.n_budgets ? budget : -1;
+}
+
+static struct number label_of(const struct pane_nesting *n, int budget, int columns)
+{
+	return budget_label(&n->pane.talk->model->elastic, index_of(n, budget),
+						n->nesting.budgets[budget].name, columns);
+}
+
+static int draw_totals(const struct pane_nesting *n, const struct canvas *canvas, int most)
+{
+	const struct nesting *nesting = &n->nesting;
+	struct table table = {0};
+	int name = table_add(&table, "budget", -12, 0), total = table_add(&table, "total", 7, 0);
+	int share = table_add(&table, "%", 6, 2), active = table_add(&table, "active", 7, 0);
+	int part = table_add(&table, "%", 6, 3), bytes = table_add(&table, "bytes", 8, 5);
+	int step = table_add(&table, "MB/token", 8, 4), inside = table_add(&table, "inside", -10, 6);
+	int from = table_add(&table, "widths from", canvas->columns >= 110 ? -32 : -24, 7);
+	table_lay(&table, 0, canvas->columns);
+	table_head(&table, canvas, 0, -1);
+	int row = 1;
+	for (int b = 0; b < nesting->n_budgets && row < most; b++, row++) {
+		const struct slice_cost *cost = &nesting->cost[b];
+		const struct budget *budget = &nesting->budgets[b];
+		char text[160];
+		table_cell(&table, canvas, row, name, role_of_budget(index_of(n, b)),
+				   label_of(n, b, 12).text);
+		table_cell(&table, canvas, row, total, ROLE_TEXT, number_count((double)cost->total).text);
+		table_cell(&table, canvas, row, share, ROLE_TEXT,
+				   number_percent(nesting_share(nesting, b, false)).text);
+		table_cell(&table, canvas, row, active, ROLE_TEXT, number_count((double)cost->active).text);
+		table_cell(&table, canvas, row, part, ROLE_TEXT,
+				   number_percent(nesting_share(nesting, b, true)).text);
+		table_cell(&table, canvas, row, bytes, ROLE_TEXT, number_bytes((int64_t)cost->bytes).text);
+		table_cell(&table, canvas, row, step, ROLE_TEXT,
+				   number_fixed((double)cost->bytes_per_token / 1e6, 3).text);
+		if (b > 0) {
+			bool holds = nesting->contained[b];
+			snprintf(text, sizeof text, "%s %.64s",
+					 canvas_glyph(canvas, holds ? GLYPH_CHECK : GLYPH_CROSS),
+					 nesting->budgets[b - 1].name);
+			table_cell(&table, canvas, row, inside, holds ? ROLE_GOOD : ROLE_ERROR, text);
+		} else {
+			table_cell(&table, canvas, row, inside, ROLE_DIM, "parent");
+		}
+		snprintf(text, sizeof text, "%s: %s", origin_name(budget->origin), budget->source);
+		table_cell(&table, canvas, row, from, ROLE_DIM, text);
+	}
+	return row;
+}
+
+static bool only_leading(const struct nesting *nesting)
+{
+	for (int i = 0; i < nesting->n_rows; i++)
+		for (int b = 0; b < nesting->n_budgets; b++)
+			if (nesting->rows[i].runs[b])
+				return false;
+	return true;
+}
+
+static const char *proof_sentence(bool leading, bool roomy)
+{
+	if (leading)
+		return roomy ? "nested by construction: each budget is a leading part of the one before"
+					 : "nested by construction (leading parts)";
+	return roomy ? "nested, checked run by run: each budget lies inside the one before"
+				 : "nested, checked run by run";
+}
+
+static void draw_proof(const struct pane_nesting *n, const struct canvas *canvas, int row)
+{
+	const struct nesting *nesting = &n->nesting;
+	if (nesting->n_violations > 0)
+		canvas_print(canvas, row, 0, ROLE_ERROR, "%s NOT NESTED: %d violation%s (v shows them)",
+					 canvas_glyph(canvas, GLYPH_CROSS), nesting->n_violations,
+					 nesting->n_violations == 1 ? "" : "s");
+	else if (nesting->n_budgets < 2)
+		canvas_text(canvas, row, 0, ROLE_DIM, "One budget: nothing is nested in this checkpoint.");
+	else
+		canvas_print(canvas, row, 0, ROLE_GOOD, "%s %s", canvas_glyph(canvas, GLYPH_CHECK),
+					 proof_sentence(only_leading(nesting), canvas->columns >= 76));
+}
+
+static void draw_saving(const struct nesting *nesting, const struct canvas *canvas, int row)
+{
+	double saved = 1 - (double)nesting->file_bytes / (double)nesting->separate_bytes;
+	char text[160];
+	snprintf(text, sizeof text, "%s %s, this file %s",
+			 canvas->columns >= 60 ? "separate children" : "children",
+			 number_bytes((int64_t)nesting->separate_bytes).text,
+			 number_bytes((int64_t)nesting->file_bytes).text);
+	int at = canvas_text(canvas, row, 0, ROLE_TEXT, text);
+	if (nesting->n_budgets > 1 && saved > 0)
+		at += canvas_print(canvas, row, at, ROLE_TEXT, ": saves %s", number_percent(saved).text);
+	if (at + 24 <= canvas->columns)
+		canvas_text(canvas, row, at, ROLE_DIM, "  (derived from shapes)");
+}
+
+/* One line where there is no room for the table of totals. */
+static void draw_summary(const struct pane_nesting *n, const struct canvas *canvas)
+{
+	const struct nesting *nesting = &n->nesting;
+	bool holds = nesting->n_violations == 0;
+	int at = canvas_print(canvas, 0, 0, holds ? ROLE_GOOD : ROLE_ERROR, "%s %s ",
+						  canvas_glyph(canvas, holds ? GLYPH_CHECK : GLYPH_CROSS),
+						  holds ? "nested" : "NOT NESTED");
+	for (int b = 0; b < nesting->n_budgets; b++)
+		at += canvas_print(canvas, 0, at, role_of_budget(index_of(n, b)), " %s %s",
+						   label_of(n, b, index_of(n, b) < 0 ? 5 : 1).text,
+						   number_percent(nesting_share(nesting, b, true)).text);
+	if (at + 7 <= canvas->columns)
+		canvas_text(canvas, 0, at, ROLE_DIM, " active");
+}
+
+static int visible_budgets(const struct canvas *canvas, int n_budgets)
+{
+	int fits = (canvas->columns - LABEL_COLUMNS) / CELL_COLUMNS;
+	fits = fits < 1 ? 1 : fits;
+	return fits < n_budgets ? fits : n_budgets;
+}
+
+static void draw_label(const struct pane_nesting *n, const struct canvas *canvas, int row,
+					   const struct nesting_row *item, bool on)
+{
+	const struct config *config = &n->pane.talk->model->config;
+	enum role role = on ? ROLE_MARK : ROLE_TEXT;
+	canvas_text(canvas, row, 0, role, on ? canvas_glyph(canvas, GLYPH_FOLDED) : " ");
+	if (item->layer < 0)
+		canvas_print(canvas, row, 1, role, "all    %-11s", axis_short(item->axis));
+	else
+		canvas_print(canvas, row, 1, role, "%4d %c %-11s", item->layer,
+					 layer_letter(config->kinds[item->layer]), axis_short(item->axis));
+}
+
+static void draw_row(const struct pane_nesting *n, const struct canvas *canvas, int row,
+					 const struct nesting_row *item)
+{
+	int shown = visible_budgets(canvas, n->nesting.n_budgets);
+	int width = (canvas->columns - LABEL_COLUMNS) / shown;
+	for (int k = 0; k < shown && n->first + k < n->nesting.n_budgets; k++) {
+		int b = n->first + k, at = LABEL_COLUMNS + k * width;
+		enum role role = role_of_budget(index_of(n, b));
+		if (item->width[b] == 0) {
+			canvas_print(canvas, row, at, ROLE_DIM, "%5s%s", "-", width > 13 ? " left out" : "");
+			continue;
+		}
+		canvas_print(canvas, row, at, role, "%5d%s", item->width[b], item->runs[b] ? "~" : " ");
+		if (width >= 12)
+			canvas_bar(canvas, row, at + 7, width - 8, (float)item->width[b] / (float)item->parent,
+					   role);
+	}
+}
+
+static void draw_body(struct pane_nesting *n, const struct canvas *canvas)
+{
+	int shown = visible_budgets(canvas, n->nesting.n_budgets);
+	int width = (canvas->columns - LABEL_COLUMNS) / shown;
+	n->body_rows = canvas->rows - 1 > 0 ? canvas->rows - 1 : 1;
+	list_show(&n->list, n->nesting.n_rows, n->body_rows);
+	canvas_print(canvas, 0, 0, ROLE_HEADING, " layer  axis");
+	for (int k = 0; k < shown && n->first + k < n->nesting.n_budgets; k++)
+		canvas_text(canvas, 0, LABEL_COLUMNS + k * width + (width > 11 ? 3 : 0),
+					role_of_budget(index_of(n, n->first + k)),
+					label_of(n, n->first + k, width - (width > 11 ? 4 : 1)).text);
+	for (int i = 0; i < n->body_rows && n->list.top + i < n->nesting.n_rows; i++) {
+		int line = n->list.top + i;
+		const struct nesting_row *item = &n->nesting.rows[n->rows_order[line]];
+		draw_label(n, canvas, i + 1, item, line == n->list.cursor);
+		draw_row(n, canvas, i + 1, item);
+	}
+}
+
+/* What the selected line means, a line a budget. */
+static void draw_detail(const struct pane_nesting *n, const struct canvas *canvas)
+{
+	const struct config *config = &n->pane.talk->model->config;
+	const struct nesting_row *row = &n->nesting.rows[n->rows_order[n->list.cursor]];
+	char where[64] = "whole model";
+	if (row->layer >= 0)
+		snprintf(where, sizeof where, "layer %d, %s", row->layer,
+				 layer_name(config->kinds[row->layer]));
+	canvas_rule(canvas, 0, 0, canvas->columns, ROLE_FRAME);
+	canvas_print(canvas, 1, 0, ROLE_HEADING, "%s: %s, %d stored", where, axis_name(row->axis),
+				 row->parent);
+	int groups = axis_groups(row->axis, config);
+	for (int k = 0; 2 + k < canvas->rows && n->first + k < n->nesting.n_budgets; k++) {
+		int b = n->first + k;
+		struct text runs = {0};
+		struct error err = {0};
+		if (nesting_runs(&n->nesting, config, b, row, &runs, &err)) {
+			text_clear(&runs);
+			text_add(&runs, err.text);
+		}
+		int at =
+			canvas_text(canvas, 2 + k, 1, role_of_budget(index_of(n, b)), label_of(n, b, 12).text);
+		at = at < 10 ? 10 : at + 1;
+		if (row->width[b] == 0)
+			canvas_text(canvas, 2 + k, at + 1, ROLE_DIM, "leaves this layer out");
+		else
+			canvas_print(canvas, 2 + k, at + 1, ROLE_TEXT, "keeps %d (%s): %s%s", row->width[b],
+						 number_percent((double)row->width[b] / row->parent).text,
+						 text_chars(&runs),
+						 row->runs[b]                                ? ", hand-made runs"
+						 : groups > 1 && row->width[b] < row->parent ? ", the first of every group"
+																	 : "");
+		text_free(&runs);
+	}
+}
+
+static void draw_violations(struct pane_nesting *n, const struct canvas *canvas)
+{
+	const char *line = text_chars(&n->nesting.violations);
+	canvas_print(canvas, 0, 0, ROLE_HEADING, "violations: %d (v goes back)",
+				 n->nesting.n_violations);
+	n->body_rows = canvas->rows - 1 > 0 ? canvas->rows - 1 : 1;
+	if (!*line)
+		canvas_text(canvas, 1, 0, ROLE_GOOD, "none");
+	for (int i = 0, row = 1; *line && row < canvas->rows; i++) {
+		size_t length = strcspn(line, "\n");
+		if (i >= n->proof_top)
+			canvas_bytes(canvas, row++, 0, ROLE_ERROR, line, length);
+		line += length + (line[length] == '\n');
+	}
+}
+
+static void nesting_draw(struct pane *pane, struct canvas *canvas)
+{
+	struct pane_nesting *n = (struct pane_nesting *)pane;
+	if (!look_ready(pane, canvas))
+		return;
+	refresh(n);
+	if (n->nesting.n_rows == 0) {
+		look_say(canvas, 0, ROLE_ERROR, n->error.text);
+		return;
+	}
+	int row = 1, n_budgets = n->nesting.n_budgets;
+	if (canvas->rows >= 12) {
+		int most = canvas->rows / 3;
+		row = draw_totals(n, canvas, 1 + n_budgets < most ? 1 + n_budgets : most);
+		draw_saving(&n->nesting, canvas, row++);
+		draw_proof(n, canvas, row++);
+	} else {
+		draw_summary(n, canvas);
+	}
+	int detail = canvas->rows >= 16 ? 2 + (n_budgets < 4 ? n_budgets : 4) : 0;
+	int left = canvas->rows - row - detail;
+	int wanted = n->nesting.n_rows + 1;
+	struct canvas body =
+		canvas_part(canvas, row, 0, left < wanted || n->proof ? left : wanted, canvas->columns);
+	if (n->proof)
+		draw_violations(n, &body);
+	else
+		draw_body(n, &body);
+	if (detail > 0) {
+		struct canvas part = canvas_part(canvas, row + body.rows, 0, detail, canvas->columns);
+		draw_detail(n, &part);
+	}
+}
+
+static void line_text_of(const void *user, int i, struct text *out)
+{
+	const struct pane_nesting *n = user;
+	const struct config *config = &n->pane.talk->model->config;
+	const struct nesting_row *row = &n->nesting.rows[n->rows_order[i]];
+	if (row->layer >= 0)
+		text_format(out, "layer %d %c %s ", row->layer, layer_letter(config->kinds[row->layer]),
+					layer_name(config->kinds[row->layer]));
+	text_format(out, "%s %s", axis_name(row->axis), axis_short(row->axis));
+}
+
+static bool nesting_action(struct pane *pane, enum action action, int key)
+{
+	struct pane_nesting *n = (struct pane_nesting *)pane;
+	if (!n->ready || n->nesting.n_rows == 0)
+		return false;
+	const struct list_lines lines = {n->nesting.n_rows, line_text_of, n};
+	pane->dirty = true;
+	if (action == ACTION_NONE && key == 'v') {
+		n->proof = !n->proof;
+		n->proof_top = 0;
+		return true;
+	}
+	switch (action) {
+	case ACTION_SORT:
+		n->order = (enum order)((n->order + 1) % N_ORDERS);
+		sort(n);
+		snprintf(pane->message, sizeof pane->message, "sorted by %s", order_names[n->order]);
+		return true;
+	case ACTION_LEFT: n->first -= n->first > 0; return true;
+	case ACTION_RIGHT: n->first += n->first + 1 < n->nesting.n_budgets; return true;
+	default: break;
+	}
+	if (n->proof)
+		return pane_scroll(&n->proof_top, n->nesting.n_violations, n->body_rows, action);
+	return list_search_action(&n->list, &lines, pane, action) ||
+		   list_action(&n->list, n->nesting.n_rows, n->body_rows, action);
+}
+
+static void nesting_event(struct pane *pane, const struct event *event)
+{
+	struct pane_nesting *n = (struct pane_nesting *)pane;
+	if (event->type == EV_OPENED) {
+		forget(n);
+		n->list = (struct list){0};
+		n->first = 0;
+	}
+	if (event->type == EV_OPENED || event->type == EV_SWITCH || event->type == EV_TURN ||
+		event->type == EV_ERROR)
+		pane->dirty = true;
+}
+
+static void nesting_title(const struct pane *pane, struct text *out)
+{
+	const struct pane_nesting *n = (const struct pane_nesting *)pane;
+	if (n->nesting.n_rows > 0)
+		text_format(out, "by %s", order_names[n->order]);
+}
+
+static void nesting_close_pane(struct pane *pane)
+{
+	struct pane_nesting *n = (struct pane_nesting *)pane;
+	forget(n);
+	free(n);
+}
+
+static const struct pane_table table = {nesting_event, nesting_draw, nesting_action, nesting_title,
+										nesting_close_pane};
+
+struct pane *pane_nesting_open(const struct talk *talk, struct error *err)
+{
+	struct pane_nesting *n = mem_new(1, sizeof *n, err);
+	if (!n)
+		return NULL;
+	n->pane = (struct pane){.table = &table, .talk = talk, .dirty = true};
+	return &n->pane;
+}
