@@ -11,4 +11,3 @@
 
 PENDING(cli_chat)
 PENDING(cli_complete)
-PENDING(cli_bench)

@@ -244,9 +244,10 @@ static int open_screen(struct app *app, struct error *err)
 								  .rows = options->rows,
 								  .columns = options->columns,
 								  .no_color = options->no_color};
-	if (!wish.terminal && !options->script)
+	if (!wish.terminal && !options->script && !options->steps)
 		return fail(err, "standard input and output are no terminal; --plain works without one");
-	struct line_options line = {accept_line, complete_line, completes_file, app, !options->script};
+	struct line_options line = {accept_line, complete_line, completes_file, app,
+								!options->script && !options->steps};
 	if (screen_open(&app->screen, &wish, err) || input_open(&app->input, err) ||
 		line_open(&line, err))
 		return -1;
@@ -315,6 +316,8 @@ static int start(struct app *app, struct loop *loop, sigset_t *before, struct er
 		return -1;
 	if (options->script && !(app->steps = steps_open(options->script, err)))
 		return -1;
+	if (options->steps && !(app->steps = steps_from(options->steps, "steps", err)))
+		return -1;
 	if (options->tour && !app->steps) {
 		app->steps = steps_from(tour_text, "tour", err);
 		app->tour = app->steps != NULL;
@@ -325,11 +328,13 @@ static int start(struct app *app, struct loop *loop, sigset_t *before, struct er
 		talk_say(&app->talk, "error: %s", wrong.text);
 	app->talk.opening = true;
 	view_draw(app); // first paint, before the engine's threads begin
+	app->painted_ns = app->last_frame_ns;
 	return open_engine(app, err);
 }
 
 int tui_run(const struct tui_options *options, struct error *err)
 {
+	uint64_t began_ns = clock_ns();
 	struct app app = {.options = options, .offered = -1, .split = -1, .screen.in_fd = -1};
 	struct loop loop = {.app = &app, .signals = -1, .timer = -1};
 	sigset_t before;
@@ -341,6 +346,9 @@ int tui_run(const struct tui_options *options, struct error *err)
 		if (result)
 			*err = app.error;
 	}
+	if (options->measured)
+		*options->measured =
+			(struct tui_measured){app.n_frames, app.draw_ns, app.painted_ns - began_ns};
 	close_all(&app, &loop);
 	signal(SIGPIPE, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &before, NULL);

@@ -13,6 +13,12 @@ struct tui_setting { // as `:set NAME VALUE` takes them; applied when the model 
 	const char *name, *value;
 };
 
+struct tui_measured { // what drawing cost, for bench
+	int frames;
+	uint64_t draw_ns; // over the frames
+	uint64_t first_paint_ns; // from tui_run() to the first frame on the terminal
+};
+
 struct tui_options {
 	const char *directory; // the checkpoint
 	const char *budgets_file; // NULL = the checkpoint's own
@@ -24,6 +30,8 @@ struct tui_options {
 	int n_settings;
 	const char *system; // system text, NULL = none
 	const char *script; // NULL = none; runs without a terminal too
+	const char *steps; // the same as text
+	struct tui_measured *measured; // filled when tui_run() returns; NULL = not wanted
 	int rows, columns; // --size; 0 = the terminal's
 	const char *theme; // NULL = "default"
 	bool no_color; // the flag; the environment is looked at here

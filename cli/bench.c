@@ -1,0 +1,265 @@
+/*
+ * bench: what the program costs on this machine, a row each, medians of several runs. Everything
+ * runs in one process and one order, so that ratios between rows hold on a noisy machine.
+ */
+#include "cli/command.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "core/prefill.h"
+#include "core/sampler.h"
+#include "kernels/bench.h"
+#include "tui/app.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_RUNS 9
+#define PROMPT_TOKENS 512
+#define DECODE_TOKENS 128
+#define SWITCH_TOKENS 256
+
+struct bench {
+	const struct cli *cli;
+	struct model *model;
+	const struct backend *backend;
+	struct device *device;
+	struct sequence sequence;
+	struct workspace *workspace;
+	struct slice slices[MAX_BUDGETS];
+	int32_t tokens[PROMPT_TOKENS];
+	int n_tokens; // that fit
+};
+
+/* value in `unit`; bytes moved a run for the rate, 0 = no rate. */
+static void print_row(const struct bench *bench, const char *name, const char *what, double value,
+					  const char *unit, double gigabytes_per_second)
+{
+	const char *rung = bench->backend->rung(bench->device);
+	int threads = bench->backend->threads(bench->device);
+	if (bench->cli->csv)
+		printf("%s,%s,%s,%d,%.6g,%s,%.4g\n", name, what, rung, threads, value, unit,
+			   gigabytes_per_second);
+	else if (gigabytes_per_second > 0)
+		printf("%-22s %-22s %12.4g %-10s %8.2f GB/s\n", name, what, value, unit,
+			   gigabytes_per_second);
+	else
+		printf("%-22s %-22s %12.4g %s\n", name, what, value, unit);
+	fflush(stdout);
+}
+
+static int ascending(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return x < y ? -1 : x > y;
+}
+
+static double median(double *values, int n)
+{
+	qsort(values, (size_t)n, sizeof *values, ascending);
+	return values[n / 2];
+}
+
+static int bench_load(struct bench *bench, struct error *err)
+{
+	double open_ms[MAX_RUNS], slice_ms[MAX_RUNS];
+	char *directory = cli_model_directory(bench->cli, err);
+	struct model_options options = {.budgets_file = bench->cli->budgets_file,
+									.lenient = bench->cli->lenient};
+	int done = 0;
+	for (; directory != NULL && done < MAX_RUNS; done++) {
+		uint64_t from = clock_ns();
+		struct model *model = model_open(directory, &options, err);
+		open_ms[done] = (double)(clock_ns() - from) / 1e6;
+		struct slice slice = {0};
+		from = clock_ns();
+		if (model == NULL ||
+			slice_build(&slice, &model->weights, &model->config, &model->elastic.budgets[0],
+						bench->backend, bench->device, err) < 0) {
+			model_release(model);
+			break;
+		}
+		slice_ms[done] = (double)(clock_ns() - from) / 1e6;
+		slice_free(&slice);
+		model_release(model);
+	}
+	free(directory);
+	if (done < MAX_RUNS)
+		return -1;
+	print_row(bench, "load", "open", median(open_ms, done), "ms", 0);
+	print_row(bench, "load", "slice", median(slice_ms, done), "ms", 0);
+	return 0;
+}
+
+/* Reads the prompt through one budget, then writes DECODE_TOKENS greedily. */
+static int bench_budget(struct bench *bench, int index, struct error *err)
+{
+	struct sequence *sequence = &bench->sequence;
+	const struct slice *slice = &bench->slices[index];
+	struct pick_params greedy = {.top_p = 1, .forced = -1};
+	struct picked picked;
+	double prefill_tps[3], decode_tps[3];
+	int n_decode = sequence->capacity - bench->n_tokens;
+	if (n_decode > DECODE_TOKENS)
+		n_decode = DECODE_TOKENS;
+	for (int run = 0; run < 3; run++) {
+		struct prefill prefill = {.workspace = bench->workspace};
+		sequence_reset(sequence);
+		if (sequence_use(sequence, slice, err) < 0 ||
+			prefill_extend(&prefill, sequence, bench->tokens, bench->n_tokens, true, &greedy,
+						   &picked, err) < 0)
+			return -1;
+		prefill_tps[run] = bench->n_tokens / ((double)prefill.took_ns / 1e9);
+		uint64_t from = clock_ns();
+		for (int i = 0; i < n_decode; i++) {
+			struct lane lane = {
+				.sequence = sequence, .tokens = &picked.id, .n_tokens = 1, .logits = LOGITS_LAST};
+			if (forward(bench->workspace, &lane, 1, &greedy, &picked, err) < 0)
+				return -1;
+		}
+		decode_tps[run] = n_decode / ((double)(clock_ns() - from) / 1e9);
+	}
+	double decode = median(decode_tps, 3);
+	print_row(bench, "prefill", slice->budget.name, median(prefill_tps, 3), "tok/s", 0);
+	print_row(bench, "decode", slice->budget.name, decode, "tok/s",
+			  decode * (double)slice->cost.bytes_per_token / 1e9);
+	return 0;
+}
+
+static int bench_switch(struct bench *bench, int from, int to, struct error *err)
+{
+	double carry_us[MAX_RUNS], reprefill_us[MAX_RUNS];
+	int n = bench->n_tokens < SWITCH_TOKENS ? bench->n_tokens : SWITCH_TOKENS;
+	for (int run = 0; run < MAX_RUNS; run++) {
+		struct prefill prefill = {.workspace = bench->workspace};
+		struct sequence *sequence = &bench->sequence;
+		sequence_reset(sequence);
+		if (sequence_use(sequence, &bench->slices[from], err) < 0 ||
+			prefill_extend(&prefill, sequence, bench->tokens, n, true, NULL, NULL, err) < 0)
+			return -1;
+		uint64_t start = clock_ns();
+		if (prefill_switch(&prefill, sequence, &bench->slices[to], HANDOFF_CARRY, err) < 0)
+			return -1;
+		carry_us[run] = (double)(clock_ns() - start) / 1e3;
+		start = clock_ns();
+		if (prefill_switch(&prefill, sequence, &bench->slices[to], HANDOFF_REPREFILL, err) < 0)
+			return -1;
+		reprefill_us[run] = (double)(clock_ns() - start) / 1e3;
+	}
+	char what[160];
+	snprintf(what, sizeof what, "%s>%s", bench->slices[from].budget.name,
+			 bench->slices[to].budget.name);
+	print_row(bench, "switch carry", what, median(carry_us, MAX_RUNS), "us", 0);
+	snprintf(what, sizeof what, "%s>%s/%d", bench->slices[from].budget.name,
+			 bench->slices[to].budget.name, n);
+	print_row(bench, "switch reprefill", what, median(reprefill_us, MAX_RUNS), "us", 0);
+	return 0;
+}
+
+/* One turn of the workbench at 120x40, unpaced and without a log: what a frame costs, and drawing's
+ * share of decode time at the screen's 12 frames a second. */
+static int bench_screen(struct bench *bench, struct error *err)
+{
+	struct tui_measured measured = {0};
+	char *directory = cli_model_directory(bench->cli, err);
+	struct tui_options options = {
+		.directory = directory,
+		.engine = {.backend = bench->backend},
+		.settings = &(struct tui_setting){"pace", "100"},
+		.n_settings = 1,
+		.steps = "type Sort 84, 13, 55, 20, 7.\nkey Enter\nwait turn\n",
+		.measured = &measured,
+		.rows = 40,
+		.columns = 120,
+		.no_log = true,
+	};
+	int result =
+		directory != NULL && cli_device_options(bench->cli, &options.engine.device, err) == 0
+			? tui_run(&options, err)
+			: -1;
+	free(directory);
+	if (result < 0)
+		return -1;
+	double frame_us = (double)measured.draw_ns / 1e3 / measured.frames;
+	print_row(bench, "screen", "first paint", (double)measured.first_paint_ns / 1e6, "ms", 0);
+	print_row(bench, "screen", "frame 120x40", frame_us, "us", 0);
+	print_row(bench, "screen", "share at 12 frames/s", frame_us * 12 / 1e4, "%", 0);
+	return 0;
+}
+
+static void kernel_row(void *user, const char *name, const char *rung, double ns, double bytes)
+{
+	const struct bench *bench = user;
+	char what[64];
+	snprintf(what, sizeof what, "%s", rung);
+	print_row(bench, name, what, ns / 1e3, "us", bytes / ns);
+}
+
+static int bench_all(struct bench *bench, struct error *err)
+{
+	int n_budgets = bench->model->elastic.n_budgets;
+	if (bench_load(bench, err) < 0)
+		return -1;
+	for (int i = 0; i < n_budgets; i++)
+		if (bench_budget(bench, i, err) < 0)
+			return -1;
+	if (n_budgets > 1 && (bench_switch(bench, 0, n_budgets - 1, err) < 0 ||
+						  bench_switch(bench, n_budgets - 1, 0, err) < 0))
+		return -1;
+	if (bench->model->tokenizer != NULL && bench_screen(bench, err) < 0)
+		return -1;
+	return kernels_bench(kernel_row, bench, err);
+}
+
+static int bench_open(struct bench *bench, const struct cli *cli, struct error *err)
+{
+	struct device_options options;
+	bench->cli = cli;
+	bench->backend = &backend_cpu;
+	if ((bench->model = cli_open_model(cli, err)) == NULL ||
+		cli_device_options(cli, &options, err) < 0 ||
+		(bench->device = bench->backend->open(&options, err)) == NULL)
+		return -1;
+	const struct config *config = &bench->model->config;
+	int capacity = PROMPT_TOKENS + DECODE_TOKENS;
+	if (capacity > config->max_position_embeddings)
+		capacity = config->max_position_embeddings;
+	bench->n_tokens = capacity > 2 * DECODE_TOKENS ? capacity - DECODE_TOKENS : capacity / 2;
+	if (bench->n_tokens > PROMPT_TOKENS)
+		bench->n_tokens = PROMPT_TOKENS;
+	for (int i = 0; i < bench->n_tokens; i++) // any ids will do, the same in every run
+		bench->tokens[i] = (int32_t)((i * 7919u + 13u) % (unsigned)config->vocab_size);
+	for (int i = 0; i < bench->model->elastic.n_budgets; i++)
+		if (slice_build(&bench->slices[i], &bench->model->weights, config,
+						&bench->model->elastic.budgets[i], bench->backend, bench->device, err) < 0)
+			return -1;
+	bench->workspace =
+		workspace_open(config, bench->backend, bench->device, 1, PREFILL_CHUNK, false, err);
+	if (bench->workspace == NULL)
+		return -1;
+	return sequence_open(&bench->sequence, config, bench->backend, bench->device, options.kv_dtype,
+						 capacity, err);
+}
+
+int cli_bench(const struct cli *cli)
+{
+	struct error err = {0};
+	struct bench *bench = mem_new(1, sizeof *bench, &err);
+	if (bench == NULL)
+		return cli_fail(&err);
+	int result = bench_open(bench, cli, &err);
+	if (result == 0) {
+		if (cli->csv)
+			printf("row,what,rung,threads,value,unit,gb_per_s\n");
+		result = bench_all(bench, &err);
+	}
+	sequence_close(&bench->sequence);
+	workspace_close(bench->workspace);
+	for (int i = 0; i < MAX_BUDGETS; i++)
+		slice_free(&bench->slices[i]);
+	if (bench->device != NULL)
+		bench->backend->close(bench->device);
+	model_release(bench->model);
+	free(bench);
+	return result < 0 ? cli_fail(&err) : EXIT_DONE;
+}
