@@ -181,7 +181,7 @@ int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int
 	return 0;
 }
 
-/* Waits for the model; progress goes to stderr. */
+/* Waits for the model; what it has to say comes as notices, behind EV_OPENED. */
 static int wait_opened(struct engine *engine, struct model **model, struct error *err)
 {
 	for (const struct event *event; (event = engine_wait(engine, -1)) != NULL;) {
@@ -218,7 +218,5 @@ struct engine *cli_open_engine(const struct cli *cli,
 		engine = NULL;
 	}
 	free(directory);
-	if (engine != NULL && !cli->quiet && (*model)->notices.length > 0)
-		fprintf(stderr, "%s", text_chars(&(*model)->notices));
 	return engine;
 }
