@@ -1,7 +1,8 @@
 /*
- * The engine as everybody above sees it: requests go in, events come out. engine_local runs the model on a
- * worker thread; tests/ has one that plays a script, sessions/ will replay a log, serve/ will speak to
- * another machine, all through this interface. Calls come from one thread, the owner's.
+ * The engine as everybody above sees it: requests go in, events come out. engine_local runs the
+ * model on a worker thread; tests/ has one that plays a script, sessions/ will replay a log, serve/
+ * will speak to another machine, all through this interface. Calls come from one thread, the
+ * owner's.
  */
 #ifndef CORE_ENGINE_H
 #define CORE_ENGINE_H
@@ -11,17 +12,18 @@
 #include "core/event.h"
 
 enum request_type {
-	REQUEST_OPEN,      // directory, budgets_file, lenient; EV_OPENED or EV_ERROR (the old model stays)
-	REQUEST_TURN,      // messages + settings: the model answers
-	REQUEST_COMPLETE,  // tokens or text + settings: raw continuation, no chat format, no BOS
-	REQUEST_SETTINGS,  // settings for what is running and the next turn: budget, policy, handoff, limit
-	REQUEST_STOP,      // end the generation, keep the text
+	REQUEST_OPEN, // directory, budgets_file, lenient; EV_OPENED or EV_ERROR (the old model stays)
+	REQUEST_TURN, // messages + settings: the model answers
+	REQUEST_COMPLETE, // tokens or text + settings: raw continuation, no chat format, no BOS
+	REQUEST_SETTINGS, // settings for what is running and the next turn: budget, policy, handoff,
+					  // limit
+	REQUEST_STOP, // end the generation, keep the text
 	REQUEST_END_THINKING,
-	REQUEST_PACE,      // value: tokens/s of the largest budget, 0 = as fast as it goes
-	REQUEST_PAUSE,     // value: 1 pause, 0 go on
-	REQUEST_STEP,      // one token while paused
-	REQUEST_MEMORY,    // EV_MEMORY soon
-	REQUEST_CLEAR,     // forget the sequence (a new conversation)
+	REQUEST_PACE, // value: tokens/s of the largest budget, 0 = as fast as it goes
+	REQUEST_PAUSE, // value: 1 pause, 0 go on
+	REQUEST_STEP, // one token while paused
+	REQUEST_MEMORY, // EV_MEMORY soon
+	REQUEST_CLEAR, // forget the sequence (a new conversation)
 };
 
 struct request {
@@ -29,7 +31,8 @@ struct request {
 	int seq;
 	const char *directory, *budgets_file; // OPEN
 	bool lenient;
-	const struct conversation *conversation; // TURN: its active path; the last message is the user's
+	const struct conversation
+		*conversation; // TURN: its active path; the last message is the user's
 	const int32_t *tokens; // COMPLETE: (n_tokens), or text
 	int n_tokens;
 	const char *text;
@@ -44,14 +47,14 @@ struct gauges {
 	enum phase phase;
 	char budget[BUDGET_NAME_BYTES]; // that reads the next token
 	int context_used, context_size;
-	int thought_tokens;             // of this turn
+	int thought_tokens; // of this turn
 	int prefill_done, prefill_total;
 	double pace;
 	bool log_failed;
 };
 
-/* Routing counts since the model was opened: counts[(phase * n_layers + layer) * n_experts + e] with the
- * parent's layers and stored expert indices; phase prefill, think, answer. */
+/* Routing counts since the model was opened: counts[(phase * n_layers + layer) * n_experts + e]
+ * with the parent's layers and stored expert indices; phase prefill, think, answer. */
 struct expert_counts {
 	int n_layers, n_experts;
 	uint32_t *counts;
@@ -63,10 +66,12 @@ struct engine {
 };
 
 struct engine_table {
-	/* Copies the request (its conversation's active path, texts, tokens); never waits for the model. */
+	/* Copies the request (its conversation's active path, texts, tokens); never waits for the
+	 * model. */
 	int (*submit)(struct engine *engine, const struct request *request, struct error *err);
 	int (*fd)(struct engine *engine); // readable while events wait
-	const struct event *(*next)(struct engine *engine); // NULL = none now; valid until the next call
+	const struct event *(*next)(
+		struct engine *engine); // NULL = none now; valid until the next call
 	void (*gauges)(struct engine *engine, struct gauges *out);
 	/* Copies into out (grown as needed, free(out->counts)); version tells whether it changed. */
 	int (*experts)(struct engine *engine, struct expert_counts *out, struct error *err);
@@ -84,7 +89,7 @@ struct engine_options {
 	const struct backend *backend;
 	struct device_options device;
 	int context; // tokens a sequence can hold, 0 = the model's maximum, at most 32768 by itself
-	bool warm;   // touch the pages of all budgets after opening, with progress
+	bool warm; // touch the pages of all budgets after opening, with progress
 	/* Sees every event on the worker before anybody else (the log); may fail: a mark in gauges. */
 	int (*record)(void *user, const struct event *event, struct error *err);
 	void *record_user;

@@ -1,7 +1,8 @@
 /*
- * Everything the program learns on the way is an event: plain data that the terminal, the line chat, the
- * session log and replay all read from one stream. seq says whose it is (0 = the conversation). What has no
- * fixed length (text, lists) hangs on `text` and `numbers`; whoever keeps an event copies it.
+ * Everything the program learns on the way is an event: plain data that the terminal, the line
+ * chat, the session log and replay all read from one stream. seq says whose it is (0 = the
+ * conversation). What has no fixed length (text, lists) hangs on `text` and `numbers`; whoever
+ * keeps an event copies it.
  */
 #ifndef CORE_EVENT_H
 #define CORE_EVENT_H
@@ -14,16 +15,16 @@
 struct model;
 
 enum event_type {
-	EV_OPENED,   // a model is open; in the log the line `session`
-	EV_TURN,     // a turn begins, with every setting that decides it
-	EV_MESSAGE,  // a message enters the conversation; text
-	EV_PREFILL,  // tokens were read
-	EV_TOKEN,    // one token was chosen; text = what may be shown of it (may be empty)
-	EV_SWITCH,   // another budget reads from now on
-	EV_MEMORY,   // what memory is used for
-	EV_STOP,     // the turn is over: exactly one for every turn or completion asked for
-	EV_ERROR,    // text: one sentence; the engine goes on with what it has
-	EV_NOTICE,   // text: one sentence worth a line
+	EV_OPENED, // a model is open; in the log the line `session`
+	EV_TURN, // a turn begins, with every setting that decides it
+	EV_MESSAGE, // a message enters the conversation; text
+	EV_PREFILL, // tokens were read
+	EV_TOKEN, // one token was chosen; text = what may be shown of it (may be empty)
+	EV_SWITCH, // another budget reads from now on
+	EV_MEMORY, // what memory is used for
+	EV_STOP, // the turn is over: exactly one for every turn or completion asked for
+	EV_ERROR, // text: one sentence; the engine goes on with what it has
+	EV_NOTICE, // text: one sentence worth a line
 	EV_PROGRESS, // long work: text = what, done of total; not logged
 	N_EVENT_TYPES
 };
@@ -43,10 +44,10 @@ struct turn_settings {
 	struct pick_params sampling;
 	int max_tokens; // 0 = until the context is full
 	char budget[BUDGET_NAME_BYTES]; // writes while no policy is on
-	bool policy;                    // think / answer instead of budget
+	bool policy; // think / answer instead of budget
 	char think[BUDGET_NAME_BYTES], answer[BUDGET_NAME_BYTES];
 	enum handoff handoff;
-	bool thinking;   // false: --no-think
+	bool thinking; // false: --no-think
 	int think_limit; // tokens, 0 = none
 };
 
@@ -63,7 +64,8 @@ struct event {
 	uint64_t at_ns; // since the engine was opened
 	union {
 		struct {
-			struct model *model; // the journal holds it until every reader has passed; to keep it, retain
+			struct model
+				*model; // the journal holds it until every reader has passed; to keep it, retain
 			enum math math;
 			char rung[32];
 			int n_threads, context;
@@ -88,7 +90,8 @@ struct event {
 			float logprob;
 			char budget[BUDGET_NAME_BYTES]; // that sampled it
 			enum phase phase;
-			uint64_t took_ns; // computing only: forward, pick, decode. 0 = came out of a prefill (TTFT)
+			uint64_t
+				took_ns; // computing only: forward, pick, decode. 0 = came out of a prefill (TTFT)
 			struct picked picked;
 			bool thinking_ends; // this token is </think>; its text is empty, as a stop id's
 		} token;

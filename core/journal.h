@@ -1,7 +1,7 @@
 /*
- * The engine's events in order, for several readers in other threads. Records have variable length and lie
- * in 64 KiB blocks, which are freed once every reader has passed. Nothing is dropped: a late reader
- * catches up. Each reader has an eventfd that is readable while something is waiting.
+ * The engine's events in order, for several readers in other threads. Records have variable length
+ * and lie in 64 KiB blocks, which are freed once every reader has passed. Nothing is dropped: a
+ * late reader catches up. Each reader has an eventfd that is readable while something is waiting.
  */
 #ifndef CORE_JOURNAL_H
 #define CORE_JOURNAL_H
@@ -23,7 +23,8 @@ int journal_append(struct journal *journal, const struct event *event, struct er
 int journal_add_reader(struct journal *journal, struct error *err);
 int journal_fd(const struct journal *journal, int reader);
 
-/* The next event, valid until the same reader's next call; NULL = nothing waiting (and fd not readable). */
+/* The next event, valid until the same reader's next call; NULL = nothing waiting (and fd not
+ * readable). */
 const struct event *journal_next(struct journal *journal, int reader);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * One turn put together from its events: what the model said, where budgets changed, what it cost. The
- * conversation's owner appends reasoning and text from here; `chat --json` prints it.
+ * One turn put together from its events: what the model said, where budgets changed, what it cost.
+ * The conversation's owner appends reasoning and text from here; `chat --json` prints it.
  */
 #ifndef CORE_REPLY_H
 #define CORE_REPLY_H
@@ -44,6 +44,6 @@ struct reply {
 
 /* Events of one seq; EV_TURN starts it anew. Memory that runs out ends in failed. */
 void reply_event(struct reply *reply, const struct event *event);
-void reply_free(struct reply *reply);                             // takes {0}
+void reply_free(struct reply *reply); // takes {0}
 
 #endif

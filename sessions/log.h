@@ -1,7 +1,8 @@
 /*
- * What happened, on disk: one JSONL file a session, append-only, one write() per batch of events, fsync at
- * the end of a turn. A torn last line is what a crash may leave, and readers tolerate it. A failed write
- * (a full disk) is an error that names the file; later events are tried again, nothing stops.
+ * What happened, on disk: one JSONL file a session, append-only, one write() per batch of events,
+ * fsync at the end of a turn. A torn last line is what a crash may leave, and readers tolerate it.
+ * A failed write (a full disk) is an error that names the file; later events are tried again,
+ * nothing stops.
  */
 #ifndef SESSIONS_LOG_H
 #define SESSIONS_LOG_H
@@ -11,8 +12,8 @@
 
 struct session_log;
 
-/* directory NULL: $XDG_DATA_HOME/elastiscope/sessions, made if needed; the file's name is date, time and
- * pid. Nothing is created before the first event. */
+/* directory NULL: $XDG_DATA_HOME/elastiscope/sessions, made if needed; the file's name is date,
+ * time and pid. Nothing is created before the first event. */
 struct session_log *session_log_open(const char *directory, struct error *err);
 
 /* Exactly this file (--events FILE; "-" = stdout). */
@@ -20,12 +21,12 @@ struct session_log *session_log_open_file(const char *path, struct error *err);
 void session_log_close(struct session_log *log); // takes NULL
 const char *session_log_path(const struct session_log *log);
 
-/* Fits engine_options.record. Tokens are batched: written when a turn ends, 64 KiB are full, or an event
- * other than a token comes, or 200 ms have passed. */
+/* Fits engine_options.record. Tokens are batched: written when a turn ends, 64 KiB are full, or an
+ * event other than a token comes, or 200 ms have passed. */
 int session_log_record(void *log, const struct event *event, struct error *err);
 
-/* The lines of a log that are whole. For each: line (without newline). Returns lines read, -1 on error;
- * *torn = bytes of an unfinished last line. */
+/* The lines of a log that are whole. For each: line (without newline). Returns lines read, -1 on
+ * error; *torn = bytes of an unfinished last line. */
 int session_log_read(const char *path, int (*line)(void *user, const char *line, size_t length),
 					 void *user, size_t *torn, struct error *err);
 
