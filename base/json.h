@@ -26,11 +26,11 @@ enum json_type {
 };
 
 struct json_node {
-	uint8_t type; // enum json_type
-	bool escaped; // a string with backslashes in it
+	uint8_t type;        // enum json_type
+	bool escaped;        // a string with backslashes in it
 	uint32_t n_children; // elements of an array, members of an object
-	uint32_t next; // index of the node after this one's subtree
-	size_t start, end; // the value's range in the source; of a string without its quotes
+	uint32_t next;       // index of the node after this one's subtree
+	size_t start, end;   // the value's range in the source; of a string without its quotes
 };
 
 struct json {

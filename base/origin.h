@@ -3,11 +3,11 @@
 #define BASE_ORIGIN_H
 
 enum origin {
-	ORIGIN_UNKNOWN, // nobody knows
-	ORIGIN_FILE, // stands in the checkpoint or a file beside it
+	ORIGIN_UNKNOWN,   // nobody knows
+	ORIGIN_FILE,      // stands in the checkpoint or a file beside it
 	ORIGIN_PUBLISHED, // a paper, a model card
-	ORIGIN_MEASURED, // by this program, here
-	ORIGIN_DERIVED, // arithmetic on facts; widths that the user typed
+	ORIGIN_MEASURED,  // by this program, here
+	ORIGIN_DERIVED,   // arithmetic on facts; widths that the user typed
 	ORIGIN_ESTIMATED, // a reasoned guess
 	N_ORIGINS
 };

@@ -29,11 +29,11 @@
 struct pool {
 	int n_threads, n_started;
 	uint64_t spin_ns;
-	pthread_t *threads; // n_threads - 1
-	_Atomic(pool_task *) task; // of the run that the ticket names
-	_Atomic(void *) argument; //
+	pthread_t *threads;                   // n_threads - 1
+	_Atomic(pool_task *) task;            // of the run that the ticket names
+	_Atomic(void *) argument;             //
 	_Alignas(64) _Atomic uint64_t ticket; // run << 32 | next part
-	_Alignas(64) _Atomic uint32_t left; // parts that are not done
+	_Alignas(64) _Atomic uint32_t left;   // parts that are not done
 	_Atomic bool caller_sleeps;
 	_Alignas(64) _Atomic uint32_t epoch; // + 1 a run
 	_Atomic int sleepers;

@@ -14,7 +14,7 @@ struct pool;
 typedef void pool_task(void *argument, int part, int n_parts);
 
 struct pool *pool_open(int n_threads, struct error *err); // n_threads >= 1
-void pool_close(struct pool *pool); // takes NULL
+void pool_close(struct pool *pool);                       // takes NULL
 int pool_size(const struct pool *pool);
 
 /* Runs task for every part and returns when all are done. n_parts = pool_size. */

@@ -20,19 +20,19 @@ enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTE
 /* Options come in groups; a command names the groups it takes. */
 enum option_group {
 	GROUP_EVERYWHERE = 1 << 0, // --help --version -q
-	GROUP_MODEL = 1 << 1, // which checkpoint and budgets
-	GROUP_DEVICE = 1 << 2, // where and how it runs
-	GROUP_POLICY = 1 << 3, // budget, think, answer, handoff
+	GROUP_MODEL = 1 << 1,      // which checkpoint and budgets
+	GROUP_DEVICE = 1 << 2,     // where and how it runs
+	GROUP_POLICY = 1 << 3,     // budget, think, answer, handoff
 	GROUP_SAMPLING = 1 << 4,
 	GROUP_THINKING = 1 << 5,
 	GROUP_TERMINAL = 1 << 6,
 	GROUP_JSON = 1 << 7,
 	GROUP_CSV = 1 << 8,
-	GROUP_PROMPT = 1 << 9, // -p, --system, --events
-	GROUP_TOKENS = 1 << 10, // --tokens, --text
-	GROUP_LOGITS = 1 << 11, // --out, --taps, --switch
+	GROUP_PROMPT = 1 << 9,   // -p, --system, --events
+	GROUP_TOKENS = 1 << 10,  // --tokens, --text
+	GROUP_LOGITS = 1 << 11,  // --out, --taps, --switch
 	GROUP_SPECIAL = 1 << 12, // --special
-	GROUP_FIT = 1 << 13, // --fit
+	GROUP_FIT = 1 << 13,     // --fit
 	GROUP_STOP_EOS = 1 << 14,
 	GROUP_BUDGET = 1 << 15, // --budget alone
 };
@@ -46,12 +46,12 @@ struct string_list {
  * argv. */
 struct cli {
 	const struct subcommand *command;
-	const char *model; // directory; NULL = $ELASTISCOPE_MODEL, else the bundled demo
+	const char *model;  // directory; NULL = $ELASTISCOPE_MODEL, else the bundled demo
 	const char *budget; // -b, or after # in the model
 	const char *budgets_file, *think, *answer, *handoff, *device, *math, *kv;
 	bool lenient, warm, quiet, json, csv;
-	int64_t threads, context; // 0 = by itself
-	int64_t seed, n, think_limit, top_k; // -1 = not given
+	int64_t threads, context;               // 0 = by itself
+	int64_t seed, n, think_limit, top_k;    // -1 = not given
 	double temperature, top_p, min_p, pace; // -1 = not given
 	bool no_think, plain, no_color, tour;
 	const char *theme, *script, *size;
@@ -63,10 +63,10 @@ struct cli {
 struct subcommand {
 	const char *name;
 	const char *arguments; // for the usage line, "" = none
-	const char *summary; // one line
+	const char *summary;   // one line
 	unsigned groups;
-	int min_arguments, max_arguments; // besides the model, -1 = any
-	bool exact; // --math is exact by default, else fast
+	int min_arguments, max_arguments;  // besides the model, -1 = any
+	bool exact;                        // --math is exact by default, else fast
 	int (*run)(const struct cli *cli); // an exit code
 };
 
@@ -80,7 +80,7 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 			  bool *version, struct error *err);
 void cli_free(struct cli *cli);
 void cli_help(const struct subcommand *command); // to stdout
-int cli_completion(const struct cli *cli); // the subcommand `completion bash`
+int cli_completion(const struct cli *cli);       // the subcommand `completion bash`
 
 /* Prints "elastiscope: SENTENCE" to stderr and returns EXIT_FAILED. */
 int cli_fail(const struct error *err);

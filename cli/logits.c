@@ -29,7 +29,7 @@ struct work {
 	struct device *device;
 	struct device_options options;
 	struct slice slice;
-	struct turn *turns; // (n_turns)
+	struct turn *turns;              // (n_turns)
 	struct reading_switch *switches; // (n_turns)
 	size_t n_turns;
 	int32_t *ids;

@@ -19,7 +19,7 @@ struct option_row {
 	unsigned groups;
 	enum kind kind;
 	size_t offset;
-	double low, high; // of integers and numbers
+	double low, high;  // of integers and numbers
 	const char *value; // how help names the value; words with | are offered by completion
 	const char *help;
 };

@@ -5,15 +5,15 @@
 #include <stdlib.h>
 
 struct bpe_symbol {
-	int32_t id; // -1 = merged into the one before it
+	int32_t id;         // -1 = merged into the one before it
 	int32_t prev, next; // -1 = none
 };
 
 struct bpe_pair {
 	uint32_t rank;
-	int32_t at; // index of the left symbol
+	int32_t at;          // index of the left symbol
 	int32_t left, right; // ids when it was found; if they changed, the pair is gone
-	int32_t id; // of the result
+	int32_t id;          // of the result
 };
 
 int bpe_init(struct bpe *bpe, size_t n_merges, struct error *err)

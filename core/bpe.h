@@ -12,8 +12,8 @@
 
 struct bpe_merge {
 	int32_t left, right; // ids of the two parts
-	int32_t id; // of the result
-	uint32_t rank; // + 1; 0 = a free slot
+	int32_t id;          // of the result
+	uint32_t rank;       // + 1; 0 = a free slot
 };
 
 struct bpe { // starts as {0}; read-only once filled

@@ -24,10 +24,10 @@ struct budget_runs {
 struct budget {
 	char name[64];
 	enum origin origin;
-	char source[64]; // "elastic.json", "typed", "published: Megatron-LM teacher_model_config_12b"
+	char source[64];   // "elastic.json", "typed", "published: Megatron-LM teacher_model_config_12b"
 	int width[N_AXES]; // of the whole model; the largest where layers differ
 	int *layer_width[N_AXES]; // (n_layers) or NULL = width everywhere
-	uint8_t *keep; // (n_layers) 1 = the layer runs; NULL = all
+	uint8_t *keep;            // (n_layers) 1 = the layer runs; NULL = all
 	int n_layers;
 	int top_k; // num_experts_per_tok
 	struct budget_runs *runs;
@@ -40,7 +40,7 @@ struct budget {
 int budget_init(struct budget *budget, const struct config *config, const char *name,
 				struct error *err);
 int budget_copy(struct budget *to, const struct budget *from, struct error *err);
-void budget_free(struct budget *budget); // takes {0}
+void budget_free(struct budget *budget);                           // takes {0}
 bool budget_equal(const struct budget *a, const struct budget *b); // the same channels; names aside
 
 /* Widths as typed:

@@ -214,7 +214,7 @@ struct chat_parts chat_split(const char *text, size_t length, bool thinking)
 
 /* SHA-256, or its beginning, of templates that this file renders byte for byte. */
 static const char *const known_templates[] = {
-	"ab7813c3abdd9cb6", // the released one
+	"ab7813c3abdd9cb6",                                                 // the released one
 	"740f8926a5e450bb755383c580491c6a163ca0ab0207b7c62590acc0fda5cbc0", // the demo's
 };
 

@@ -14,7 +14,7 @@
 
 enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL };
 
-const char *chat_role_name(enum chat_role role); // "system", "user" ...
+const char *chat_role_name(enum chat_role role);     // "system", "user" ...
 int chat_role_find(const char *name, size_t length); // enum chat_role, or -1
 
 struct chat_string { // borrowed, may hold NUL
@@ -25,7 +25,7 @@ struct chat_string { // borrowed, may hold NUL
 struct chat_message {
 	enum chat_role role;
 	struct chat_string text;
-	struct chat_string reasoning; // of an assistant; blank = none
+	struct chat_string reasoning;       // of an assistant; blank = none
 	const struct json_node *tool_calls; // of an assistant: an array in OpenAI form, or NULL
 };
 
@@ -33,10 +33,10 @@ struct chat_message {
 struct chat {
 	const struct chat_message *messages;
 	size_t n_messages;
-	const struct json *json; // where tools and tool_calls live; NULL without them
+	const struct json *json;       // where tools and tool_calls live; NULL without them
 	const struct json_node *tools; // an array, or NULL; empty = none
-	bool enable_thinking; // concerns the generation prompt only
-	bool truncate_history; // drop the reasoning of turns before the last user message
+	bool enable_thinking;          // concerns the generation prompt only
+	bool truncate_history;         // drop the reasoning of turns before the last user message
 	bool add_generation_prompt;
 };
 

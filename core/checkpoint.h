@@ -1,9 +1,10 @@
 /*
  * A safetensors checkpoint, mapped read-only: one model.safetensors, or shards named by
- * model.safetensors.index.json, or (no index) every model-*.safetensors of the folder. Tensors are found
- * by name in a hash table (24,000 and more, opened in well under a second). A header is checked before
- * anything in it is believed: its length against the file's, dtype and shape against the byte range,
- * ranges against each other and the end of the file. Owns the mappings; never changes.
+ * model.safetensors.index.json, or (no index) every model-*.safetensors of the folder. Tensors are
+ * found by name in a hash table (24,000 and more, opened in well under a second). A header is
+ * checked before anything in it is believed: its length against the file's, dtype and shape against
+ * the byte range, ranges against each other and the end of the file. Owns the mappings; never
+ * changes.
  */
 #ifndef CORE_CHECKPOINT_H
 #define CORE_CHECKPOINT_H
@@ -14,8 +15,8 @@
 #include <stdint.h>
 
 struct shard {
-	char *name; // file name
-	const unsigned char *data; // the whole file, mapped; never faulted in on open but for the header
+	char *name;                // file name
+	const unsigned char *data; // the whole file, mapped; open faults in no more than the header
 	size_t bytes, header_bytes;
 };
 
@@ -45,16 +46,17 @@ void checkpoint_close(struct checkpoint *checkpoint); // takes {0} and half-open
 /* NULL if there is none of that name. */
 const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const char *name);
 
-/* Writes a safetensors file: n named tensors whose data is in memory, atomically (temporary name, fsync,
- * rename). */
+/* Writes a safetensors file: n named tensors whose data is in memory, atomically (temporary name,
+ * fsync, rename). */
 int checkpoint_write(const char *path, const struct named_tensor *tensors, size_t n,
 					 struct error *err);
 
-/* SHA-256 (hex, first 16 digits and NUL) over names, sizes, headers and evenly spaced samples of the
- * data of every shard, so that opening 59 GB stays fast: the checkpoint's identity in logs. */
+/* SHA-256 (hex, first 16 digits and NUL) over names, sizes, headers and evenly spaced samples of
+ * the data of every shard, so that opening 59 GB stays fast: the checkpoint's identity in logs. */
 void checkpoint_hash(const struct checkpoint *checkpoint, char out[17]);
 
-/* Bytes of the mappings that are in memory now (mincore). Large mappings are sampled: *estimated. */
+/* Bytes of the mappings that are in memory now (mincore). Large mappings are sampled: *estimated.
+ */
 uint64_t checkpoint_resident(const struct checkpoint *checkpoint, int *estimated);
 
 #endif

@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SAMPLES 64 // per shard
+#define SAMPLES 64       // per shard
 #define SAMPLE_BYTES 256 // each
 #define CHUNK_BYTES ((size_t)16 << 20)
 #define FULL_COUNT_BYTES ((uint64_t)8 << 30) // larger mappings are sampled

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define MAX_CONFIG_BYTES ((size_t)16 << 20)
-#define MAX_ROWS (1 << 25) // of any matrix: rows * columns fits in 46 bits, a row index in 26
+#define MAX_ROWS (1 << 25)  // of any matrix: rows * columns fits in 46 bits, a row index in 26
 #define MAX_STATE (1 << 30) // floats of one layer's SSM state
 
 enum need { NEED_ALWAYS, NEED_MAMBA, NEED_ATTENTION, NEED_MOE, NEED_MLP, NEED_NEVER };

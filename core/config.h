@@ -29,7 +29,7 @@ struct config {
 	/* Sizes of layer kinds that the model does not have may be 0, but n_groups and
 	 * num_key_value_heads are at least 1. */
 	int mamba_num_heads, mamba_head_dim, ssm_state_size, n_groups, conv_kernel; // Mamba-2
-	bool use_conv_bias; // else the layers have no conv1d.bias
+	bool use_conv_bias;                                     // else the layers have no conv1d.bias
 	int num_attention_heads, num_key_value_heads, head_dim; // attention
 	int n_routed_experts, num_experts_per_tok, moe_intermediate_size; // MoE
 	int moe_shared_expert_intermediate_size; // width of all shared experts together, 0 = none
@@ -38,15 +38,15 @@ struct config {
 	int intermediate_size; // dense MLP layers
 
 	int bos_token_id, eos_token_id, pad_token_id; // -1 = not given
-	int32_t stop_ids[CONFIG_MAX_STOP_IDS]; // eos ids of generation_config, else of config
+	int32_t stop_ids[CONFIG_MAX_STOP_IDS];        // eos ids of generation_config, else of config
 	int n_stop_ids;
 	float temperature, top_p; // what the checkpoint recommends (generation_config); -1 = not given
-	int do_sample; // 1, 0, -1 = not given
+	int do_sample;            // 1, 0, -1 = not given
 
 	char torch_dtype[16];
 };
 
-char layer_letter(enum layer_kind kind); // 'M', '*', 'E', '-'
+char layer_letter(enum layer_kind kind);      // 'M', '*', 'E', '-'
 const char *layer_name(enum layer_kind kind); // "mamba", "attention", "moe", "mlp"
 
 /* Reads DIR/config.json and, if there, DIR/generation_config.json. */
@@ -57,7 +57,7 @@ int config_parse(struct config *config, const char *text, const char *generation
 				 struct error *err);
 
 int config_layers_of(const struct config *config, enum layer_kind kind); // how many
-int config_inner(const struct config *config); // mamba_num_heads * mamba_head_dim
+int config_inner(const struct config *config);         // mamba_num_heads * mamba_head_dim
 int config_conv_channels(const struct config *config); // inner + 2 * n_groups * ssm_state_size
 
 #endif

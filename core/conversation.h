@@ -17,7 +17,7 @@ struct message {
 	int parent; // index into messages, always smaller than its own; NO_MESSAGE = the first of a
 				// path
 	enum chat_role role;
-	char *text; // NUL-terminated, text_length bytes
+	char *text;      // NUL-terminated, text_length bytes
 	char *reasoning; // NULL = none
 	size_t text_length, reasoning_length;
 };

@@ -22,11 +22,11 @@ struct router_axis {
 struct elastic {
 	struct budget budgets[MAX_BUDGETS]; // largest first; the first is the parent
 	int n_budgets;
-	int think, answer; // policy: indices, -1 = none
-	bool carry; // default handoff; else reprefill
-	bool has_handoff; // the file named it
+	int think, answer;        // policy: indices, -1 = none
+	bool carry;               // default handoff; else reprefill
+	bool has_handoff;         // the file named it
 	float temperature, top_p; // sampling; -1 = not given
-	char *router_file; // NULL = none
+	char *router_file;        // NULL = none
 	float router_tau, router_scaler;
 	int router_budgets[MAX_BUDGETS], n_router_budgets; // order of the one-hot, indices into budgets
 	struct router_axis router_axes[N_AXES + 1];
@@ -34,8 +34,8 @@ struct elastic {
 	char *importance_file; // NULL = none
 	int64_t importance_samples, importance_tokens;
 	int importance_sorted; // 1, 0, -1 = not said
-	char *provenance; // NULL = none
-	struct text notices; // a line each: unknown keys, violations opened with --lenient
+	char *provenance;      // NULL = none
+	struct text notices;   // a line each: unknown keys, violations opened with --lenient
 };
 
 /* From DIR/elastic.json, or from `budgets_file` when not NULL, or built in. lenient: budgets that

@@ -166,9 +166,9 @@ static void mamba_layer(struct pass *p)
 	p->b->conv(p->device, p->n, conv); // x | B | C = silu(conv1d(xBC) + bias)
 	for (int k = 0; k < p->n; k++)
 		tap(p, p->at[k], TAP_MAMBA_X, conv[k].y, conv[k].n, norm[k].width, conv[k].channels);
-	p->b->ssm(p->device, p->n, ssm); // S = exp(d a) S + d x B^T;  y = S C + D x
+	p->b->ssm(p->device, p->n, ssm);         // S = exp(d a) S + d x B^T;  y = S C + D x
 	p->b->gated_norm(p->device, p->n, norm); // o = RMSNorm_groups(y silu(z))
-	p->b->linear(p->device, p->n, out); // h += out_proj o
+	p->b->linear(p->device, p->n, out);      // h += out_proj o
 }
 
 /* Spec nemotron-h.md 5.1: grouped queries, causal, no positions. normed -> residual. */
@@ -204,9 +204,9 @@ static void attention_layer(struct pass *p)
 										  .scale = 1 / sqrtf((float)config->head_dim)};
 		out[i] = times(&s->o, r->a->mixed, r->a->residual, r->n, LINEAR_ADD);
 	}
-	p->b->linear(p->device, p->n, q); // q = W_q u
-	p->b->linear(p->device, p->n, k); // k = W_k u
-	p->b->linear(p->device, p->n, v); // v = W_v u
+	p->b->linear(p->device, p->n, q);         // q = W_q u
+	p->b->linear(p->device, p->n, k);         // k = W_k u
+	p->b->linear(p->device, p->n, v);         // v = W_v u
 	p->b->attention(p->device, p->n, attend); // o = softmax(q K^T / sqrt(head_dim)) V
 	for (int i = 0; i < p->n; i++) {
 		int width = attend[i].n_heads * attend[i].head_dim;
@@ -384,7 +384,7 @@ static void head(struct pass *p)
 	}
 	if (!n)
 		return;
-	p->b->norm(p->device, n, norm); // u = RMSNorm(h; norm_f)
+	p->b->norm(p->device, n, norm);     // u = RMSNorm(h; norm_f)
 	p->b->linear(p->device, n, linear); // logits = lm_head u
 	for (int k = 0; k < n; k++)
 		tap(p, at[k], TAP_LOGITS, linear[k].y, linear[k].n, p->config->vocab_size,

@@ -17,12 +17,12 @@
 enum tap {
 	TAP_MIXER_INPUT = 1 << 0, // normed input of layer i: (n, hidden)
 	TAP_RESIDUAL = 1 << 1, // residual before layer i; layer = n_layers: before norm_f (n, hidden)
-	TAP_LOGITS = 1 << 2, // (n, vocab) of the rows that wanted logits
+	TAP_LOGITS = 1 << 2,   // (n, vocab) of the rows that wanted logits
 	TAP_EXPERTS = 1 << 3, // chosen experts, stored indices, ascending, and final weights (n, top_k)
-	TAP_FFN = 1 << 4, // relu2 activation of dense or shared FFN (n, ffn)
+	TAP_FFN = 1 << 4,     // relu2 activation of dense or shared FFN (n, ffn)
 	TAP_MAMBA_X = 1 << 5, // x after conv and SiLU (n, inner)
 	TAP_ATTENTION_OUT = 1 << 6, // input of o_proj (n, n_heads*head_dim)
-	TAP_MIXER_OUTPUT = 1 << 7, // what the layer adds to the residual: after - before (n, hidden)
+	TAP_MIXER_OUTPUT = 1 << 7,  // what the layer adds to the residual: after - before (n, hidden)
 };
 
 /* What a tap sees. Host memory, valid until the callback returns. Dropped layers fire TAP_RESIDUAL
@@ -30,10 +30,10 @@ enum tap {
 struct tapped {
 	enum tap tap;
 	int layer, lane;
-	int n, width; // rows, values a row
+	int n, width;        // rows, values a row
 	const float *values; // (n, width); of TAP_EXPERTS the weights
-	const int32_t *ids; // TAP_EXPERTS: (n, width), else NULL
-	int first; // position of row 0 in the sequence
+	const int32_t *ids;  // TAP_EXPERTS: (n, width), else NULL
+	int first;           // position of row 0 in the sequence
 };
 
 struct taps {
@@ -46,11 +46,11 @@ enum logit_rows { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL };
 
 struct lane {
 	struct sequence *sequence; // its running slice reads
-	const int32_t *tokens; // host, (n_tokens), n_tokens <= max_tokens
+	const int32_t *tokens;     // host, (n_tokens), n_tokens <= max_tokens
 	int n_tokens;
 	enum logit_rows logits;
 	const struct taps *taps; // NULL = none
-	float *out; // set by forward: device logits (rows, vocab), NULL with LOGITS_NONE
+	float *out;              // set by forward: device logits (rows, vocab), NULL with LOGITS_NONE
 };
 
 struct workspace;

@@ -19,7 +19,7 @@
 
 struct record {
 	size_t bytes; // of the whole record, to the next one
-	int readers; // that have not passed it
+	int readers;  // that have not passed it
 	struct event event;
 };
 
@@ -32,7 +32,7 @@ struct block {
 
 struct reader {
 	struct block *block; // NULL = nothing was appended since it was added or all was passed
-	size_t offset; // of the next record, or of the one handed out
+	size_t offset;       // of the next record, or of the one handed out
 	bool handed;
 	size_t waiting; // records behind the one handed out
 	int fd;

@@ -19,7 +19,7 @@ struct model {
 	struct config config;
 	struct weights weights;
 	struct elastic elastic;
-	struct tokenizer *tokenizer; // NULL: no tokenizer.json; what needs text says so
+	struct tokenizer *tokenizer;          // NULL: no tokenizer.json; what needs text says so
 	struct checkpoint router, importance; // n_tensors 0 = no such file
 	char hash[17];
 	struct text notices; // a line each for the status line: unknown template, unknown keys, ...
@@ -37,8 +37,9 @@ struct model *model_open(const char *directory, const struct model_options *opti
 struct model *model_retain(struct model *model);
 void model_release(struct model *model); // takes NULL; the last one closes
 
-/* A budget by name, or widths typed (budget_parse), into a copy that the caller frees. The error lists
- * the names that exist. */
-int model_budget(const struct model *model, const char *text, struct budget *out, struct error *err);
+/* A budget by name, or widths typed (budget_parse), into a copy that the caller frees. The error
+ * lists the names that exist. */
+int model_budget(const struct model *model, const char *text, struct budget *out,
+				 struct error *err);
 
 #endif

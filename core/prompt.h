@@ -11,9 +11,9 @@
 #include <stddef.h>
 
 enum trust {
-	TRUST_NONE, // user, system and tool text: special tokens are never looked for
+	TRUST_NONE,  // user, system and tool text: special tokens are never looked for
 	TRUST_THINK, // assistant text: <think> and </think> are recognised, nothing else
-	TRUST_ALL, // the template's own text: every special token is recognised
+	TRUST_ALL,   // the template's own text: every special token is recognised
 };
 
 /* Bytes [start, end) of the text. Ranges ascend, touch and differ in trust. */
@@ -38,6 +38,6 @@ void prompt_add(struct prompt *prompt, const char *string, enum trust trust);
 int prompt_check(const struct prompt *prompt, struct error *err);
 
 void prompt_clear(struct prompt *prompt); // empty, memory kept
-void prompt_free(struct prompt *prompt); // takes {0}
+void prompt_free(struct prompt *prompt);  // takes {0}
 
 #endif

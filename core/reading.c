@@ -138,7 +138,7 @@ struct reader {
 	struct workspace *workspace;
 	struct sequence sequence;
 	struct taps taps;
-	float *x, *logits; // device: (PREFILL_CHUNK, width), (PREFILL_CHUNK, vocab)
+	float *x, *logits;         // device: (PREFILL_CHUNK, width), (PREFILL_CHUNK, vocab)
 	float *rows, *host_logits; // the same on the host
 };
 

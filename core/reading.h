@@ -19,7 +19,7 @@ struct reading_switch {
 struct reading_plan {
 	const int32_t *ids;
 	int n;
-	const struct slice *slice; // reads from the start
+	const struct slice *slice;             // reads from the start
 	const struct reading_switch *switches; // ascending by `at`, 0 <= at < n
 	int n_switches;
 	enum dtype kv_dtype;
@@ -40,13 +40,13 @@ struct reading {
 
 	/* Stored experts, ascending, and their final weights; NULL = not asked for. -1 and 0 where the
 	 * layer is no MoE layer, is left out, or where a budget takes fewer. */
-	int32_t *expert_ids; // (n_layers, n, top_k)
+	int32_t *expert_ids;   // (n_layers, n, top_k)
 	float *expert_weights; // (n_layers, n, top_k)
 	int top_k;
 
 	/* The most probable id of lm_head(RMSNorm(residual; norm_f)) and the natural log of its
 	 * probability; NULL = not asked for. Entry n_layers is the model's own choice. */
-	int32_t *lens_ids; // (n_layers + 1, n)
+	int32_t *lens_ids;    // (n_layers + 1, n)
 	float *lens_logprobs; // (n_layers + 1, n)
 };
 

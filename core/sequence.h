@@ -26,9 +26,9 @@ int handoff_find(const char *name); // or -1
 
 struct layer_state {
 	float *conv, *ssm; // Mamba: (kernel-1, channels), (heads*head_dim, state_size)
-	void *k, *v; // attention: (capacity, n_kv_heads, head_dim)
-	int32_t *length; // attention: rows in the cache, device memory
-	int32_t rows; // the same number on the host
+	void *k, *v;       // attention: (capacity, n_kv_heads, head_dim)
+	int32_t *length;   // attention: rows in the cache, device memory
+	int32_t rows;      // the same number on the host
 };
 
 struct sequence_run {
@@ -37,10 +37,10 @@ struct sequence_run {
 };
 
 struct snapshot {
-	int n_tokens; // 0 = free
-	uint64_t used; // for replacing the least recently used
-	float **conv, **ssm; // (n_layers), NULL where not a Mamba layer
-	int32_t *rows; // (n_layers) KV lengths; rows below them are still in the cache
+	int n_tokens;              // 0 = free
+	uint64_t used;             // for replacing the least recently used
+	float **conv, **ssm;       // (n_layers), NULL where not a Mamba layer
+	int32_t *rows;             // (n_layers) KV lengths; rows below them are still in the cache
 	struct sequence_run *runs; // (n_runs): who read what, up to n_tokens
 	int n_runs;
 };
@@ -54,11 +54,11 @@ struct sequence {
 	const struct backend *backend;
 	struct device *device;
 	enum dtype kv_dtype;
-	int capacity; // tokens: the context
+	int capacity;    // tokens: the context
 	int32_t *tokens; // (capacity)
 	int n_tokens;
 	struct layer_state *layers; // (n_layers)
-	struct sequence_run *runs; // ascending by from; the last one is the running slice
+	struct sequence_run *runs;  // ascending by from; the last one is the running slice
 	int n_runs;
 	size_t runs_capacity;
 	struct snapshot snapshots[MAX_SNAPSHOTS];

@@ -17,17 +17,17 @@
 #include "kernels/backend.h"
 
 struct mamba_slice {
-	struct matrix in_proj; // rows z (inner) | x (inner) | B | C (n_groups*state each) | dt (heads)
+	struct matrix in_proj;  // rows z (inner) | x (inner) | B | C (n_groups*state each) | dt (heads)
 	struct matrix out_proj; // (hidden, inner)
 	int n_heads, head_dim, inner, channels; // kept; inner = n_heads*head_dim, channels = x | B | C
-	const float *conv_weight, *conv_bias; // (channels, kernel), (channels)
-	const float *a, *d, *dt_bias; // (n_heads); a = -exp(A_log)
-	const float *norm; // (inner): the gated norm
+	const float *conv_weight, *conv_bias;   // (channels, kernel), (channels)
+	const float *a, *d, *dt_bias;           // (n_heads); a = -exp(A_log)
+	const float *norm;                      // (inner): the gated norm
 	const int32_t *channel; // (channels): packed -> stored conv channel; the first `inner` are also
 							// the stored rows of the SSM state (head * parent head_dim + channel)
-	const int32_t *head_group; // (n_heads)
+	const int32_t *head_group;  // (n_heads)
 	const int32_t *group_start; // (n_groups + 1), in packed x channels
-	const float *norm_count; // (n_groups)
+	const float *norm_count;    // (n_groups)
 	float norm_scale;
 };
 
@@ -35,15 +35,15 @@ struct attention_slice {
 	struct matrix q, k, v, o; // k and v are never cut in rows
 	int n_heads;
 	const int32_t *kv_head; // (n_heads): which KV head each kept query head uses
-	const int32_t *head; // (n_heads): packed -> stored query head
+	const int32_t *head;    // (n_heads): packed -> stored query head
 };
 
 struct moe_slice {
-	struct matrix gate; // (n_experts, hidden)
-	const float *bias; // (n_experts): selection only
-	int n_experts, ffn, top_k; // kept
-	const int32_t *expert; // (n_experts): packed -> stored
-	const struct matrix *up, *down; // (n_experts)
+	struct matrix gate;                   // (n_experts, hidden)
+	const float *bias;                    // (n_experts): selection only
+	int n_experts, ffn, top_k;            // kept
+	const int32_t *expert;                // (n_experts): packed -> stored
+	const struct matrix *up, *down;       // (n_experts)
 	struct matrix shared_up, shared_down; // n_rows 0 = no shared expert
 	int shared_ffn;
 };
@@ -70,7 +70,7 @@ struct layer_slice {
  * lm_head; bytes_per_token: weight bytes that a decode step reads (those, and one row of
  * embeddings). */
 struct slice_cost {
-	uint64_t total, active; // parameters
+	uint64_t total, active;          // parameters
 	uint64_t bytes, bytes_per_token; // of the stored dtypes
 };
 
@@ -78,7 +78,7 @@ struct slice_cost {
 struct slice_memory {
 	void **blocks;
 	size_t n_blocks, capacity; // of `blocks`
-	size_t used, size; // bytes of the last block
+	size_t used, size;         // bytes of the last block
 };
 
 struct slice {
@@ -90,7 +90,7 @@ struct slice {
 	float norm_f_count, norm_f_scale;
 	struct layer_slice *layers; // (n_layers)
 	struct slice_cost cost;
-	struct slice_memory host; // spans, matrices, `expert` and `head`: read by the host only
+	struct slice_memory host;  // spans, matrices, `expert` and `head`: read by the host only
 	struct slice_memory lists; // packed vectors and the other index lists: the device's memory
 	const struct backend *backend;
 	struct device *device;

@@ -21,7 +21,7 @@ struct stage {
 	struct stage_slice {
 		struct slice slice;
 		double took_ns; // of a decode step: a running mean, 0 = none yet
-	} * *slices; // in order of first use; the first one is the parent's
+	} * *slices;        // in order of first use; the first one is the parent's
 	size_t n_slices, slices_capacity;
 	struct turn_rules rules;
 	int context; // tokens a sequence can hold

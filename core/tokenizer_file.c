@@ -13,7 +13,7 @@
 struct loader {
 	struct tokenizer *tokenizer;
 	struct json json;
-	int16_t byte_of[0x144]; // GPT-2's alphabet: code point -> byte, -1 = not in it
+	int16_t byte_of[0x144];  // GPT-2's alphabet: code point -> byte, -1 = not in it
 	struct text name, bytes; // scratch
 };
 

@@ -17,21 +17,21 @@ enum track_state { TRACK_IDLE, TRACK_ACCEPTED, TRACK_RUNNING };
 /* What was said before, so that only new messages become events and turns know their parent. */
 struct said {
 	uint64_t hash; // of a message's role and text
-	int turn; // that made this answer, -1 = somebody else did
+	int turn;      // that made this answer, -1 = somebody else did
 };
 
 struct track {
 	struct worker *worker;
 	int seq;
 	enum track_state state;
-	bool stopping; // as soon as possible
-	struct sequence sequence; // .config NULL = not open
+	bool stopping;                // as soon as possible
+	struct sequence sequence;     // .config NULL = not open
 	struct request_copy *request; // of the turn
 	struct turn turn;
-	int id; // of the turn
+	int id;                // of the turn
 	struct picked pending; // the token to be read next
 	struct decode_state decode;
-	struct text text; // of one token
+	struct text text;   // of one token
 	struct id_list ids; // the prompt; then of no use
 	struct taps taps;
 	enum phase tapped; // phase of what is being read

@@ -34,10 +34,10 @@ int turn_rules_init(struct turn_rules *rules, const struct config *config,
 struct turn {
 	const struct turn_rules *rules;
 	struct turn_settings settings;
-	bool stops; // at stop ids
-	enum phase phase; // of the next token
-	int n_tokens, n_thoughts; // taken; of them inside the thoughts
-	int forced; // the next one of rules->forced, -1 = the model chooses
+	bool stops;                // at stop ids
+	enum phase phase;          // of the next token
+	int n_tokens, n_thoughts;  // taken; of them inside the thoughts
+	int forced;                // the next one of rules->forced, -1 = the model chooses
 	enum switch_reason reason; // why turn_reader() may differ from who read before
 };
 
@@ -62,10 +62,10 @@ const char *turn_reader(const struct turn *turn);
 struct pick_params turn_pick(const struct turn *turn);
 
 struct turn_step {
-	enum phase phase; // of this token
+	enum phase phase;   // of this token
 	bool thinking_ends; // it is </think>
-	bool hidden; // no text of it is shown: </think> or the stop id
-	bool over, full; // no token follows; because the context is full
+	bool hidden;        // no text of it is shown: </think> or the stop id
+	bool over, full;    // no token follows; because the context is full
 	enum stop_reason reason;
 };
 

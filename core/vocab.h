@@ -21,7 +21,7 @@ struct vocab_token {
 };
 
 struct vocab_slot {
-	uint32_t id; // + 1, 0 = free
+	uint32_t id;  // + 1, 0 = free
 	uint32_t tag; // half of the hash: a slot of other bytes is passed without looking at them
 };
 
@@ -30,8 +30,8 @@ struct vocab_table {
 	uint32_t mask; // number of slots - 1
 };
 
-struct vocab { // starts as {0}
-	struct text bytes; // every token's bytes, one after the other
+struct vocab {                  // starts as {0}
+	struct text bytes;          // every token's bytes, one after the other
 	struct vocab_token *tokens; // (size)
 	int32_t size;
 	struct vocab_table ordinary, special;

@@ -1,8 +1,8 @@
 /*
- * The checkpoint's tensors bound to their places in the model: tolerant of names (backbone. / model.,
- * embeddings / embedding / embed_tokens, fused [E, F, H] or per-expert tensors), strict about shapes and
- * dtypes (F32, BF16, F16; FP8 and NVFP4 are refused for now). An error names the tensor and both shapes.
- * Borrows the checkpoint; never changes.
+ * The checkpoint's tensors bound to their places in the model: tolerant of names (backbone. /
+ * model., embeddings / embedding / embed_tokens, fused [E, F, H] or per-expert tensors), strict
+ * about shapes and dtypes (F32, BF16, F16; FP8 and NVFP4 are refused for now). An error names the
+ * tensor and both shapes. Borrows the checkpoint; never changes.
  */
 #ifndef CORE_WEIGHTS_H
 #define CORE_WEIGHTS_H
@@ -13,14 +13,14 @@
 struct layer_weights {
 	struct tensor norm; // (hidden)
 	// Mamba
-	struct tensor in_proj, out_proj;         // (in_proj rows, hidden), (hidden, inner)
-	struct tensor conv_weight, conv_bias;    // (channels, 1, kernel), (channels); bias data NULL = none
+	struct tensor in_proj, out_proj;             // (in_proj rows, hidden), (hidden, inner)
+	struct tensor conv_weight, conv_bias;        // (channels, 1, kernel), (channels) or no data
 	struct tensor a_log, d, dt_bias, gated_norm; // (heads) three times, (inner)
 	// attention
 	struct tensor q, k, v, o;
 	// MoE; up and down point to n_routed_experts tensors each
-	struct tensor gate, gate_bias; // (experts, hidden), (experts)
-	struct tensor *up, *down;      // (ffn, hidden), (hidden, ffn)
+	struct tensor gate, gate_bias;        // (experts, hidden), (experts)
+	struct tensor *up, *down;             // (ffn, hidden), (hidden, ffn)
 	struct tensor shared_up, shared_down; // data NULL = no shared expert
 	// dense MLP uses mlp_up, mlp_down
 	struct tensor mlp_up, mlp_down;

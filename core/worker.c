@@ -9,9 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MEMORY_NS 2000000000u // between two EV_MEMORY while generating
+#define MEMORY_NS 2000000000u  // between two EV_MEMORY while generating
 #define PROGRESS_NS 100000000u // between two EV_PROGRESS
-#define WARM_BYTES (8u << 20) // touched between two looks at the queue
+#define WARM_BYTES (8u << 20)  // touched between two looks at the queue
 
 /* ---- events ---- */
 

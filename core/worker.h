@@ -29,10 +29,10 @@ struct worker {
 
 	// the thread's own
 	struct device *device; // opened with the first model
-	struct stage stage; // .model NULL = none
+	struct stage stage;    // .model NULL = none
 	struct track tracks[MAX_SEQUENCES];
 	double pace,
-		factor; // tokens/s of the largest; how much slower than computing, 0 = not known yet
+		factor;      // tokens/s of the largest; how much slower than computing, 0 = not known yet
 	uint64_t due_ns; // not before: the next token while paced
 	bool paused;
 	int steps; // that may be made while paused

@@ -11,8 +11,8 @@
 struct room {
 	int64_t hidden;
 	int64_t projected; // in_proj rows; q, k and v side by side; router logits
-	int64_t channels; // after the convolution
-	int64_t mixed; // input of out_proj, o_proj, down
+	int64_t channels;  // after the convolution
+	int64_t mixed;     // input of out_proj, o_proj, down
 	int64_t top_k;
 	int64_t activated; // top_k * ffn
 	int64_t vocab;
@@ -20,17 +20,17 @@ struct room {
 
 /* One lane's activations; device memory, T = max_tokens. */
 struct activations {
-	int32_t *ids; // (T): the tokens
-	float *residual; // h (T, hidden)
-	float *normed; // u (T, hidden)
+	int32_t *ids;     // (T): the tokens
+	float *residual;  // h (T, hidden)
+	float *normed;    // u (T, hidden)
 	float *projected; // (T, projected)
 	float *convolved; // x | B | C (T, channels)
-	float *mixed; // (T, mixed)
-	int32_t *chosen; // (T, top_k)
-	float *weights; // (T, top_k)
+	float *mixed;     // (T, mixed)
+	int32_t *chosen;  // (T, top_k)
+	float *weights;   // (T, top_k)
 	float *activated; // (T, top_k, ffn)
-	float *logits; // (T or 1, vocab)
-	float *before; // host: the residual before a mixer (T, hidden), for TAP_MIXER_OUTPUT
+	float *logits;    // (T or 1, vocab)
+	float *before;    // host: the residual before a mixer (T, hidden), for TAP_MIXER_OUTPUT
 };
 
 struct workspace {

@@ -17,12 +17,12 @@
 
 struct experts_row { // one MoE layer
 	int layer;
-	uint64_t routed; // choices counted: tokens times top-k
-	uint64_t *counts; // (n_experts), stored experts
-	double entropy; // bits of the counts' shares; 0 with nothing routed
-	double normalised; // entropy / log2(experts that the budget keeps), 0..1
+	uint64_t routed;             // choices counted: tokens times top-k
+	uint64_t *counts;            // (n_experts), stored experts
+	double entropy;              // bits of the counts' shares; 0 with nothing routed
+	double normalised;           // entropy / log2(experts that the budget keeps), 0..1
 	int top[EXPERTS_TOP], n_top; // most used first, only those used
-	bool *kept; // (n_experts): in the budget; all false if it leaves the layer out
+	bool *kept;                  // (n_experts): in the budget; all false if it leaves the layer out
 	int n_kept;
 	double outside; // share of the choices that went to experts outside the budget, 0..1
 	const float *reap,

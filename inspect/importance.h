@@ -19,31 +19,31 @@
 
 enum importance_metric {
 	IMPORTANCE_DEFAULT, // the file's, reap for experts; else the weights' norms
-	IMPORTANCE_COUNT, // experts only: share of the tokens routed to it
+	IMPORTANCE_COUNT,   // experts only: share of the tokens routed to it
 	IMPORTANCE_WEIGHTS, // norms, also where there is a file
 };
 
 struct importance_query {
 	enum axis axis; // N_AXES = whole layers (depth): logit MSE when one is skipped
-	int layer; // of the parent; -1 for hidden_size of the model, and for N_AXES
-	int expert; // moe_intermediate_size: one expert, or -1 = the mean over experts
+	int layer;      // of the parent; -1 for hidden_size of the model, and for N_AXES
+	int expert;     // moe_intermediate_size: one expert, or -1 = the mean over experts
 	enum importance_metric metric;
 };
 
 struct importance_curve {
 	struct importance_query query;
-	enum origin origin; // ORIGIN_UNKNOWN: nobody knows, n = 0
-	const char *unit; // what a score is: "mean abs", "REAP", "share of tokens", ...
-	int n, n_groups; // channels; groups that are ranked apart (Mamba and attention heads)
-	float *score; // (n), stored order
-	double total; // sum of scores
-	bool descending; // inside every group
+	enum origin origin;        // ORIGIN_UNKNOWN: nobody knows, n = 0
+	const char *unit;          // what a score is: "mean abs", "REAP", "share of tokens", ...
+	int n, n_groups;           // channels; groups that are ranked apart (Mamba and attention heads)
+	float *score;              // (n), stored order
+	double total;              // sum of scores
+	bool descending;           // inside every group
 	int64_t inversions, pairs; // pairs stored the wrong way round, and all pairs, inside groups
 	double spearman; // stored order against score order, mean over groups; NAN if undefined
 	int n_budgets;
 	double retained[MAX_BUDGETS]; // share of the total that a budget keeps, 0..1; 0 if the layer is
 								  // left out; the model's budgets in their order
-	int width[MAX_BUDGETS]; // channels kept: the cut line
+	int width[MAX_BUDGETS];       // channels kept: the cut line
 };
 
 /* Wrong shapes in the file, or a layer that lacks the axis, are an error that names them. */

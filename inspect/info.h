@@ -33,23 +33,23 @@ enum origin
 precision_origin(enum precision precision); // derived, but estimated for what is not stored
 
 struct info_budget {
-	const struct budget *budget; // name, widths, origin and source of the widths
-	int n_layers; // that run
-	struct slice_cost cost; // parameters and bytes: origin derived
+	const struct budget *budget;  // name, widths, origin and source of the widths
+	int n_layers;                 // that run
+	struct slice_cost cost;       // parameters and bytes: origin derived
 	uint64_t bytes[N_PRECISIONS]; // of the weights; [PRECISION_STORED] = cost.bytes
 };
 
 /* What one sequence keeps, at the parent's full width whatever budget runs. */
 struct info_state {
 	uint64_t ssm_bytes, conv_bytes; // F32, whatever the length
-	uint64_t kv_per_token; // values (not bytes) a token: all attention layers, K and V
+	uint64_t kv_per_token;          // values (not bytes) a token: all attention layers, K and V
 };
 
 struct info {
 	const struct model *model;
 	struct info_dim dims[INFO_MAX_DIMS]; // from config.json
 	int n_dims;
-	int layers_of[4]; // by enum layer_kind
+	int layers_of[4];                   // by enum layer_kind
 	struct info_dtype dtypes[N_DTYPES]; // those that occur, most bytes first
 	int n_dtypes;
 	struct info_budget budgets[INFO_MAX_BUDGETS];
@@ -69,7 +69,7 @@ int info_read(struct info *info, const struct model *model, const struct budget 
 
 struct fit_request {
 	uint64_t memory_bytes;
-	int context; // tokens
+	int context;         // tokens
 	enum dtype kv_dtype; // F32 or BF16
 };
 
@@ -77,10 +77,10 @@ struct info_fit {
 	enum precision precision;
 	const struct info_budget *budget;
 	uint64_t weight_bytes;
-	uint64_t state_bytes; // one sequence of `context` tokens
+	uint64_t state_bytes;    // one sequence of `context` tokens
 	int64_t longest_context; // tokens of one sequence beside the weights; -1 = the weights do not
 							 // fit, INT64_MAX = no attention layer, so no limit
-	int64_t sequences; // of `context` tokens beside the weights
+	int64_t sequences;       // of `context` tokens beside the weights
 };
 
 /* Weights and states only; scratch and the program itself come on top. Rows: budgets inside

@@ -15,8 +15,8 @@ struct memory_state { // of one sequence, at the parent's full width: the same f
 struct memory_facts {
 	uint64_t rss, shared; // of the process; shared: of it, mapped files
 	bool rss_known;
-	uint64_t mapped; // all shards, headers too
-	uint64_t resident; // of them, in memory now (whoever read them)
+	uint64_t mapped;         // all shards, headers too
+	uint64_t resident;       // of them, in memory now (whoever read them)
 	bool resident_estimated; // sampled
 };
 

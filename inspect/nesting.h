@@ -12,8 +12,8 @@
 
 struct nesting_row {
 	enum axis axis;
-	int layer; // of the parent; -1 = hidden_size, one number for the model
-	int parent; // stored channels
+	int layer;              // of the parent; -1 = hidden_size, one number for the model
+	int parent;             // stored channels
 	int width[MAX_BUDGETS]; // kept; 0 = the budget leaves the layer out
 	bool runs[MAX_BUDGETS]; // kept by explicit runs that are not the plain leading part
 };
@@ -29,8 +29,8 @@ struct nesting {
 	int container[MAX_BUDGETS];
 	bool contained[MAX_BUDGETS]; // on every axis and layer
 	int n_violations;
-	struct text violations; // a line each, "" = the proof holds
-	uint64_t file_bytes; // tensors of this checkpoint
+	struct text violations;  // a line each, "" = the proof holds
+	uint64_t file_bytes;     // tensors of this checkpoint
 	uint64_t separate_bytes; // of one stand-alone checkpoint a budget: sum of cost[].bytes
 };
 

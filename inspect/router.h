@@ -14,19 +14,19 @@
 #include "core/model.h"
 
 struct router_row {
-	int budget; // of elastic.budgets; -1 = a mix between two
-	int layer; // of the parent, -1 = the whole model
+	int budget;                               // of elastic.budgets; -1 = a mix between two
+	int layer;                                // of the parent, -1 = the whole model
 	float *logits, *probabilities, *p_choice; // (n_choices)
-	int chosen, runner_up; // indices into the axis' choices; runner_up -1 = none
-	int width; // choices[chosen]
-	double margin; // logits[chosen] - logits[runner_up], 0 without one
+	int chosen, runner_up;                    // indices into the axis' choices; runner_up -1 = none
+	int width;                                // choices[chosen]
+	double margin;                            // logits[chosen] - logits[runner_up], 0 without one
 	int budget_width; // what the budget keeps there; 0 = the layer is left out, or a mix
-	bool disagree; // budget_width says otherwise (never for a mix or a layer left out)
+	bool disagree;    // budget_width says otherwise (never for a mix or a layer left out)
 };
 
 struct router_axis_view {
 	const struct router_axis *axis; // name: router_axis_name()
-	struct router_row *rows; // budget by budget, layer by layer
+	struct router_row *rows;        // budget by budget, layer by layer
 	int n_rows;
 	float *values; // backing store
 };
@@ -34,7 +34,7 @@ struct router_axis_view {
 struct router_view {
 	bool present;
 	struct text source; // one sentence: where the widths come from
-	float tau, scaler; // in use
+	float tau, scaler;  // in use
 	struct router_axis_view axes[N_AXES + 1];
 	int n_axes;
 	int n_disagree;

@@ -40,8 +40,8 @@ struct device_options {
 /* y = table[id], n tokens. */
 struct embed_op {
 	const struct matrix *table; // (vocab, hidden)
-	const int32_t *ids; // (n)
-	float *y; // (n, table->n_columns)
+	const int32_t *ids;         // (n)
+	float *y;                   // (n, table->n_columns)
 	int n;
 };
 
@@ -49,21 +49,21 @@ struct embed_op {
  * experiment says otherwise. y may be x. */
 struct norm_op {
 	const float *x, *weight; // (n, width), (width)
-	float *y; // (n, width)
+	float *y;                // (n, width)
 	int n, width;
 	float count, eps, scale;
 };
 
 enum linear_mode {
-	LINEAR_SET, // y = W x
-	LINEAR_ADD, // y += W x
+	LINEAR_SET,   // y = W x
+	LINEAR_ADD,   // y += W x
 	LINEAR_RELU2, // y = max(W x, 0)^2
 };
 
 struct linear_op {
 	const struct matrix *w; // kept (n_rows, n_columns)
-	const float *x; // (n, n_columns)
-	float *y; // (n, n_rows)
+	const float *x;         // (n, n_columns)
+	float *y;               // (n, n_rows)
 	int n;
 	enum linear_mode mode;
 	bool precise; // F32 activations even in MATH_FAST: the router, where a rounding flips an expert
@@ -77,9 +77,9 @@ struct conv_op {
 	const float *x; // (n, channels), rows x_stride apart
 	int64_t x_stride;
 	const float *weight, *bias; // (channels, kernel), (channels)
-	float *y; // (n, channels)
-	float *state; // (kernel - 1, state_channels), updated
-	const int32_t *channel; // (channels): packed -> stored channel
+	float *y;                   // (n, channels)
+	float *state;               // (kernel - 1, state_channels), updated
+	const int32_t *channel;     // (channels): packed -> stored channel
 	int n, channels, state_channels, kernel;
 };
 
@@ -89,25 +89,25 @@ struct conv_op {
  * S[h,p,:] . C[g,:] + D[h] * x[h,p] */
 struct ssm_op {
 	const float *xbc; // (n, n_heads*head_dim + 2*n_groups*state_size)
-	const float *dt; // (n, n_heads), rows dt_stride apart
+	const float *dt;  // (n, n_heads), rows dt_stride apart
 	int64_t dt_stride;
 	const float *a, *d, *dt_bias; // (n_heads); a = -exp(A_log)
-	const int32_t *head_group; // (n_heads)
-	const int32_t *state_row; // (n_heads*head_dim): packed -> stored row of state
-	float *state; // (stored rows, state_size), updated
-	float *y; // (n, n_heads*head_dim)
+	const int32_t *head_group;    // (n_heads)
+	const int32_t *state_row;     // (n_heads*head_dim): packed -> stored row of state
+	float *state;                 // (stored rows, state_size), updated
+	float *y;                     // (n, n_heads*head_dim)
 	int n, n_heads, head_dim, n_groups, state_size;
 };
 
 /* v = y * silu(z), then RMSNorm over each group of channels [group_start[g], group_start[g+1]), sum
  * of squares divided by count[g]; y = v * r * scale * weight, in place. */
 struct gated_norm_op {
-	float *y; // (n, width), updated
+	float *y;       // (n, width), updated
 	const float *z; // (n, width), rows z_stride apart
 	int64_t z_stride;
-	const float *weight; // (width)
+	const float *weight;        // (width)
 	const int32_t *group_start; // (n_groups + 1)
-	const float *count; // (n_groups)
+	const float *count;         // (n_groups)
 	int n, width, n_groups;
 	float eps, scale;
 };
@@ -116,11 +116,11 @@ struct gated_norm_op {
  * *length += n. No positions, no bias; softmax in F32. The cache is at the parent's full width, in
  * the device's kv_dtype; capacity was checked by the caller. */
 struct attention_op {
-	const float *q, *k, *v; // (n, n_heads, head_dim), (n, n_kv_heads, head_dim) twice
+	const float *q, *k, *v;  // (n, n_heads, head_dim), (n, n_kv_heads, head_dim) twice
 	void *k_cache, *v_cache; // (capacity, n_kv_heads, head_dim)
-	int32_t *length; // rows in the cache; device memory, per layer
-	const int32_t *kv_head; // (n_heads): which KV head a query head uses
-	float *y; // (n, n_heads, head_dim)
+	int32_t *length;         // rows in the cache; device memory, per layer
+	const int32_t *kv_head;  // (n_heads): which KV head a query head uses
+	float *y;                // (n, n_heads, head_dim)
 	int n, n_heads, n_kv_heads, head_dim;
 	float scale; // 1 / sqrt(head_dim)
 };
@@ -130,8 +130,8 @@ struct attention_op {
  * experts. */
 struct route_op {
 	const float *logits, *bias; // (n, n_experts), (n_experts): -INFINITY forbids, +INFINITY forces
-	int32_t *ids; // (n, top_k)
-	float *weights; // (n, top_k)
+	int32_t *ids;               // (n, top_k)
+	float *weights;             // (n, top_k)
 	int n, n_experts, top_k;
 	bool normalise;
 	float scale;
@@ -141,11 +141,11 @@ struct route_op {
  * lane. */
 struct experts_op {
 	const struct matrix *up, *down; // one an expert: (ffn, width), (width, ffn)
-	const float *x; // (n, width)
-	const int32_t *ids; // (n, top_k)
-	const float *weights; // (n, top_k)
-	float *hidden; // (n, top_k, ffn), scratch; holds the activations afterwards
-	float *y; // (n, width)
+	const float *x;                 // (n, width)
+	const int32_t *ids;             // (n, top_k)
+	const float *weights;           // (n, top_k)
+	float *hidden;                  // (n, top_k, ffn), scratch; holds the activations afterwards
+	float *y;                       // (n, width)
 	int n, n_experts, top_k, width, ffn;
 };
 
@@ -155,10 +155,10 @@ struct experts_op {
 struct pick_params {
 	uint64_t seed;
 	float temperature; // 0 = greedy (ties: the lower id)
-	float top_p; // 1 = off
-	float min_p; // 0 = off
-	int32_t top_k; // 0 = off
-	int32_t forced; // >= 0: this id is taken; its logprob is still the model's
+	float top_p;       // 1 = off
+	float min_p;       // 0 = off
+	int32_t top_k;     // 0 = off
+	int32_t forced;    // >= 0: this id is taken; its logprob is still the model's
 };
 
 struct picked {

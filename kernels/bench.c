@@ -15,10 +15,10 @@ struct bench {
 	kernels_bench_row *row;
 	void *arg;
 	const struct cpu_rung *rung;
-	void *weights; // BIG_BYTES; small values in every format
-	float *x, *y; // (OP_TOKENS, COLUMNS) each
+	void *weights;         // BIG_BYTES; small values in every format
+	float *x, *y;          // (OP_TOKENS, COLUMNS) each
 	struct device *device; // for whole operations
-	double sink; // keeps results alive
+	double sink;           // keeps results alive
 };
 
 typedef void bench_call(struct bench *b);

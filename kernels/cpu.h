@@ -15,9 +15,9 @@
  * rows. The order of summation over j depends on n alone, whatever n_w and n_x are. Rows of w are
  * aligned to their element only. */
 struct product {
-	const void *w; // (n_w, n), rows w_stride elements apart
+	const void *w;        // (n_w, n), rows w_stride elements apart
 	const void *const *x; // (n_x) rows of n
-	float *out; // (n_x, n_w), rows out_stride apart
+	float *out;           // (n_x, n_w), rows out_stride apart
 	int64_t w_stride, out_stride;
 	int n_w, n_x, n;
 };
@@ -25,9 +25,9 @@ struct product {
 /* y[h][j] += sum_i a[h][i] * v[i][j], i ascending: attention's weighted sums of values, for the
  * heads that share them. */
 struct blend {
-	float *y; // (n_y, n), rows y_stride apart
+	float *y;       // (n_y, n), rows y_stride apart
 	const float *a; // (n_y, n_v), rows a_stride apart
-	const void *v; // (n_v, n), rows v_stride elements apart
+	const void *v;  // (n_v, n), rows v_stride elements apart
 	int64_t y_stride, a_stride, v_stride;
 	int n_y, n_v, n;
 };
@@ -44,7 +44,7 @@ struct cpu_rung {
 	float (*ssm_row)(float *s, const float *b, const float *c, float decay, float input, int n);
 
 	/* Element by element, the same wherever an element stands; within 2 ulp of libm. */
-	void (*exp)(float *v, int n); // v = e^v; 0 and inf past the ends, NaN stays
+	void (*exp)(float *v, int n);                  // v = e^v; 0 and inf past the ends, NaN stays
 	void (*silu)(float *y, const float *x, int n); // y = x / (1 + e^-x); y may be x
 
 	void (*blend_f32)(const struct blend *b); // the type of v

@@ -94,7 +94,7 @@ struct linear_job {
 	const struct cpu_rung *rung;
 	const struct linear_op *op;
 	const uint16_t *narrow[MAX_LANES]; // x rounded to BF16, or NULL
-	const struct matrix *widest; // whose boundaries divide the rows
+	const struct matrix *widest;       // whose boundaries divide the rows
 	int n_lanes;
 };
 

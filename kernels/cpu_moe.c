@@ -97,11 +97,11 @@ void cpu_route(struct device *device, int n_lanes, const struct route_op *op)
 /* --- experts --- */
 
 struct experts_lane {
-	int32_t *start; // (n_experts + 1) into pair
-	int32_t *pair; // (n * top_k): token * top_k + k, grouped by expert, tokens ascending
-	uint16_t *x; // (n, width) rounded to BF16, or NULL
+	int32_t *start;   // (n_experts + 1) into pair
+	int32_t *pair;    // (n * top_k): token * top_k + k, grouped by expert, tokens ascending
+	uint16_t *x;      // (n, width) rounded to BF16, or NULL
 	uint16_t *hidden; // (n, top_k, ffn) rounded to BF16, or NULL
-	int expert; // next in the plan
+	int expert;       // next in the plan
 };
 
 struct experts_job {

@@ -7,8 +7,8 @@
 extern const struct cpu_rung rung_c;
 
 #if defined(__x86_64__)
-extern const struct cpu_rung rung_avx2; // AVX2, FMA, F16C
-extern const struct cpu_rung rung_avx512; // AVX-512 F BW VL DQ
+extern const struct cpu_rung rung_avx2;             // AVX2, FMA, F16C
+extern const struct cpu_rung rung_avx512;           // AVX-512 F BW VL DQ
 void dot_bf16_bf16_avx512(const struct product *p); // AVX-512 BF16
 #endif
 

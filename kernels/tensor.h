@@ -1,6 +1,7 @@
 /*
- * What a stored tensor is, and which part of it a budget uses. No data is owned here: `data` points into
- * a mapped file (or a device's one upload of it) and nothing below core/ knows files or layers.
+ * What a stored tensor is, and which part of it a budget uses. No data is owned here: `data` points
+ * into a mapped file (or a device's one upload of it) and nothing below core/ knows files or
+ * layers.
  */
 #ifndef KERNELS_TENSOR_H
 #define KERNELS_TENSOR_H
@@ -38,9 +39,9 @@ struct span {
 };
 
 /*
- * A budget's view of one stored (stored_rows, stored_columns) matrix W, row-major: the rows and columns
- * that it keeps, as spans, ascending. Rows are outermost, so a stored row is read once, in order. A matrix
- * with one column span that starts at 0 takes the fast kernels.
+ * A budget's view of one stored (stored_rows, stored_columns) matrix W, row-major: the rows and
+ * columns that it keeps, as spans, ascending. Rows are outermost, so a stored row is read once, in
+ * order. A matrix with one column span that starts at 0 takes the fast kernels.
  */
 struct matrix {
 	const void *data; // first element of stored row 0

@@ -1,4 +1,5 @@
-/* An event as one line of JSON, the format of session logs and of `--events` (design: docs/files.md). */
+/* An event as one line of JSON, the format of session logs and of `--events` (design:
+ * docs/files.md). */
 #ifndef SESSIONS_EVENT_JSON_H
 #define SESSIONS_EVENT_JSON_H
 

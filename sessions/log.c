@@ -21,11 +21,11 @@
 struct session_log {
 	char *path,
 		*directory; // directory: made when the first turn or message comes; NULL = path is given
-	int fd; // -1 = not open yet
+	int fd;         // -1 = not open yet
 	bool begun, failed;
 	uint64_t written_ns; // of the last attempt
-	struct text lines; // not written yet
-	struct error error; // why, while failed
+	struct text lines;   // not written yet
+	struct error error;  // why, while failed
 };
 
 static struct session_log *new_log(char *path, char *directory, struct error *err)

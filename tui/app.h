@@ -15,12 +15,12 @@ struct tui_setting { // as `:set NAME VALUE` takes them; applied when the model 
 
 struct tui_measured { // what drawing cost, for bench
 	int frames;
-	uint64_t draw_ns; // over the frames
+	uint64_t draw_ns;        // over the frames
 	uint64_t first_paint_ns; // from tui_run() to the first frame on the terminal
 };
 
 struct tui_options {
-	const char *directory; // the checkpoint
+	const char *directory;    // the checkpoint
 	const char *budgets_file; // NULL = the checkpoint's own
 	bool lenient;
 	struct engine_options engine; // record is set by tui_run(): the session log
@@ -28,15 +28,15 @@ struct tui_options {
 	struct engine *(*open_engine)(const struct engine_options *options, struct error *err);
 	const struct tui_setting *settings; // (n_settings): budget, think, answer, temp, seed, pace ...
 	int n_settings;
-	const char *system; // system text, NULL = none
-	const char *script; // NULL = none; runs without a terminal too
-	const char *steps; // the same as text
+	const char *system;            // system text, NULL = none
+	const char *script;            // NULL = none; runs without a terminal too
+	const char *steps;             // the same as text
 	struct tui_measured *measured; // filled when tui_run() returns; NULL = not wanted
-	int rows, columns; // --size; 0 = the terminal's
-	const char *theme; // NULL = "default"
-	bool no_color; // the flag; the environment is looked at here
+	int rows, columns;             // --size; 0 = the terminal's
+	const char *theme;             // NULL = "default"
+	bool no_color;                 // the flag; the environment is looked at here
 	bool tour;
-	bool no_log; // record nothing
+	bool no_log;               // record nothing
 	const char *log_directory; // NULL = $XDG_DATA_HOME/elastiscope/sessions
 };
 

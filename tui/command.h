@@ -14,8 +14,8 @@ struct app;
 
 struct command_context {
 	struct talk *talk;
-	struct app *app; // NULL in the plain line chat
-	bool quit; // set by :quit
+	struct app *app;  // NULL in the plain line chat
+	bool quit;        // set by :quit
 	struct text *out; // text to show (help, lists); may stay empty
 };
 

@@ -7,7 +7,7 @@
 
 struct words { // of the line up to the cursor
 	char command[64], first[64];
-	int n_before; // whole words before the one at the cursor
+	int n_before;     // whole words before the one at the cursor
 	const char *last; // the word at the cursor, may be ""
 };
 

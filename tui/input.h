@@ -16,7 +16,7 @@ struct input {
 	struct _win_st *pad;
 	bool pasting;
 	struct text paste; // what has come of it
-	bool too_long; // more than MAX_PASTE_BYTES: the rest is dropped, and said
+	bool too_long;     // more than MAX_PASTE_BYTES: the rest is dropped, and said
 };
 
 #define MAX_PASTE_BYTES (16u << 20)

@@ -12,8 +12,8 @@ struct rect {
 
 struct layout_wish {
 	int prompt_rows; // of text
-	bool chat; // the view is the chat: it has a strip
-	bool split; // there is a companion
+	bool chat;       // the view is the chat: it has a strip
+	bool split;      // there is a companion
 	bool maximised;
 };
 

@@ -20,7 +20,7 @@ static struct {
 	char *history;
 	struct text matches;
 	char *entered; // by Enter, until the key is done
-	bool ended; // Ctrl-D
+	bool ended;    // Ctrl-D
 	bool open;
 } line;
 

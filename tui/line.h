@@ -23,7 +23,7 @@ struct line_options {
 int line_open(const struct line_options *options, struct error *err); // after screen_open
 void line_close(void);
 
-void line_key(int key); // a byte, a key code or an Alt key; unknown ones do nothing
+void line_key(int key);   // a byte, a key code or an Alt key; unknown ones do nothing
 bool line_knows(int key); // an Alt key that readline has a function for
 void line_insert(const char *text, size_t length); // verbatim, one undo step
 

@@ -19,9 +19,9 @@
 struct pane {
 	const struct pane_table *table;
 	const struct talk *talk; // model, metrics, gauges, engine ...; borrowed
-	bool dirty; // set it when a redraw is needed; the app clears it after draw
-	char search[128]; // what `/` asked for, "" = nothing; ACTION_SEARCH tells that it changed
-	bool focused; // keys go here
+	bool dirty;              // set it when a redraw is needed; the app clears it after draw
+	char search[128];  // what `/` asked for, "" = nothing; ACTION_SEARCH tells that it changed
+	bool focused;      // keys go here
 	char message[160]; // what the notice line should say; the app takes it and clears it
 };
 
@@ -41,10 +41,10 @@ struct pane_table {
 };
 
 struct pane_row {
-	char key; // '1'
-	const char *name; // "nesting": for :view, :split
+	char key;          // '1'
+	const char *name;  // "nesting": for :view, :split
 	const char *label; // "Nesting": in the title bar
-	const char *help; // one line
+	const char *help;  // one line
 	struct pane *(*open)(const struct talk *talk, struct error *err);
 };
 

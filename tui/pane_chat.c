@@ -34,7 +34,7 @@ struct pane_chat {
 	int top;
 	bool follow;
 	size_t seen; // lines when the tail was left
-	int hit; // line of the last search hit, -1 = none
+	int hit;     // line of the last search hit, -1 = none
 };
 
 static const struct transcript *transcript_of(const struct pane_chat *chat)

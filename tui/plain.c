@@ -23,8 +23,8 @@ struct plain {
 	sigset_t interrupt;
 	bool terminal;
 	uint64_t notices; // shown
-	int phase; // whose label was printed, -1 = none
-	bool in_line; // the cursor is not at the beginning of one
+	int phase;        // whose label was printed, -1 = none
+	bool in_line;     // the cursor is not at the beginning of one
 	bool quit, failed;
 	struct error error;
 	size_t shown_reasoning, shown_answer; // bytes of the reply that were printed

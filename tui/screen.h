@@ -16,20 +16,20 @@ struct _win_st;
 struct screen;
 
 struct screen_options {
-	bool terminal; // false: /dev/null, for scripts without one
+	bool terminal;     // false: /dev/null, for scripts without one
 	int rows, columns; // 0 = the terminal's
 	bool no_color;
 };
 
 struct screen {
 	struct _win_st *window; // rows x columns
-	void *handle; // SCREEN
+	void *handle;           // SCREEN
 	FILE *in, *out;
 	int in_fd; // to poll, -1 = none
 	int rows, columns;
 	bool terminal, mouse, forced_size;
-	bool ascii; // the locale is not UTF-8
-	int n_colors; // 0, 8, 16, 256
+	bool ascii;       // the locale is not UTF-8
+	int n_colors;     // 0, 8, 16, 256
 	char notice[128]; // unknown TERM
 };
 

@@ -31,27 +31,27 @@ struct app {
 	struct input input;
 	struct layout layout;
 	struct pane *panes[MAX_PANES];
-	int view; // index in panes[]
+	int view;  // index in panes[]
 	int split; // companion pane's index, -1 = none
 	bool maximised;
 	enum focus focus;
 	enum prompt_mode prompt_mode;
-	struct text draft; // the prompt's text while a command or a search is typed
+	struct text draft;   // the prompt's text while a command or a search is typed
 	struct text overlay; // help and lists over the view; "" = none
 	int overlay_top, overlay_lines;
 	enum focus overlay_from; // where the focus goes back to
 	char overlay_title[64];
-	bool asking; // "quit?": the next key answers
+	bool asking;             // "quit?": the next key answers
 	uint64_t interrupted_ns; // the last Ctrl-C
 	struct showcase *showcase;
 	int offered; // showcase prompt that stands in the prompt, -1 = none
 	struct steps *steps;
-	bool tour; // steps are the tour: any key ends it
+	bool tour;   // steps are the tour: any key ends it
 	bool no_log; // the log could not even be opened
 	bool quit;
 	bool failed; // error says why
 	struct error error;
-	bool dirty; // all of the screen
+	bool dirty;  // all of the screen
 	bool wanted; // a frame
 	bool urgent; // a key was pressed: now
 	uint64_t last_frame_ns;
@@ -71,8 +71,8 @@ int view_theme(struct app *app, const char *name, struct error *err);
 void view_overlay(struct app *app, const char *title, const char *text);
 void view_overlay_close(struct app *app);
 void view_text(struct app *app, struct text *out); // the screen as text, drawn first
-void view_draw(struct app *app); // one frame
-void view_redraw(struct app *app); // from nothing: Ctrl-L
+void view_draw(struct app *app);                   // one frame
+void view_redraw(struct app *app);                 // from nothing: Ctrl-L
 void view_resize(struct app *app, int rows, int columns);
 struct pane *view_pane(struct app *app);
 

@@ -13,7 +13,7 @@
 struct steps {
 	char *text, *at; // the script; the step that comes next
 	char name[256];
-	int number; // of its line
+	int number;        // of its line
 	uint64_t since_ns; // when the wait began, 0 = not waiting
 	uint64_t until_ns; // of a rest
 };

@@ -14,27 +14,27 @@
 
 struct talk {
 	struct engine *engine; // borrowed
-	struct model *model; // retained; NULL until EV_OPENED
+	struct model *model;   // retained; NULL until EV_OPENED
 	enum math math;
 	char rung[32];
 	int n_threads;
 	struct conversation conversation;
-	struct transcript transcript; // the same turns as they were written, token by token
+	struct transcript transcript;  // the same turns as they were written, token by token
 	struct turn_settings settings; // of the next turn
-	struct reply reply; // of the last turn
+	struct reply reply;            // of the last turn
 	struct metrics metrics;
-	struct gauges gauges; // newest, read once a frame
+	struct gauges gauges;     // newest, read once a frame
 	struct memory_use memory; // of the last EV_MEMORY
 	bool has_memory;
-	bool opening; // REQUEST_OPEN is under way
-	bool running; // a turn is under way
-	bool turn_begun; // EV_TURN of it has come
-	bool seed_fixed; // the user chose it
-	double pace; // 0 = as fast as it goes
+	bool opening;     // REQUEST_OPEN is under way
+	bool running;     // a turn is under way
+	bool turn_begun;  // EV_TURN of it has come
+	bool seed_fixed;  // the user chose it
+	double pace;      // 0 = as fast as it goes
 	bool pace_chosen; // by the user, not by the size of the model
 	bool paused;
 	struct text notice; // the newest message for the user, one line
-	uint64_t notices; // how many there have been
+	uint64_t notices;   // how many there have been
 	char progress[128]; // long work: what; "" = none
 	int64_t progress_done, progress_total;
 };

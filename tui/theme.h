@@ -16,23 +16,23 @@
 
 enum role {
 	ROLE_TEXT,
-	ROLE_DIM, // less important
-	ROLE_TITLE, // the bar at the top
+	ROLE_DIM,      // less important
+	ROLE_TITLE,    // the bar at the top
 	ROLE_TITLE_ON, // the view that is shown
-	ROLE_HEADING, // of tables, of panes
-	ROLE_STATUS, // the status line
-	ROLE_NOTICE, // the notice line
+	ROLE_HEADING,  // of tables, of panes
+	ROLE_STATUS,   // the status line
+	ROLE_NOTICE,   // the notice line
 	ROLE_ERROR,
 	ROLE_PROMPT, // the prompt's mark
-	ROLE_INPUT, // what is typed
-	ROLE_USER, // labels and texts of the chat
+	ROLE_INPUT,  // what is typed
+	ROLE_USER,   // labels and texts of the chat
 	ROLE_THOUGHT,
 	ROLE_ANSWER,
-	ROLE_MARK, // search hits, cursor line
-	ROLE_GOOD, // proof holds
-	ROLE_WARN, // DISAGREE, N/A that matters
-	ROLE_BAR, // bars and curves
-	ROLE_FRAME, // lines between panes
+	ROLE_MARK,     // search hits, cursor line
+	ROLE_GOOD,     // proof holds
+	ROLE_WARN,     // DISAGREE, N/A that matters
+	ROLE_BAR,      // bars and curves
+	ROLE_FRAME,    // lines between panes
 	ROLE_BUDGET_1, // the largest budget ...
 	ROLE_BUDGET_2,
 	ROLE_BUDGET_3,
@@ -56,7 +56,7 @@ struct style { // colours: -1 = the terminal's own
 struct theme {
 	struct style styles[N_ROLES];
 	int n_colors; // of the terminal: 0 = mono, 8, 16, 256
-	bool ascii; // the theme, the locale or the terminal asks for it
+	bool ascii;   // the theme, the locale or the terminal asks for it
 	struct pair {
 		int foreground, background;
 	} * pairs; // allocated ones; pair i + 1 of ncurses

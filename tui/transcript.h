@@ -13,8 +13,8 @@ enum entry_kind { ENTRY_USER, ENTRY_THOUGHT, ENTRY_ANSWER, ENTRY_NOTE };
 
 struct entry_token {
 	uint32_t offset; // where its text begins in the entry
-	int8_t budget; // index in elastic, -1 = another
-	bool switched; // the first one that another budget wrote
+	int8_t budget;   // index in elastic, -1 = another
+	bool switched;   // the first one that another budget wrote
 };
 
 struct entry {
@@ -22,10 +22,10 @@ struct entry {
 	struct text text;
 	struct entry_token *tokens;
 	size_t n_tokens, tokens_capacity;
-	int steps; // decode steps among the tokens
+	int steps;        // decode steps among the tokens
 	uint64_t took_ns; // their computing time
-	bool live; // still being written
-	bool folded; // thoughts
+	bool live;        // still being written
+	bool folded;      // thoughts
 	uint64_t version; // grows with every change
 };
 

@@ -21,8 +21,8 @@
 #include "core/engine.h"
 
 struct script {
-	struct engine engine; // first: &script->engine is what the app gets
-	struct gauges gauges; // what gauges() answers; a test may change it at any time
+	struct engine engine;         // first: &script->engine is what the app gets
+	struct gauges gauges;         // what gauges() answers; a test may change it at any time
 	struct expert_counts experts; // borrowed: what experts() copies
 	struct script_inside *inside;
 };

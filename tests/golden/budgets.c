@@ -98,7 +98,7 @@ struct seen {
 	const struct checkpoint *values;
 	int residuals, experts;
 	const float *before[2]; // unused entries NULL
-	float *input; // of the layer at hand, to check that mixer outputs add up
+	float *input;           // of the layer at hand, to check that mixer outputs add up
 	float *sum;
 };
 

@@ -16,7 +16,7 @@
 struct golden_run golden_run;
 
 static const struct golden_test *current; // the test that runs now
-static uint64_t left; // hash of what it compared
+static uint64_t left;                     // hash of what it compared
 
 void golden_note(const char *format, ...)
 {

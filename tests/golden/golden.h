@@ -24,7 +24,7 @@ struct golden {
 	struct slice slices[GOLDEN_SLICES];
 	char names[GOLDEN_SLICES][80];
 	int n_slices;
-	double worst; // the largest relative error so far
+	double worst;  // the largest relative error so far
 	uint64_t hash; // of all that was compared
 };
 

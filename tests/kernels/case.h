@@ -11,7 +11,7 @@
 
 void case_seed(uint64_t seed);
 int case_int(int low, int high); // both included
-float case_float(void); // about normal, mean 0, deviation 1
+float case_float(void);          // about normal, mean 0, deviation 1
 void case_floats(float *values, size_t n);
 
 /* n random floats between guards; freed, and the guards checked, by case_done. */

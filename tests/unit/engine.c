@@ -351,7 +351,7 @@ static void a_carried_prompt_says_so(void **state)
 	assert_int_equal(seen.n_switches, 1);
 	assert_int_equal(seen.switch_at, seen.reply.cached_tokens);
 	assert_int_equal(seen.reply.cached_tokens, 23); // up to the last <|im_start|>
-	settings.handoff = HANDOFF_REPREFILL; // exact: nothing that large read may stay
+	settings.handoff = HANDOFF_REPREFILL;           // exact: nothing that large read may stay
 	strcpy(settings.budget, "medium");
 	turn(engine, question, settings, &seen);
 	assert_int_equal(seen.n_switches, 0);

@@ -15,7 +15,7 @@
 
 struct device {
 	int blocks; // allocated and not released
-	int room; // allocations left before memory runs out
+	int room;   // allocations left before memory runs out
 };
 
 static void *memory_alloc(struct device *device, size_t bytes, struct error *err)

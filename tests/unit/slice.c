@@ -59,7 +59,7 @@ static void unload(struct loaded *l)
 
 struct child {
 	struct checkpoint checkpoint;
-	int layer; // of the child
+	int layer;         // of the child
 	size_t n_compared; // tensors
 };
 

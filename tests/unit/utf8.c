@@ -37,10 +37,10 @@ static void ill_formed_parts_are_maximal(void **state)
 {
 	(void)state;
 	assert_int_equal(decode("\x80", 1), -1);
-	assert_int_equal(decode("\xc0\xaf", 2), -1); // overlong
-	assert_int_equal(decode("\xe0\x80\xaf", 3), -1); // overlong
+	assert_int_equal(decode("\xc0\xaf", 2), -1);         // overlong
+	assert_int_equal(decode("\xe0\x80\xaf", 3), -1);     // overlong
 	assert_int_equal(decode("\xf0\x8f\xbf\xbf", 4), -1); // overlong
-	assert_int_equal(decode("\xed\xa0\x80", 3), -1); // a surrogate
+	assert_int_equal(decode("\xed\xa0\x80", 3), -1);     // a surrogate
 	assert_int_equal(decode("\xf4\x90\x80\x80", 4), -1); // above U+10FFFF
 	assert_int_equal(decode("\xf5\x80", 2), -1);
 	assert_int_equal(decode("\xff", 1), -1);
