@@ -96,7 +96,7 @@ static void convolution_is_right(void **state)
 		float *before[2], *first[2], *first_state[2];
 		int n_lanes = case_int(1, 2), n = case_int(1, 9);
 		for (int l = 0; l < n_lanes; l++) {
-			int channels = case_int(1, round % 4 == 0 ? 700 : 100), kernel = case_int(1, 5);
+			int channels = case_int(1, round % 4 == 0 ? 3000 : 100), kernel = case_int(1, 5);
 			int stored = channels + case_int(0, 30);
 			size_t n_state = (size_t)(kernel - 1) * (size_t)stored;
 			op[l] = (struct conv_op){.x_stride = channels + case_int(0, 9),
