@@ -2,7 +2,6 @@
 #include "base/hash.h"
 #include "kernels/cpu_device.h"
 #include <math.h>
-#include <stdlib.h>
 
 #define N_BUCKETS 1024
 #define BUCKET_WIDTH 0.0625f // of (max - logit) / temperature; the last bucket holds the rest
@@ -35,10 +34,18 @@ static bool inside(float z, int32_t id, struct prefix end)
 	return z > end.z || (z == end.z && id <= end.id);
 }
 
-static int compare(const void *left, const void *right)
+/* list[i] sinks until no child comes before it: a heap with the best at list[0]. */
+static void sink(struct prefix *list, int n, int i)
 {
-	const struct prefix *a = left, *b = right;
-	return before(a->z, a->id, *b) ? -1 : before(b->z, b->id, *a) ? 1 : 0;
+	for (int child; (child = 2 * i + 1) < n; i = child) {
+		if (child + 1 < n && before(list[child + 1].z, list[child + 1].id, list[child]))
+			child++;
+		if (!before(list[child].z, list[child].id, list[i]))
+			return;
+		struct prefix swap = list[i];
+		list[i] = list[child];
+		list[child] = swap;
+	}
 }
 
 static int bucket_of(float z)
@@ -107,14 +114,18 @@ static struct prefix end_in_bucket(const struct scaled *s, int b, struct bucket 
 	for (int32_t i = 0; i < s->vocab; i++)
 		if (counts(s, i, b, limit))
 			list[n++] = (struct prefix){s->z[i], i};
-	qsort(list, (size_t)n, sizeof *list, compare);
-	for (int i = 0; i < n; i++) {
+	for (int i = n / 2 - 1; i >= 0; i--)
+		sink(list, n, i);
+	while (n > 0) {
+		struct prefix best = list[0];
 		sum.count++;
-		sum.mass += (double)s->e[list[i].id];
-		if (sum.count >= target.count || sum.mass >= target.mass)
-			return list[i];
+		sum.mass += (double)s->e[best.id];
+		if (n == 1 || sum.count >= target.count || sum.mass >= target.mass)
+			return best;
+		list[0] = list[--n];
+		sink(list, n, 0);
 	}
-	return n ? list[n - 1] : limit;
+	return limit;
 }
 
 /* The same over all buckets. */
@@ -140,6 +151,8 @@ static double mass_up_to(const struct scaled *s, const struct bucket *buckets, s
 	double mass = 0;
 	for (int i = 0; i < b; i++)
 		mass += buckets[i].mass;
+	if (end.z == -INFINITY) // everything
+		return mass + buckets[b].mass;
 	for (int32_t i = 0; i < s->vocab; i++)
 		if (counts(s, i, b, end))
 			mass += (double)s->e[i];
@@ -201,7 +214,7 @@ static int32_t sample(const struct pick_op *op, const struct scaled *s, struct p
 	 * logs for almost every id. The slack covers the rounding of e^z. */
 	float ratio = (float)exp(-best) * 1.0001f;
 	for (int32_t i = 0; i < op->vocab; i++) {
-		if (!inside(s->z[i], i, end) || i == first || s->z[i] == -INFINITY)
+		if (s->z[i] < end.z || (s->z[i] == end.z && i > end.id))
 			continue;
 		uint64_t hash = hash_mix(base + (uint64_t)i);
 		float rest = 1 - (float)(hash >> 40) * 0x1p-24f - 0x1p-24f; // at most 1 - u
@@ -221,10 +234,13 @@ static int32_t sample(const struct pick_op *op, const struct scaled *s, struct p
 static int32_t draw(const struct cpu_rung *rung, const struct pick_op *op, struct prefix first,
 					float *scratch)
 {
-	float *z = scratch, *e = z + op->vocab;
+	const float *logits = op->logits;
+	float *restrict z = scratch, *restrict e = z + op->vocab;
+	float temperature = op->params.temperature;
 	for (int i = 0; i < op->vocab; i++) {
-		float v = (op->logits[i] - first.z) / op->params.temperature;
-		z[i] = e[i] = v <= 0 ? v : -INFINITY;
+		float v = (logits[i] - first.z) / temperature;
+		z[i] = v <= 0 ? v : -INFINITY; // NaN too
+		e[i] = z[i];
 	}
 	rung->exp(e, op->vocab);
 	struct scaled s = {z, e, op->vocab};
