@@ -42,6 +42,8 @@ int main(int argc, char **argv)
 			options.theme = value(argc, argv, &i);
 		else if (strcmp(argv[i], "--no-color") == 0)
 			options.no_color = true;
+		else if (strcmp(argv[i], "--term") == 0)
+			setenv("TERM", value(argc, argv, &i), 1);
 		else if (strcmp(argv[i], "--tour") == 0)
 			options.tour = true;
 		else if (strcmp(argv[i], "--plain") == 0)
