@@ -352,8 +352,10 @@ int tui_run(const struct tui_options *options, struct error *err)
 	close_all(&app, &loop);
 	signal(SIGPIPE, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &before, NULL);
-	if (loop.number == SIGTERM || loop.number == SIGQUIT)
+	if (loop.number == SIGTERM || loop.number == SIGQUIT) {
+		signal(loop.number, SIG_DFL); // ncurses left its own
 		raise(loop.number); // everything is tidy: end as we were told
+	}
 	return result;
 }
 

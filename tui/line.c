@@ -252,6 +252,7 @@ void line_remember(const char *text)
 	if (last && strcmp(last->line, text) == 0)
 		return;
 	add_history(text);
+	using_history(); // readline began its new line before this entry
 	if (line.history && append_history(1, line.history) != 0) {
 		FILE *file = fopen(line.history, "a"); // append_history needs the file to exist
 		if (file) {
