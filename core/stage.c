@@ -89,37 +89,30 @@ struct stage_slice *stage_slice(struct stage *stage, const char *name, struct er
 	return found;
 }
 
-void stage_took(struct stage *stage, const struct slice *slice, uint64_t took_ns)
+uint64_t stage_step_ns(struct stage *stage, struct stage_slice *slice)
 {
-	for (size_t i = 0; i < stage->n_slices; i++)
-		if (&stage->slices[i]->slice == slice) {
-			double *mean = &stage->slices[i]->took_ns;
-			*mean = *mean > 0 ? *mean + ((double)took_ns - *mean) / 8 : (double)took_ns;
-		}
-}
-
-double stage_largest_ns(struct stage *stage)
-{
-	enum { STEPS = 4 };
+	enum { FEWEST = 3, MOST = 64, LONGEST_NS = 10000000 };
 	struct sequence sequence;
-	double best = stage->slices[0]->took_ns;
-	if (best > 0 || sequence_open(&sequence, &stage->model->config, stage->backend, stage->device,
-								  stage->kv_dtype, STEPS, NULL))
-		return best;
-	for (int i = 0; i < STEPS; i++) {
+	uint64_t start = clock_ns();
+	struct pick_params params = {.top_p = 1, .forced = -1};
+	if (slice->step_ns > 0 || sequence_open(&sequence, &stage->model->config, stage->backend,
+											stage->device, stage->kv_dtype, MOST, NULL))
+		return slice->step_ns;
+	// the fastest counts: the first ones wake threads and fill caches, and others use the machine
+	// too
+	for (int i = 0; i < MOST && (i < FEWEST || clock_ns() - start < LONGEST_NS); i++) {
 		int32_t id = 0;
+		struct picked picked;
 		struct lane lane = {
 			.sequence = &sequence, .tokens = &id, .n_tokens = 1, .logits = LOGITS_LAST};
-		struct pick_params params = {.top_p = 1, .forced = -1};
-		struct picked picked;
 		uint64_t began = clock_ns();
-		if (sequence_use(&sequence, &stage->slices[0]->slice, NULL) ||
+		if (sequence_use(&sequence, &slice->slice, NULL) ||
 			forward(stage->workspace, &lane, 1, &params, &picked, NULL))
 			break;
-		double took = (double)(clock_ns() - began);
-		if (best == 0 || took < best)
-			best = took;
+		uint64_t took = clock_ns() - began;
+		if (slice->step_ns == 0 || took < slice->step_ns)
+			slice->step_ns = took;
 	}
 	sequence_close(&sequence);
-	return best;
+	return slice->step_ns;
 }

@@ -20,8 +20,8 @@ struct stage {
 	struct workspace *workspace;
 	struct stage_slice {
 		struct slice slice;
-		double took_ns; // of a decode step: a running mean, 0 = none yet
-	} * *slices;        // in order of first use; the first one is the parent's
+		uint64_t step_ns; // of a decode step, see stage_step_ns(); 0 = not measured
+	} * *slices;          // in order of first use; the first one is the parent's
 	size_t n_slices, slices_capacity;
 	struct turn_rules rules;
 	int context; // tokens a sequence can hold
@@ -37,11 +37,8 @@ void stage_close(struct stage *stage); // takes {0}; no sequence may use its sli
 /* The slice of a budget as model_budget() takes it ("" = the parent), built if need be. */
 struct stage_slice *stage_slice(struct stage *stage, const char *budget, struct error *err);
 
-/* A decode step of this slice took so long. */
-void stage_took(struct stage *stage, const struct slice *slice, uint64_t took_ns);
-
-/* Nanoseconds of a decode step of the largest budget: measured on the way, else with a few steps on
- * a sequence of its own. 0 when that fails. */
-double stage_largest_ns(struct stage *stage);
+/* What a decode step of this budget takes when steps follow each other at once: a few of them on a
+ * sequence of its own, the first time it is asked for. 0 when that fails. */
+uint64_t stage_step_ns(struct stage *stage, struct stage_slice *slice);
 
 #endif

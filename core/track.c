@@ -485,9 +485,7 @@ void track_take(struct track *track, const struct picked *picked, uint64_t began
 	event.token.thinking_ends = step.thinking_ends;
 	event.text = text_chars(&track->text);
 	event.length = track->text.length;
-	if (began_ns)
-		stage_took(&worker->stage, slice, now - began_ns);
-	else
+	if (!began_ns)
 		track->first_ns = now - track->request->submitted_ns;
 	worker_emit(worker, &event);
 	if (step.full)

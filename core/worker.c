@@ -218,7 +218,6 @@ static void open_model(struct worker *worker, const struct request *request)
 	stage_close(&worker->stage);
 	worker->stage = stage;
 	worker->tracks[0].sequence = sequence;
-	worker->factor = 0;
 	worker_gauge(worker, &worker->tracks[0]);
 	emit_opened(worker);
 	emit_lines(worker, &stage.model->notices);
@@ -286,7 +285,6 @@ static void do_at_once(struct worker *worker, const struct request *request)
 		break;
 	case REQUEST_PACE:
 		worker->pace = request->value > 0 ? request->value : 0;
-		worker->factor = 0;
 		worker->due_ns = 0;
 		break;
 	case REQUEST_PAUSE:
@@ -320,7 +318,7 @@ static void serve_requests(struct worker *worker)
 		struct track *track = &worker->tracks[copy->request.seq];
 		enum request_type type = copy->request.type;
 		if (type == REQUEST_TURN || type == REQUEST_COMPLETE) {
-			worker->factor = 0;
+			worker->due_ns = 0;
 			track_accept(track, copy);
 			continue;
 		}
@@ -365,28 +363,28 @@ static int step_running(struct worker *worker)
 	return n;
 }
 
-/* The slowest budget's step, stretched by the turn's one factor, ends here at the earliest. */
+/* What the budgets of all running tracks take, slowed by one factor: the largest budget shows
+ * `pace` tokens/s and smaller ones look as much faster as they are. From measured steps, because a
+ * step after a pause takes longer (threads wake, caches are cold). */
 static void set_due(struct worker *worker, uint64_t began)
 {
-	double longest = 0;
+	struct stage *stage = &worker->stage;
+	uint64_t longest = 0;
 	worker->due_ns = 0;
-	if (worker->pace <= 0)
+	if (worker->pace <= 0 || !stage->model)
 		return;
-	if (worker->factor == 0) {
-		double largest = stage_largest_ns(&worker->stage);
-		worker->factor = largest > 0 ? 1e9 / worker->pace / largest : 1;
-		worker->factor = worker->factor < 1 ? 1 : worker->factor;
-	}
+	uint64_t largest = stage_step_ns(stage, stage->slices[0]);
+	double factor = largest > 0 ? 1e9 / worker->pace / (double)largest : 1;
 	for (int i = 0; i < MAX_SEQUENCES; i++) {
 		const struct track *track = &worker->tracks[i];
-		const struct slice *slice =
-			track->state == TRACK_RUNNING ? sequence_slice(&track->sequence) : NULL;
-		for (size_t s = 0; slice && s < worker->stage.n_slices; s++)
-			if (&worker->stage.slices[s]->slice == slice &&
-				worker->stage.slices[s]->took_ns > longest)
-				longest = worker->stage.slices[s]->took_ns;
+		struct stage_slice *slice = track->state == TRACK_RUNNING
+										? stage_slice(stage, turn_reader(&track->turn), NULL)
+										: NULL;
+		uint64_t took = slice ? stage_step_ns(stage, slice) : 0;
+		longest = took > longest ? took : longest;
 	}
-	worker->due_ns = began + (uint64_t)(longest * worker->factor);
+	if (factor > 1)
+		worker->due_ns = began + (uint64_t)((double)longest * factor);
 }
 
 static void step(struct worker *worker)

@@ -31,8 +31,7 @@ struct worker {
 	struct device *device; // opened with the first model
 	struct stage stage;    // .model NULL = none
 	struct track tracks[MAX_SEQUENCES];
-	double pace,
-		factor;      // tokens/s of the largest; how much slower than computing, 0 = not known yet
+	double pace;     // tokens/s of the largest budget, 0 = as fast as it goes
 	uint64_t due_ns; // not before: the next token while paced
 	bool paused;
 	int steps; // that may be made while paused
