@@ -146,15 +146,14 @@ static bool executable_folder(char *out, size_t size)
 	return true;
 }
 
-/* directory/relative/name if it exists. */
+/* directory/relative/name, without links and dots, if it exists. */
 static char *existing(const char *directory, const char *relative, const char *name)
 {
 	struct text path = {0};
 	text_format(&path, "%s%s/%s", directory, relative, name);
-	if (!path.failed && access(path.data, F_OK) == 0)
-		return text_take(&path);
+	char *found = path.failed ? NULL : realpath(path.data, NULL);
 	text_free(&path);
-	return NULL;
+	return found;
 }
 
 char *file_shared(const char *name, struct error *err)
