@@ -147,6 +147,17 @@ struct number budget_label(const struct elastic *elastic, int index, const char 
 	return out;
 }
 
+void look_heat_line(const struct canvas *canvas, int row, int column, const float *values, int n)
+{
+	float both[2 * LOOK_HEAT_COLUMNS]; // half blocks: the same above and below
+	if (n > LOOK_HEAT_COLUMNS)
+		n = LOOK_HEAT_COLUMNS;
+	for (int i = 0; i < n; i++)
+		both[i] = both[n + i] = values[i];
+	bool half = canvas_heat_rows(canvas, 2) == 1;
+	canvas_heat(canvas, row, column, both, half ? 2 : 1, n, RAMP_SEQUENTIAL);
+}
+
 int look_budget(const struct talk *talk)
 {
 	return talk->model ? elastic_find(&talk->model->elastic, talk_budget_name(talk)) : -1;

@@ -46,6 +46,11 @@ const char *axis_short(enum axis axis);
 /* "m medium" of elastic.budgets[index], at most `columns` wide; -1 = the name alone. */
 struct number budget_label(const struct elastic *elastic, int index, const char *name, int columns);
 
+/* One line of a heat-map, so that what belongs to it can stand beside it: values (n) in 0..1, NaN =
+ * blank, infinity = outside. */
+#define LOOK_HEAT_COLUMNS 512
+void look_heat_line(const struct canvas *canvas, int row, int column, const float *values, int n);
+
 /* The typed or named budget that reads next as an index, or -1. */
 int look_budget(const struct talk *talk);
 

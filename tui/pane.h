@@ -19,7 +19,7 @@
 struct pane {
 	const struct pane_table *table;
 	const struct talk *talk; // model, metrics, gauges, engine ...; borrowed
-	bool dirty;              // set it when a redraw is needed; the app clears it after draw
+	bool dirty;              // set it for a redraw; a draw that sets it is drawn once more
 	char search[128];  // what `/` asked for, "" = nothing; ACTION_SEARCH tells that it changed
 	bool focused;      // keys go here
 	char message[160]; // what the notice line should say; the app takes it and clears it

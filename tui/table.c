@@ -72,7 +72,8 @@ void table_head(const struct table *table, const struct canvas *canvas, int row,
 		const struct table_column *c = &table->columns[i];
 		if (i != sorted || c->at < 0)
 			continue;
-		int length = (int)strlen(c->name), at = c->width < 0 ? c->at + length : c->at - 1;
+		int length = (int)strlen(c->name),
+			at = c->width < 0 ? c->at + length : c->at + c->width - length - 1;
 		if (at >= 0)
 			canvas_text(canvas, row, at, ROLE_HEADING, canvas_glyph(canvas, GLYPH_DOWN));
 	}

@@ -124,8 +124,9 @@ static void draw_pane(struct app *app, struct pane *pane, const struct rect *rec
 	if (!pane || rect->rows < 1 || rect->columns < 1 || !(pane->dirty || app->dirty))
 		return;
 	canvas_blank(&canvas, ROLE_TEXT);
-	pane->table->draw(pane, &canvas);
 	pane->dirty = false;
+	pane->table->draw(pane, &canvas);
+	app->wanted |= pane->dirty; // it has more to do
 }
 
 static void draw_side(struct app *app)
@@ -348,8 +349,9 @@ void view_draw(struct app *app)
 	uint64_t before = clock_ns();
 	if (app->talk.engine)
 		talk_gauges(&app->talk);
+	app->wanted = false;
 	draw_all(app);
-	app->dirty = app->wanted = app->urgent = false;
+	app->dirty = app->urgent = false;
 	wnoutrefresh(app->screen.window);
 	doupdate();
 	app->last_frame_ns = clock_ns();

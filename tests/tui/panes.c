@@ -191,10 +191,37 @@ static void test_nesting(void **state)
 	close_model(&f);
 }
 
+static void test_importance(void **state)
+{
+	(void)state;
+	static const struct look demo[] = {
+		{"importance-80x20", 20, 80, "default", "jj"},
+		{"importance-120x36", 36, 120, "default", "/layer 4;c"},
+		{"importance-50x20", 20, 50, "mono", ""},
+		{"importance-map", 20, 80, "ascii", "jjv"},
+		{"importance-table", 20, 80, "default", "jjlss"},
+		{"importance-heads", 20, 80, "default", "j"},
+		{"importance-layers", 20, 80, "default", "l"},
+		{"importance-40x6", 6, 40, "ascii", "j"},
+	};
+	static const struct look tiny[] = {
+		{"importance-derived", 20, 80, "default", "/layer 4;llm"},
+		{"importance-unknown", 20, 80, "default", "l"},
+	};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	EXPECT(&f, pane_importance_open, demo);
+	close_model(&f);
+	open_model(&f, "golden/nest-tiny", "elastic-allaxes.json", false);
+	EXPECT(&f, pane_importance_open, tiny);
+	close_model(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nesting),
+		cmocka_unit_test(test_importance),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
