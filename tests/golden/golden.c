@@ -186,8 +186,7 @@ void golden_close_to(struct golden *g, const char *what, const float *found, con
 
 	g->hash = hash_mix(g->hash ^ hash_bytes(found, n * sizeof *found));
 	if (!(error <= limit))
-		golden_fail("%s: %s: relative error %.2g, expected at most %.2g", current->name, what,
-					error, limit);
+		golden_fail("%s: relative error %.2g, expected at most %.2g", what, error, limit);
 	if (error > g->worst)
 		g->worst = error;
 }
