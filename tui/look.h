@@ -34,10 +34,10 @@ bool list_search_action(struct list *list, const struct list_lines *lines, struc
 struct number {
 	char text[32];
 };
-struct number number_count(double count); // "512", "1.23M"
-struct number number_bytes(int64_t bytes); // "2.41 MiB"; negative = N/A
-struct number number_percent(double share); // 0..1 -> "43.2%"; NAN = N/A
-struct number number_rate(double per_second); // "96.3", "4.1k"; 0 or less = N/A
+struct number number_count(double count);               // "512", "1.23M"
+struct number number_bytes(int64_t bytes);              // "2.41 MiB"; negative = N/A
+struct number number_percent(double share);             // 0..1 -> "43.2%"; NAN = N/A
+struct number number_rate(double per_second);           // "96.3", "4.1k"; 0 or less = N/A
 struct number number_fixed(double value, int decimals); // NAN = N/A
 
 /* "experts", "expert ffn", ...: at most 11 columns; N_AXES = "layers". */

@@ -14,8 +14,8 @@ struct importance_map { // scores of one axis on all layers that have it
 	enum axis axis;
 	enum importance_metric metric;
 	int n_layers, n_channels,
-		next; // next: the layer to read, as many are read a frame as time allows
-	int *layers; // (n_layers) of the parent
+		next;      // next: the layer to read, as many are read a frame as time allows
+	int *layers;   // (n_layers) of the parent
 	float *scores; // (n_layers, n_channels) over the layer's largest; NAN = unknown
 	enum origin origin;
 	struct error error;
@@ -23,21 +23,21 @@ struct importance_map { // scores of one axis on all layers that have it
 
 struct pane_importance {
 	struct pane pane;
-	int layer; // -1 = the whole model
-	int axis; // index among the axes of the layer
+	int layer;  // -1 = the whole model
+	int axis;   // index among the axes of the layer
 	int expert; // -1 = the mean of all
 	enum importance_metric metric;
 	enum importance_mode mode;
 	enum importance_sort sort;
 	bool cumulated;
 	struct importance_query query; // what is loaded, or waits
-	bool loaded, waiting, agreed; // waiting: it reads much; agreed: the user said yes
+	bool loaded, waiting, agreed;  // waiting: it reads much; agreed: the user said yes
 	struct importance_curve curve;
 	struct importance_agreement agreement;
 	bool has_agreement;
 	struct error error;
-	uint32_t *kept; // (curve.n): a bit a budget
-	int *order; // (curve.n): lines of the table
+	uint32_t *kept;     // (curve.n): a bit a budget
+	int *order;         // (curve.n): lines of the table
 	double *cumulative; // (curve.n)
 	struct list list;
 	int body_rows;

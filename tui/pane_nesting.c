@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define LABEL_COLUMNS 20 // cursor, layer, kind, axis
-#define CELL_COLUMNS 7 // the least a budget takes
+#define CELL_COLUMNS 7   // the least a budget takes
 
 enum order { BY_LAYER, BY_AXIS, BY_SHARE, N_ORDERS };
 static const char *const order_names[N_ORDERS] = {"layer", "axis", "share kept"};
@@ -23,11 +23,11 @@ struct pane_nesting {
 	struct nesting nesting;
 	bool ready;
 	struct error error;
-	char typed[64]; // the budget beside the file's, "" = none
+	char typed[64];  // the budget beside the file's, "" = none
 	int *rows_order; // (n_rows) indices into nesting.rows
 	enum order order;
 	struct list list;
-	int first; // leftmost budget column
+	int first;  // leftmost budget column
 	bool proof; // the violations instead of the table
 	int body_rows, proof_top;
 };

@@ -11,6 +11,9 @@ const struct pane_row panes[] = {
 	 "scores behind the order of channels: j k (J K) layers, h l axes, v curve/map/table, c cumulative, "
 	 "m metric, e E expert, s sorts",
 	 pane_importance_open},
+	{'4', "router", "Router",
+	 "what the budget router chooses: < > temperature, { } scaler, = the file's, s sorts",
+	 pane_router_open},
 };
 const int n_panes = sizeof panes / sizeof *panes;
 

@@ -12,8 +12,8 @@
 struct table_column {
 	const char *name;
 	int width; // negative: left-aligned
-	int drop; // 0 = stays; the highest goes first
-	int at; // where it begins, -1 = dropped; set by table_lay
+	int drop;  // 0 = stays; the highest goes first
+	int at;    // where it begins, -1 = dropped; set by table_lay
 };
 
 struct table {

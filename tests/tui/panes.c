@@ -217,11 +217,35 @@ static void test_importance(void **state)
 	close_model(&f);
 }
 
+static void test_router(void **state)
+{
+	(void)state;
+	static const struct look demo[] = {
+		{"router-80x20", 20, 80, "default", "j"},
+		{"router-120x36", 36, 120, "default", "s/medium;>>>>{{"},
+		{"router-50x20", 20, 50, "mono", "G"},
+		{"router-40x6", 6, 40, "ascii", "jj"},
+	};
+	static const struct look tiny[] = {{"router-hetero", 30, 80, "default", "sssj"}};
+	static const struct look none[] = {{"router-none", 6, 80, "default", "j<"}};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	EXPECT(&f, pane_router_open, demo);
+	close_model(&f);
+	open_model(&f, "golden/nest-tiny", NULL, false);
+	EXPECT(&f, pane_router_open, tiny);
+	close_model(&f);
+	open_model(&f, "golden/nest-tiny", "elastic-allaxes.json", false);
+	EXPECT(&f, pane_router_open, none);
+	close_model(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nesting),
 		cmocka_unit_test(test_importance),
+		cmocka_unit_test(test_router),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
