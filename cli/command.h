@@ -84,6 +84,7 @@ int cli_completion(const struct cli *cli);       // the subcommand `completion b
 
 /* Prints "elastiscope: SENTENCE" to stderr and returns EXIT_FAILED. */
 int cli_fail(const struct error *err);
+int cli_usage(const struct error *err); // the same, returns EXIT_USAGE
 
 /* What several commands need. Errors are sentences. */
 char *cli_model_directory(const struct cli *cli, struct error *err); // free()

@@ -17,11 +17,19 @@ int cli_fail(const struct error *err)
 	return EXIT_FAILED;
 }
 
+int cli_usage(const struct error *err)
+{
+	cli_fail(err);
+	return EXIT_USAGE;
+}
+
 char *cli_model_directory(const struct cli *cli, struct error *err)
 {
 	const char *named = cli->model;
 	if (named == NULL)
 		named = getenv("ELASTISCOPE_MODEL");
+	else if (named[0] == '\0')
+		return fail(err, "the model is '', expected a directory"), NULL;
 	if (named == NULL || named[0] == '\0')
 		return file_shared("demo", err);
 	/* DIR#BUDGET, unless a folder of the whole name exists. */
@@ -44,6 +52,13 @@ struct model *cli_open_model(const struct cli *cli, struct error *err)
 	char *directory = cli_model_directory(cli, err);
 	if (directory == NULL)
 		return NULL;
+	const char *budget = cli_named_budget(cli);
+	if (budget != NULL && (cli->command->groups & (GROUP_POLICY | GROUP_BUDGET)) == 0) {
+		free(directory);
+		return fail(err, "%s: %s reads no single budget, found '#%s'", cli->model,
+					cli->command->name, budget),
+			   NULL;
+	}
 	struct model_options options = {.budgets_file = cli->budgets_file, .lenient = cli->lenient};
 	struct model *model = model_open(directory, &options, err);
 	free(directory);
@@ -143,17 +158,18 @@ int cli_token_list(const char *text, int32_t **ids, int *n, struct error *err)
 		char *end;
 		errno = 0;
 		long id = strtol(at, &end, 10);
-		if (end == at || errno != 0 || id < 0 || id > INT32_MAX) {
+		int length = (int)strcspn(at, ", \t\n[]");
+		if (end != at + length || errno != 0 || id < 0 || id > INT32_MAX) {
 			free(*ids);
 			*ids = NULL;
-			return fail(err, "tokens: '%.20s' is not a token id", at);
+			return fail(err, "'%.*s' is not a token id", length < 20 ? length : 20, at);
 		}
 		if (mem_grow(ids, &capacity, (size_t)*n + 1, sizeof **ids, err) < 0)
 			return -1;
 		(*ids)[(*n)++] = (int32_t)id;
 		at = end + strspn(end, ", \t\n[]");
 	}
-	return *n > 0 ? 0 : fail(err, "tokens: none given");
+	return *n > 0 ? 0 : fail(err, "no token ids");
 }
 
 int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int *n,
@@ -163,7 +179,7 @@ int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int
 	*ids = NULL;
 	*n = 0;
 	if ((cli->tokens != NULL) == (cli->text != NULL))
-		return fail(err, "%s: expected either --tokens or --text", cli->command->name);
+		return fail(err, "%s: expected one of --tokens and --text", cli->command->name);
 	if (cli->tokens != NULL)
 		return cli_token_list(cli->tokens, ids, n, err);
 	if (model->tokenizer == NULL)

@@ -84,8 +84,7 @@ int cli_complete(const struct cli *cli)
 	struct error err = {0};
 	if (!cli->tokens == !cli->text) {
 		fail(&err, "complete: expected one of --tokens and --text");
-		cli_fail(&err);
-		return EXIT_USAGE;
+		return cli_usage(&err);
 	}
 	run_catch_interrupt();
 	struct engine *engine = cli_open_engine(cli, NULL, NULL, &model, &err);

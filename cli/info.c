@@ -181,16 +181,16 @@ static void print_fit(const struct info_fit *rows, int n, const struct fit_reque
 	}
 }
 
-static int run(const struct cli *cli, const struct model *model, struct error *err)
+static int run(const struct cli *cli, const struct model *model, uint64_t memory_bytes,
+			   struct error *err)
 {
 	struct info info;
 	struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS];
 	struct device_options options;
-	struct fit_request request = {.context = model->config.max_position_embeddings};
+	struct fit_request request = {.context = model->config.max_position_embeddings,
+								  .memory_bytes = memory_bytes};
 	int n_rows = 0;
-	if (cli_device_options(cli, &options, err) < 0 ||
-		(cli->fit != NULL && parse_size(cli->fit, &request.memory_bytes, err) < 0) ||
-		info_read(&info, model, NULL, err) < 0)
+	if (cli_device_options(cli, &options, err) < 0 || info_read(&info, model, NULL, err) < 0)
 		return -1;
 	request.kv_dtype = options.kv_dtype;
 	if (cli->context > 0)
@@ -218,10 +218,13 @@ static int run(const struct cli *cli, const struct model *model, struct error *e
 int cli_info(const struct cli *cli)
 {
 	struct error err = {0};
+	uint64_t memory_bytes = 0;
+	if (cli->fit != NULL && parse_size(cli->fit, &memory_bytes, &err) < 0)
+		return cli_usage(&err);
 	struct model *model = cli_open_model(cli, &err);
 	if (model == NULL)
 		return cli_fail(&err);
-	int result = run(cli, model, &err);
+	int result = run(cli, model, memory_bytes, &err);
 	model_release(model);
 	return result < 0 ? cli_fail(&err) : EXIT_DONE;
 }

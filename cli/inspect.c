@@ -110,6 +110,5 @@ int cli_inspect(const struct cli *cli)
 	}
 	fail(&err, "inspect: no view '%s'; there are nesting, importance, masks, router, experts",
 		 name);
-	cli_fail(&err);
-	return EXIT_USAGE;
+	return cli_usage(&err);
 }

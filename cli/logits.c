@@ -198,7 +198,7 @@ static int run(struct work *w, const struct cli *cli, struct error *err)
 	if (!cli->out)
 		return fail(err, "--out: name the safetensors file to write");
 	if ((cli->tokens != NULL) == (cli->text != NULL))
-		return fail(err, "logits: expected either --tokens or --text");
+		return fail(err, "logits: expected one of --tokens and --text");
 	if (cli->taps && parse_taps(cli->taps, &w->plan, err))
 		return -1;
 	w->wrong_usage = false;
@@ -241,7 +241,7 @@ int cli_logits(const struct cli *cli)
 	free(w.turns);
 	free(w.switches);
 	free(w.ids);
-	if (result)
-		cli_fail(&err);
-	return !result ? EXIT_DONE : w.wrong_usage ? EXIT_USAGE : EXIT_FAILED;
+	if (!result)
+		return EXIT_DONE;
+	return w.wrong_usage ? cli_usage(&err) : cli_fail(&err);
 }

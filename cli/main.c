@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RUNS (GROUP_MODEL | GROUP_DEVICE | GROUP_POLICY | GROUP_SAMPLING | GROUP_THINKING)
 
@@ -44,6 +45,18 @@ const struct subcommand *subcommand_find(const char *name)
 	return NULL;
 }
 
+/* Without a command, a word that is neither one nor a path was meant to be one. */
+static int check_word(const struct cli *cli, struct error *err)
+{
+	const char *word = cli->model;
+	if (cli->command != subcommands || word == NULL || strpbrk(word, "/#") != NULL ||
+		word[0] == '\0' || access(word, F_OK) == 0)
+		return 0;
+	if (subcommand_find(word) != NULL)
+		return fail(err, "%s: a command comes first: elastiscope %s ...", word, word);
+	return fail(err, "%s: no such command and no such directory; --help lists the commands", word);
+}
+
 int main(int argc, char **argv)
 {
 	const struct subcommand *command = argc > 1 ? subcommand_find(argv[1]) : NULL;
@@ -53,21 +66,23 @@ int main(int argc, char **argv)
 	struct cli cli;
 	struct error err = {0};
 	bool help = false, version = false;
-	int code = EXIT_USAGE;
+	int code;
 	if (cli_parse(&cli, command, argc - skipped, argv + skipped, &help, &version, &err) < 0) {
-		cli_fail(&err);
+		code = cli_usage(&err);
 	} else if (help) {
 		cli_help(command);
 		code = EXIT_DONE;
 	} else if (version) {
 		printf("elastiscope %s\n", ELASTISCOPE_VERSION);
 		code = EXIT_DONE;
+	} else if (check_word(&cli, &err) < 0) {
+		code = cli_usage(&err);
 	} else {
 		code = command->run(&cli);
 	}
 	cli_free(&cli);
 	if (fflush(stdout) != 0 && code == EXIT_DONE) {
-		fail(&err, "stdout: %s", strerror(errno));
+		fail(&err, "standard output: %s", strerror(errno));
 		code = cli_fail(&err);
 	}
 	return code;

@@ -11,7 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { KIND_FLAG, KIND_STRING, KIND_INTEGER, KIND_NUMBER, KIND_LIST };
+enum kind {
+	KIND_FLAG,
+	KIND_STRING,
+	KIND_CHOICE, // one of the words in value
+	KIND_TOKENS, // a string that lists token ids
+	KIND_INTEGER,
+	KIND_NUMBER,
+	KIND_LIST
+};
 
 struct option_row {
 	const char *name;
@@ -39,14 +47,14 @@ static const struct option_row rows[] = {
 	 "a budget's name, or widths: hidden_size=96,n_routed_experts=12,skip=3+7"},
 	{"think", 0, GROUP_POLICY, KIND_STRING, AT(think), 0, 0, "B", "the budget that thinks"},
 	{"answer", 0, GROUP_POLICY, KIND_STRING, AT(answer), 0, 0, "B", "the budget that answers"},
-	{"handoff", 0, GROUP_POLICY, KIND_STRING, AT(handoff), 0, 0, "reprefill|carry",
+	{"handoff", 0, GROUP_POLICY, KIND_CHOICE, AT(handoff), 0, 0, "reprefill|carry",
 	 "what a change of budget does with the state"},
 	{"device", 0, GROUP_DEVICE, KIND_STRING, AT(device), 0, 0, "auto|cpu", "where the model runs"},
 	{"threads", 't', GROUP_DEVICE, KIND_INTEGER, AT(threads), 1, 1024, "N", "CPU threads"},
 	{"ctx", 0, GROUP_DEVICE, KIND_INTEGER, AT(context), 1, 16777216, "N",
 	 "tokens that a conversation can hold"},
-	{"math", 0, GROUP_DEVICE, KIND_STRING, AT(math), 0, 0, "exact|fast", "precision of the sums"},
-	{"kv", 0, GROUP_DEVICE, KIND_STRING, AT(kv), 0, 0, "f32|bf16", "precision of the KV cache"},
+	{"math", 0, GROUP_DEVICE, KIND_CHOICE, AT(math), 0, 0, "exact|fast", "precision of the sums"},
+	{"kv", 0, GROUP_DEVICE, KIND_CHOICE, AT(kv), 0, 0, "f32|bf16", "precision of the KV cache"},
 	{"warm", 0, GROUP_DEVICE, KIND_FLAG, AT(warm), 0, 0, NULL,
 	 "touch the pages of all budgets before the first token"},
 	{"seed", 0, GROUP_SAMPLING, KIND_INTEGER, AT(seed), 0, 9007199254740992.0, "N",
@@ -65,7 +73,7 @@ static const struct option_row rows[] = {
 	{"system", 0, GROUP_PROMPT, KIND_STRING, AT(system), 0, 0, "TEXT", "the system text"},
 	{"events", 0, GROUP_PROMPT, KIND_STRING, AT(events), 0, 0, "FILE",
 	 "every event as a line of JSON"},
-	{"tokens", 0, GROUP_TOKENS, KIND_STRING, AT(tokens), 0, 0, "1,2,3", "token ids"},
+	{"tokens", 0, GROUP_TOKENS, KIND_TOKENS, AT(tokens), 0, 0, "1,2,3", "token ids"},
 	{"text", 0, GROUP_TOKENS, KIND_STRING, AT(text), 0, 0, "TEXT", "text instead of ids"},
 	{"stop-eos", 0, GROUP_STOP_EOS, KIND_FLAG, AT(stop_eos), 0, 0, NULL, "end at stop ids"},
 	{"out", 0, GROUP_LOGITS, KIND_STRING, AT(out), 0, 0, "FILE", "the safetensors file to write"},
@@ -129,6 +137,35 @@ static int set_number(const struct option_row *row, void *place, const char *val
 	return 0;
 }
 
+/* "a|b|c" holds the word. */
+static bool among(const char *choices, const char *word)
+{
+	size_t length = strlen(word);
+	for (const char *at = choices; at != NULL; at = strchr(at, '|')) {
+		at += *at == '|';
+		if (strcspn(at, "|") == length && strncmp(at, word, length) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int check_choice(const struct option_row *row, const char *word, struct error *err)
+{
+	if (among(row->value, word))
+		return 0;
+	return fail(err, "--%s: '%s': expected %s", row->name, word, row->value);
+}
+
+static int check_tokens(const struct option_row *row, const char *value, struct error *err)
+{
+	int32_t *ids;
+	int n;
+	if (cli_token_list(value, &ids, &n, err) < 0)
+		return fail_in(err, "--%s", row->name);
+	free(ids);
+	return 0;
+}
+
 static int set_value(struct cli *cli, const struct option_row *row, const char *value,
 					 struct error *err)
 {
@@ -136,6 +173,8 @@ static int set_value(struct cli *cli, const struct option_row *row, const char *
 	switch (row->kind) {
 	case KIND_FLAG: *(bool *)place = true; return 0;
 	case KIND_STRING: *(const char **)place = value; return 0;
+	case KIND_CHOICE: *(const char **)place = value; return check_choice(row, value, err);
+	case KIND_TOKENS: *(const char **)place = value; return check_tokens(row, value, err);
 	case KIND_LIST: return add_item(place, value, err);
 	case KIND_INTEGER:
 	case KIND_NUMBER: return set_number(row, place, value, err);
@@ -167,6 +206,20 @@ static int place_arguments(struct cli *cli, int argc, char **argv, struct error 
 	return 0;
 }
 
+/* What getopt could not place: optopt is a letter, a long option that takes no value, or 0. */
+static int unknown_option(const char *word, struct error *err)
+{
+	int length = (int)strcspn(word, "=");
+	if (optopt > 0 && optopt < 256)
+		return fail(err, "-%c: no such option", optopt);
+	if (optopt >= 256)
+		return fail(err, "--%s: takes no value, found '%s'", rows[optopt - 256].name, word);
+	for (size_t i = 0; i < N_ROWS; i++)
+		if (length > 2 && strncmp(rows[i].name, word + 2, (size_t)length - 2) == 0)
+			return fail(err, "%.*s: several options begin so", length, word);
+	return fail(err, "%.*s: no such option", length, word);
+}
+
 int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char **argv, bool *help,
 			  bool *version, struct error *err)
 {
@@ -196,10 +249,8 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 	for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
 		if (c == ':')
 			return fail(err, "%s: expected a value after it", argv[optind - 1]);
-		if (c == '?' && optopt > 0 && optopt < 256)
-			return fail(err, "-%c: no such option", optopt);
 		if (c == '?')
-			return fail(err, "%s: no such option, or a value where none goes", argv[optind - 1]);
+			return unknown_option(argv[optind - 1], err);
 		size_t i = c >= 256 ? (size_t)(c - 256) : 0;
 		while (c < 256 && rows[i].letter != c)
 			i++;
@@ -252,51 +303,57 @@ void cli_help(const struct subcommand *command)
 	help_options(command);
 }
 
-/* One case a command: its options, and the words of those values that are a choice. */
+/* "a|b" as "a b", for compgen -W. */
+static const char *spaced(const char *choices, char out[128])
+{
+	snprintf(out, 128, "%s", choices);
+	for (char *bar = out; (bar = strchr(bar, '|')) != NULL;)
+		*bar = ' ';
+	return out;
+}
+
+/* One case a command: its options, and the words that may follow it, where these are a choice. */
 static void completion_case(const struct subcommand *command)
 {
-	printf("\t\t%s) options=\"", command->name[0] != '\0' ? command->name : "''");
+	char words[128];
+	printf("\t\t%s) options='", command->name[0] != '\0' ? command->name : "''");
 	for (size_t i = 0; i < N_ROWS; i++)
 		if (accepts(command, &rows[i]))
 			printf("--%s ", rows[i].name);
-	printf("\" ;;\n");
+	if (command->min_arguments > 0 && strchr(command->arguments, '.') == NULL)
+		printf("' words='%s", spaced(command->arguments, words));
+	printf("' ;;\n");
 }
 
 int cli_completion(const struct cli *cli)
 {
+	struct error err;
+	char words[128];
 	if (strcmp(cli->arguments.items[0], "bash") != 0) {
-		struct error err;
 		fail(&err, "completion: '%s': expected bash", cli->arguments.items[0]);
-		return cli_fail(&err) == EXIT_FAILED ? EXIT_USAGE : EXIT_USAGE;
+		return cli_usage(&err);
 	}
 	printf("# bash completion for elastiscope, made by `elastiscope completion bash`\n"
 		   "_elastiscope() {\n"
 		   "\tlocal word=\"${COMP_WORDS[COMP_CWORD]}\" before=\"${COMP_WORDS[COMP_CWORD-1]}\"\n"
-		   "\tlocal command='' options='' commands='");
+		   "\tlocal command='' options='' words='' files=yes commands='");
 	for (const struct subcommand *row = subcommands + 1; row->name != NULL; row++)
 		printf("%s ", row->name);
 	printf("'\n\t[[ $COMP_CWORD -gt 1 && \" $commands \" == *\" ${COMP_WORDS[1]} \"* ]] && "
-		   "command=\"${COMP_WORDS[1]}\"\n\tcase \"$before\" in\n");
-	for (size_t i = 0; i < N_ROWS; i++) {
-		if (rows[i].value == NULL || strchr(rows[i].value, '|') == NULL)
-			continue;
-		char words[64];
-		snprintf(words, sizeof words, "%s", rows[i].value);
-		for (char *bar = words; (bar = strchr(bar, '|')) != NULL;)
-			*bar = ' ';
-		printf("\t\t--%s) COMPREPLY=($(compgen -W '%s' -- \"$word\")); return ;;\n", rows[i].name,
-			   words);
-	}
-	printf("\tesac\n\tcase \"$command\" in\n");
+		   "command=\"${COMP_WORDS[1]}\"\n\tcase \"$command\" in\n");
 	for (const struct subcommand *row = subcommands; row->name != NULL; row++)
 		completion_case(row);
-	printf("\tesac\n\tif [[ $word == -* ]]; then\n"
-		   "\t\tCOMPREPLY=($(compgen -W \"$options\" -- \"$word\"))\n"
-		   "\telif [[ $command == inspect && $COMP_CWORD -eq 2 ]]; then\n"
-		   "\t\tCOMPREPLY=($(compgen -W 'nesting importance masks router experts' -- \"$word\"))\n"
-		   "\telif [[ $COMP_CWORD -eq 1 ]]; then\n"
-		   "\t\tCOMPREPLY=($(compgen -W \"$commands\" -- \"$word\") $(compgen -f -- \"$word\"))\n"
-		   "\telse\n\t\tCOMPREPLY=($(compgen -f -- \"$word\"))\n\tfi\n}\n"
+	printf("\tesac\n\tcase \"$before\" in\n");
+	for (size_t i = 0; i < N_ROWS; i++)
+		if (rows[i].value != NULL && strchr(rows[i].value, '|') != NULL)
+			printf("\t\t--%s) options='' words='%s' files='' ;;\n", rows[i].name,
+				   spaced(rows[i].value, words));
+	printf("\t\t*)\n\t\t\t[[ $COMP_CWORD -eq 2 && -n $words ]] && files=''\n"
+		   "\t\t\t[[ $COMP_CWORD -eq 1 ]] && words=\"$commands\"\n"
+		   "\t\t\t[[ $COMP_CWORD -gt 2 ]] && words=''\n"
+		   "\t\t\t[[ $word == -* ]] && words=\"$options\" files='' ;;\n\tesac\n"
+		   "\tmapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$word\"\n"
+		   "\t\t[[ -z $files ]] || compgen -f -- \"$word\")\n}\n"
 		   "complete -o filenames -F _elastiscope elastiscope\n");
 	return EXIT_DONE;
 }

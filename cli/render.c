@@ -28,12 +28,12 @@ int cli_render(const struct cli *cli)
 	struct error err = {0};
 	struct text file = {0};
 	struct prompt prompt = {0};
-	int result = strcmp(path, "-") == 0 ? read_stdin(&file, &err)
-										: file_read(path, MAX_FILE_BYTES, &file, &err);
+	bool piped = strcmp(path, "-") == 0;
+	int result = piped ? read_stdin(&file, &err) : file_read(path, MAX_FILE_BYTES, &file, &err);
 	if (result == 0) {
 		result = chat_render_json(text_chars(&file), file.length, &prompt, &err);
 		if (result)
-			fail_in(&err, "%s", path);
+			fail_in(&err, "%s", piped ? "standard input" : path);
 	}
 	if (result == 0 &&
 		(fwrite(text_chars(&prompt.text), 1, prompt.text.length, stdout) != prompt.text.length ||

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Appends to out what a line becomes, without its newline. */
 typedef int line_function(const struct cli *cli, const struct tokenizer *tokenizer,
@@ -22,7 +23,7 @@ static struct tokenizer *open_tokenizer(const struct cli *cli, struct error *err
 	char *directory = cli_model_directory(cli, err), *path = NULL;
 	if (directory)
 		path = file_join(directory, "tokenizer.json", err);
-	if (path && file_is_directory(directory) && !file_exists(path))
+	if (path && file_is_directory(directory) && access(path, F_OK) != 0)
 		fail(err, "%s has no tokenizer.json, which %s needs", directory, cli->command->name);
 	else if (path)
 		tokenizer = tokenizer_open(path, err);

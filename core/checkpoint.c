@@ -440,12 +440,12 @@ static int check_index(const struct checkpoint *c, const struct json *json,
 	return result;
 }
 
-static int open_map(struct opening *o, const struct json *json, struct error *err)
+/* The files that the index names. */
+static int read_map(const struct json *json, const struct json_node *map, struct name_list *list,
+					struct error *err)
 {
-	const struct json_node *map = json_member(json, &json->nodes[0], "weight_map");
 	if (!json_is(map, JSON_OBJECT))
 		return fail(err, "has no object \"weight_map\"");
-	struct name_list list = {0};
 	struct text name = {0};
 	int result = 0;
 	for (const struct json_node *key = json_first(json, map); key && result == 0;
@@ -456,17 +456,12 @@ static int open_map(struct opening *o, const struct json *json, struct error *er
 		if (!json_is(value, JSON_STRING) || !plain_name(text_chars(&name), name.length))
 			result = fail(err, "\"%.200s\" is not the name of a file beside the index",
 						  text_chars(&name));
-		else if (list.n == 0 || strcmp(list.names[list.n - 1], name.data) != 0)
-			result = add_name(&list, name.data, name.length, err);
+		else if (list->n == 0 || strcmp(list->names[list->n - 1], name.data) != 0)
+			result = add_name(list, name.data, name.length, err);
 	}
-	if (result == 0 && list.n == 0)
+	if (result == 0 && list->n == 0)
 		result = fail(err, "\"weight_map\" is empty");
-	if (result == 0)
-		result = open_list(o, &list, err);
-	if (result == 0)
-		result = check_index(o->checkpoint, json, map, err);
 	text_free(&name);
-	free_names(&list);
 	return result;
 }
 
@@ -474,10 +469,21 @@ static int open_index(struct opening *o, const char *path, struct error *err)
 {
 	struct text source = {0};
 	struct json json = {0};
+	struct name_list list = {0};
+	const struct json_node *map = NULL;
 	int result = file_read(path, MAX_INDEX_BYTES, &source, err);
-	if (result == 0 && (json_parse(&json, text_chars(&source), source.length, err) != 0 ||
-						open_map(o, &json, err) != 0))
+	if (result == 0 && json_parse(&json, text_chars(&source), source.length, err) != 0)
 		result = fail_in(err, "%s", path);
+	if (result == 0) {
+		map = json_member(&json, &json.nodes[0], "weight_map");
+		if (read_map(&json, map, &list, err) != 0)
+			result = fail_in(err, "%s", path);
+	}
+	if (result == 0)
+		result = open_list(o, &list, err);
+	if (result == 0 && check_index(o->checkpoint, &json, map, err) != 0)
+		result = fail_in(err, "%s", path);
+	free_names(&list);
 	json_free(&json);
 	text_free(&source);
 	return result;

@@ -152,8 +152,8 @@ static void nonsense_is_refused(void **state)
 		const char *said; // what the sentence begins with, after "elastiscope: "
 	} cases[] = {
 		{"--tokens 1,2", 2, "--out: name the safetensors file to write"},
-		{"--out x", 2, "logits: expected either --tokens or --text"},
-		{"--out x --tokens 1 --text a", 2, "logits: expected either --tokens or --text"},
+		{"--out x", 2, "logits: expected one of --tokens and --text"},
+		{"--out x --tokens 1 --text a", 2, "logits: expected one of --tokens and --text"},
 		{"--out x --tokens 1 --taps hiden", 2, "--taps: 'hiden': expected hidden, experts or lens"},
 		{"--out x --tokens 1,2 --switch 2:small:carry", 2,
 		 "--switch: '2:small:carry': expected POS"},
