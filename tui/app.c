@@ -354,14 +354,16 @@ int tui_run(const struct tui_options *options, struct error *err)
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (loop.number == SIGTERM || loop.number == SIGQUIT) {
 		signal(loop.number, SIG_DFL); // ncurses left its own
-		raise(loop.number); // everything is tidy: end as we were told
+		raise(loop.number);           // everything is tidy: end as we were told
 	}
 	return result;
 }
 
 bool tui_possible(void)
 {
-	const char *term = getenv("TERM");
+	const char *term = getenv("TERM"), *accessible = getenv("ACCESSIBLE");
+	if (accessible && *accessible && strcmp(accessible, "0") != 0)
+		return false;
 	return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && term && *term &&
 		   strcmp(term, "dumb") != 0;
 }

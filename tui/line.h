@@ -39,6 +39,6 @@ const char *line_matches(void);
 bool line_in_vi_insert(void); // Esc belongs to readline now
 
 const char *line_readline_version(void); // "8.2"
-void line_remember(const char *text); // into the history, memory and file
+void line_remember(const char *text);    // into the history, memory and file
 
 #endif

@@ -5,10 +5,12 @@
 const struct pane_row panes[] = {
 	{'1', "chat", "Chat", "the conversation, and who wrote each token", pane_chat_open},
 	{'2', "nesting", "Nesting",
-	 "what each budget keeps, and the proof that they are nested: h l budgets, s sorts, v violations",
+	 "what each budget keeps, and the proof that they are nested: h l budgets, s sorts, v "
+	 "violations",
 	 pane_nesting_open},
 	{'3', "importance", "Importance",
-	 "scores behind the order of channels: j k (J K) layers, h l axes, v curve/map/table, c cumulative, "
+	 "scores behind the order of channels: j k (J K) layers, h l axes, v curve/map/table, c "
+	 "cumulative, "
 	 "m metric, e E expert, s sorts",
 	 pane_importance_open},
 	{'4', "router", "Router",

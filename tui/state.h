@@ -57,7 +57,7 @@ struct app {
 	uint64_t last_frame_ns;
 	int n_opened; // models
 	int n_frames;
-	uint64_t draw_ns; // spent drawing
+	uint64_t draw_ns;    // spent drawing
 	uint64_t painted_ns; // when the first frame was on the terminal
 };
 

@@ -1,11 +1,12 @@
 #include "tui/talk.h"
 #include "core/sampler.h"
+#include "core/slice.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Below this many stored parameters a model is faster than the eye, and the workbench slows it
+/* Below this many active parameters a model is faster than the eye, and the workbench slows it
  * down. */
 #define SMALL_MODEL_PARAMETERS 50000000u
 #define SMALL_MODEL_PACE 8
@@ -43,10 +44,20 @@ static void default_settings(struct talk *talk)
 	settings->handoff = elastic->carry ? HANDOFF_CARRY : HANDOFF_REPREFILL;
 }
 
-/* Stored parameters, from the tensors' shapes. */
+/* Whether one token of the parent uses fewer parameters than that. Only a file whose size leaves it
+ * open is looked at more closely. */
 static bool is_small(const struct model *model)
 {
-	return model->checkpoint.tensor_bytes < 2ull * SMALL_MODEL_PARAMETERS;
+	uint64_t bytes = model->checkpoint.tensor_bytes;
+	if (bytes < SMALL_MODEL_PARAMETERS || bytes > 400ull * SMALL_MODEL_PARAMETERS ||
+		model->elastic.n_budgets == 0)
+		return bytes < SMALL_MODEL_PARAMETERS;
+	struct slice slice = {0};
+	int result = slice_build(&slice, &model->weights, &model->config, &model->elastic.budgets[0],
+							 NULL, NULL, NULL);
+	uint64_t active = slice.cost.active;
+	slice_free(&slice);
+	return result == 0 && active < SMALL_MODEL_PARAMETERS;
 }
 
 static void opened(struct talk *talk, const struct event *event)

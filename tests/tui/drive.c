@@ -3,12 +3,14 @@
  * for it.
  *
  *     drive [--play] [--script FILE] [--size WxH] [--theme NAME] [--no-color] [--tour] [--plain]
+ * [--print-tour]
  * [--set NAME=VALUE] [DIR]
  */
 #include "base/file.h"
 #include "tests/tui/play.h"
 #include "tui/app.h"
 #include "tui/plain.h"
+#include "tui/steps.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +46,8 @@ int main(int argc, char **argv)
 			options.no_color = true;
 		else if (strcmp(argv[i], "--term") == 0)
 			setenv("TERM", value(argc, argv, &i), 1);
+		else if (strcmp(argv[i], "--print-tour") == 0)
+			return fputs(tour_text, stdout) < 0;
 		else if (strcmp(argv[i], "--tour") == 0)
 			options.tour = true;
 		else if (strcmp(argv[i], "--plain") == 0)

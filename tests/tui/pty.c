@@ -262,7 +262,7 @@ static void test_utf8_in_pieces(void **state)
 	send_keys("x\xe4\xbd");
 	until("> x");
 	send_keys("\xa0y"); // one character of three bytes in two reads
-	until("> x??y"); // the second cell of a wide character is a ? here too
+	until("> x??y");    // the second cell of a wide character is a ? here too
 }
 
 static void test_paste(void **state)
