@@ -16,6 +16,9 @@ const struct pane_row panes[] = {
 	{'4', "router", "Router",
 	 "what the budget router chooses: < > temperature, { } scaler, = the file's, s sorts",
 	 pane_router_open},
+	{'5', "experts", "Experts",
+	 "where tokens go: L all, P prefill, D decode, T think, A answer, f next; J K experts, s sorts",
+	 pane_experts_open},
 };
 const int n_panes = sizeof panes / sizeof *panes;
 

@@ -65,6 +65,28 @@ static void open_model(struct fixture *f, const char *folder, const char *budget
 	model_release(model); // the talk holds it
 }
 
+/* Counts that any reader can check: (expert + layer) % 5 in the prefill, expert when thinking, 1 in
+ * answers, none beyond the first `n` experts. */
+static void count_experts(struct fixture *f, int n)
+{
+	const struct config *config = &f->talk.model->config;
+	struct expert_counts *experts = &f->script->experts;
+	experts->n_layers = config->n_layers;
+	experts->n_experts = config->n_routed_experts;
+	size_t size = (size_t)N_PHASES * (size_t)experts->n_layers * (size_t)experts->n_experts;
+	free(f->counts);
+	experts->counts = f->counts = calloc(size, sizeof *f->counts);
+	assert_non_null(f->counts);
+	experts->version++;
+	for (int phase = 0; phase < N_PHASES; phase++)
+		for (int layer = 0; layer < experts->n_layers; layer++)
+			for (int e = 0; e < n && config->kinds[layer] == LAYER_MOE; e++)
+				f->counts[(phase * experts->n_layers + layer) * experts->n_experts + e] =
+					phase == PHASE_PREFILL ? (uint32_t)((e + layer) % 5)
+					: phase == PHASE_THINK ? (uint32_t)e
+										   : 1;
+}
+
 static void close_model(struct fixture *f)
 {
 	struct engine *engine = f->talk.engine;
@@ -240,12 +262,44 @@ static void test_router(void **state)
 	close_model(&f);
 }
 
+static void choose(struct fixture *f, const char *budget)
+{
+	strcpy(f->talk.settings.budget, budget);
+	f->talk.settings.policy = false;
+}
+
+static void test_experts(void **state)
+{
+	(void)state;
+	static const struct look demo[] = {
+		{"experts-80x20", 20, 80, "default", "j"},
+		{"experts-120x36", 36, 120, "default", "Tss"},
+		{"experts-50x20", 20, 50, "mono", "PG"},
+		{"experts-40x6", 6, 40, "ascii", "A"},
+	};
+	static const struct look fresh[] = {{"experts-fresh", 20, 80, "default", ""}};
+	static const struct look tiny[] = {{"experts-hetero", 20, 80, "ascii", "j"}};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	choose(&f, "small");
+	EXPECT(&f, pane_experts_open, fresh);
+	count_experts(&f, 10); // two of them outside small
+	EXPECT(&f, pane_experts_open, demo);
+	close_model(&f);
+	open_model(&f, "golden/nest-tiny", "elastic-allaxes.json", false);
+	choose(&f, "hetero");
+	count_experts(&f, 7);
+	EXPECT(&f, pane_experts_open, tiny);
+	close_model(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nesting),
 		cmocka_unit_test(test_importance),
 		cmocka_unit_test(test_router),
+		cmocka_unit_test(test_experts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
