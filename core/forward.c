@@ -66,10 +66,11 @@ static void tap(const struct pass *p, const struct reader *r, enum tap which, co
 	show(p, r, (struct tapped){.tap = which, .n = rows, .width = width, .values = w->seen});
 }
 
-static void tap_experts(const struct pass *p, const struct reader *r, const struct moe_slice *moe)
+static void tap_experts(const struct pass *p, const struct reader *r, int top_k)
 {
 	struct workspace *w = p->workspace;
-	size_t n = (size_t)r->n * (size_t)moe->top_k;
+	const struct moe_slice *moe = &r->slice->layers[p->layer].moe;
+	size_t n = (size_t)r->n * (size_t)top_k;
 
 	if (!wanted(r, TAP_EXPERTS))
 		return;
@@ -78,11 +79,8 @@ static void tap_experts(const struct pass *p, const struct reader *r, const stru
 	for (size_t i = 0; i < n; i++)
 		w->seen_ids[i] = moe->expert[w->seen_ids[i]];
 	show(p, r,
-		 (struct tapped){.tap = TAP_EXPERTS,
-						 .n = r->n,
-						 .width = moe->top_k,
-						 .values = w->seen,
-						 .ids = w->seen_ids});
+		 (struct tapped){
+			 .tap = TAP_EXPERTS, .n = r->n, .width = top_k, .values = w->seen, .ids = w->seen_ids});
 }
 
 /* The mixer adds into the residual in place, so what it added is a difference. */
@@ -238,15 +236,18 @@ static void moe_layer(struct pass *p)
 		struct reader *r = p->at[k];
 		const struct moe_slice *m = &r->slice->layers[p->layer].moe;
 		struct activations *a = r->a;
+		const int32_t *given = routing_given(p->workspace, a, r->lane, p->layer);
+		int top_k = given ? routing_top_k(r->lane->routing, m) : m->top_k;
 		gate[k] = times(&m->gate, a->normed, a->projected, r->n, LINEAR_SET);
 		gate[k].precise = true; // a rounding flips an expert
 		route[k] = (struct route_op){.logits = a->projected,
 									 .bias = m->bias,
+									 .given = given,
 									 .ids = a->chosen,
 									 .weights = a->weights,
 									 .n = r->n,
 									 .n_experts = m->n_experts,
-									 .top_k = m->top_k,
+									 .top_k = top_k,
 									 .normalise = p->config->norm_topk_prob,
 									 .scale = p->config->routed_scaling_factor};
 		experts[k] = (struct experts_op){.up = m->up,
@@ -258,7 +259,7 @@ static void moe_layer(struct pass *p)
 										 .y = a->residual,
 										 .n = r->n,
 										 .n_experts = m->n_experts,
-										 .top_k = m->top_k,
+										 .top_k = top_k,
 										 .width = r->slice->hidden,
 										 .ffn = m->ffn};
 		if (!m->shared_ffn)
@@ -270,7 +271,7 @@ static void moe_layer(struct pass *p)
 	p->b->linear(p->device, p->n, gate); // r = W_gate u
 	p->b->route(p->device, p->n, route); // s = sigmoid(r); top k of s + bias; w = s / sum s * scale
 	for (int k = 0; k < p->n; k++)
-		tap_experts(p, p->at[k], &p->at[k]->slice->layers[p->layer].moe);
+		tap_experts(p, p->at[k], route[k].top_k);
 	p->b->experts(p->device, p->n, experts); // h += sum_e w_e down_e(relu2(up_e u))
 	if (n_sharing)
 		feed_forward(p, sharing, n_sharing, up, down); // h += down_s(relu2(up_s u))
@@ -462,6 +463,8 @@ static int check(struct workspace *w, const struct lane *lanes, int n_lanes, boo
 				return fail(err, "lanes %d and %d: the same sequence twice in one pass", k, i);
 		if (lanes[i].taps && lanes[i].taps->wanted && workspace_open_taps(w, err))
 			return -1;
+		if (lanes[i].routing && routing_open(w, &w->lanes[i], &lanes[i], err))
+			return n_lanes > 1 ? fail_in(err, "lane %d", i) : -1;
 	}
 	return 0;
 }
@@ -473,7 +476,7 @@ static uint64_t pass_key(const struct lane *lanes, int n_lanes, bool picks)
 	uint64_t key = 1 + (picks ? 1u : 0u);
 
 	for (int i = 0; i < n_lanes; i++) {
-		if (lanes[i].taps && lanes[i].taps->wanted)
+		if ((lanes[i].taps && lanes[i].taps->wanted) || lanes[i].routing)
 			return 0;
 		key = hash_mix(key ^ (uintptr_t)sequence_slice(lanes[i].sequence));
 		key = hash_mix(key ^ (uintptr_t)lanes[i].sequence);

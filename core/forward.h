@@ -44,13 +44,23 @@ struct taps {
 
 enum logit_rows { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL };
 
+/* The experts that another budget chose for the same tokens (TAP_EXPERTS), so that a lane runs its
+ * own widths with them. Weights are recomputed from the lane's own scores over the experts that it
+ * keeps; those that it lacks are dropped. A layer without any ids (left out there) routes by
+ * itself. */
+struct routing {
+	const int32_t *ids; // host, (n_layers, n_tokens, top_k): stored experts, -1 = none
+	int top_k;
+};
+
 struct lane {
 	struct sequence *sequence; // its running slice reads
 	const int32_t *tokens;     // host, (n_tokens), n_tokens <= max_tokens
 	int n_tokens;
 	enum logit_rows logits;
-	const struct taps *taps; // NULL = none
-	float *out;              // set by forward: device logits (rows, vocab), NULL with LOGITS_NONE
+	const struct taps *taps;       // NULL = none
+	const struct routing *routing; // NULL = the lane's own experts
+	float *out; // set by forward: device logits (rows, vocab), NULL with LOGITS_NONE
 };
 
 struct workspace;
@@ -61,6 +71,9 @@ struct workspace *workspace_open(const struct config *config, const struct backe
 								 struct device *device, int n_lanes, int max_tokens,
 								 bool all_logits, struct error *err);
 void workspace_close(struct workspace *workspace); // takes NULL
+
+/* config becomes as wide as the wider of both, for a workspace that lanes of both models share. */
+void workspace_widen(struct config *config, const struct config *other);
 uint64_t workspace_bytes(const struct workspace *workspace);
 int workspace_max_tokens(const struct workspace *workspace);
 

@@ -1,41 +1,24 @@
 #include "core/reading.h"
 #include "base/memory.h"
+#include "core/distribution.h"
+#include "core/lens.h"
 #include "core/prefill.h"
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static double log_sum_exp(const float *logits, int vocab)
-{
-	double largest = logits[0], sum = 0;
-
-	for (int i = 1; i < vocab; i++)
-		largest = logits[i] > largest ? logits[i] : largest;
-	for (int i = 0; i < vocab; i++)
-		sum += exp((double)logits[i] - largest);
-	return largest + log(sum);
-}
-
 int32_t logits_top(const float *logits, int vocab, float *logprob)
 {
-	int best = 0;
+	struct distribution d = distribution_of(logits, vocab);
 
-	for (int i = 1; i < vocab; i++)
-		best = logits[i] > logits[best] ? i : best;
-	*logprob = (float)((double)logits[best] - log_sum_exp(logits, vocab));
-	return best;
+	*logprob = (float)((double)logits[d.top] - d.log_sum);
+	return d.top;
 }
 
 double logits_kl(const float *p, const float *q, int vocab)
 {
-	double log_p = log_sum_exp(p, vocab), log_q = log_sum_exp(q, vocab), kl = 0;
+	struct distribution of_p = distribution_of(p, vocab), of_q = distribution_of(q, vocab);
 
-	for (int i = 0; i < vocab; i++) {
-		double lp = (double)p[i] - log_p, lq = (double)q[i] - log_q, share = exp(lp);
-		if (share > 0) // 0 log 0 = 0, also where a logit is -inf
-			kl += share * (lp - lq);
-	}
-	return kl;
+	return distribution_kl(p, &of_p, q, &of_q, vocab);
 }
 
 /* ---- what is kept ---- */
@@ -138,54 +121,24 @@ struct reader {
 	struct workspace *workspace;
 	struct sequence sequence;
 	struct taps taps;
-	float *x, *logits;         // device: (PREFILL_CHUNK, width), (PREFILL_CHUNK, vocab)
-	float *rows, *host_logits; // the same on the host
+	struct lens lens;
 };
 
-/* Residuals before `layer` at positions [at, at + n): lm_head(RMSNorm(h; norm_f)). */
-static int lens(struct reader *r, const struct slice *slice, int layer, int at, int n,
+/* Residuals before `layer` at positions [at, at + n). */
+static int look(struct reader *r, const struct slice *slice, int layer, int at, int n,
 				struct error *err)
 {
 	struct reading *reading = r->reading;
-	size_t width = (size_t)slice->hidden, vocab = (size_t)reading->vocab;
-	struct norm_op norm = {.x = r->x,
-						   .weight = slice->norm_f,
-						   .y = r->x,
-						   .n = n,
-						   .width = slice->hidden,
-						   .count = slice->norm_f_count,
-						   .eps = slice->config->norm_eps,
-						   .scale = slice->norm_f_scale};
-	struct linear_op head = {.w = &slice->lm_head, .x = r->x, .y = r->logits, .n = n};
+	const float *residual = reading->hidden + row_of(reading, layer, at) * (size_t)reading->width;
 
-	for (int i = 0; i < n; i++)
-		memcpy(r->rows + (size_t)i * width,
-			   reading->hidden + row_of(reading, layer, at + i) * (size_t)reading->width,
-			   width * sizeof *r->rows);
-	r->b->upload(r->device, r->x, r->rows, (size_t)n * width * sizeof *r->rows);
-	r->b->begin(r->device, 0);
-	r->b->norm(r->device, 1, &norm);
-	r->b->linear(r->device, 1, &head);
-	if (r->b->finish(r->device, err))
+	if (lens_look(&r->lens, slice, residual, (size_t)reading->width, n, err))
 		return -1;
-	r->b->download(r->device, r->host_logits, r->logits, (size_t)n * vocab * sizeof(float));
 	for (int i = 0; i < n; i++) {
 		size_t row = row_of(reading, layer, at + i);
-		reading->lens_ids[row] = logits_top(r->host_logits + (size_t)i * vocab, reading->vocab,
-											&reading->lens_logprobs[row]);
+		reading->lens_ids[row] = logits_top(r->lens.logits + (size_t)i * (size_t)reading->vocab,
+											reading->vocab, &reading->lens_logprobs[row]);
 	}
 	return 0;
-}
-
-static int lens_open(struct reader *r, struct error *err)
-{
-	size_t width = (size_t)r->reading->width, vocab = (size_t)r->reading->vocab;
-
-	r->x = r->b->alloc(r->device, PREFILL_CHUNK * width * sizeof(float), err);
-	r->logits = r->b->alloc(r->device, PREFILL_CHUNK * vocab * sizeof(float), err);
-	r->rows = mem_new(PREFILL_CHUNK * width, sizeof *r->rows, err);
-	r->host_logits = mem_new(PREFILL_CHUNK * vocab, sizeof *r->host_logits, err);
-	return r->x && r->logits && r->rows && r->host_logits ? 0 : -1;
 }
 
 /* ---- the run ---- */
@@ -205,7 +158,7 @@ static int read_chunk(struct reader *r, int at, int n, struct error *err)
 	r->b->download(r->device, r->reading->logits + (size_t)at * vocab, lane.out,
 				   (size_t)n * vocab * sizeof(float));
 	for (int layer = 0; r->plan->lens && layer <= r->reading->n_layers; layer++)
-		if (lens(r, slice, layer, at, n, err))
+		if (look(r, slice, layer, at, n, err))
 			return -1;
 	return 0;
 }
@@ -254,7 +207,9 @@ static int reader_run(struct reader *r, struct error *err)
 	if (reading_open(r->reading, plan, err))
 		return -1;
 	r->workspace = workspace_open(config, r->b, r->device, 1, PREFILL_CHUNK, true, err);
-	if (!r->workspace || (plan->lens && lens_open(r, err)) ||
+	if (!r->workspace ||
+		(plan->lens && lens_open(&r->lens, r->b, r->device, PREFILL_CHUNK, r->reading->width,
+								 config->vocab_size, err)) ||
 		sequence_open(&r->sequence, config, r->b, r->device, plan->kv_dtype, plan->n, err) ||
 		sequence_use(&r->sequence, plan->slice, err))
 		return -1;
@@ -278,10 +233,7 @@ int reading_run(struct reading *reading, const struct reading_plan *plan, struct
 	result = reader_run(&r, err);
 	sequence_close(&r.sequence);
 	workspace_close(r.workspace);
-	r.b->release(r.device, r.x);
-	r.b->release(r.device, r.logits);
-	free(r.rows);
-	free(r.host_logits);
+	lens_close(&r.lens);
 	if (result)
 		reading_free(reading);
 	return result;

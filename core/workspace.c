@@ -94,11 +94,41 @@ void workspace_close(struct workspace *w)
 					   a->mixed, a->chosen,   a->weights, a->activated, a->logits};
 		for (size_t k = 0; k < sizeof all / sizeof *all; k++)
 			w->backend->release(w->device, all[k]);
+		w->backend->release(w->device, a->given);
+		free(a->given_rows);
+		free(a->is_given);
 		free(a->before);
 	}
 	free(w->seen);
 	free(w->seen_ids);
 	free(w);
+}
+
+void workspace_widen(struct config *config, const struct config *other)
+{
+	const struct {
+		int *mine;
+		int theirs;
+	} widths[] = {
+		{&config->hidden_size, other->hidden_size},
+		{&config->vocab_size, other->vocab_size},
+		{&config->mamba_num_heads, other->mamba_num_heads},
+		{&config->mamba_head_dim, other->mamba_head_dim},
+		{&config->ssm_state_size, other->ssm_state_size},
+		{&config->n_groups, other->n_groups},
+		{&config->num_attention_heads, other->num_attention_heads},
+		{&config->num_key_value_heads, other->num_key_value_heads},
+		{&config->head_dim, other->head_dim},
+		{&config->n_routed_experts, other->n_routed_experts},
+		{&config->num_experts_per_tok, other->num_experts_per_tok},
+		{&config->moe_intermediate_size, other->moe_intermediate_size},
+		{&config->moe_shared_expert_intermediate_size, other->moe_shared_expert_intermediate_size},
+		{&config->intermediate_size, other->intermediate_size},
+	};
+
+	for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+		if (widths[i].theirs > *widths[i].mine)
+			*widths[i].mine = widths[i].theirs;
 }
 
 uint64_t workspace_bytes(const struct workspace *workspace)

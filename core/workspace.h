@@ -31,6 +31,10 @@ struct activations {
 	float *activated; // (T, top_k, ffn)
 	float *logits;    // (T or 1, vocab)
 	float *before;    // host: the residual before a mixer (T, hidden), for TAP_MIXER_OUTPUT
+	/* Experts of a routing, packed, device and host: (n_layers, T, top_k). */
+	int32_t *given, *given_rows;
+	uint8_t *is_given; // host, (n_layers): the layer has any
+	int given_layers;  // layers that these have room for
 };
 
 struct workspace {
@@ -47,6 +51,16 @@ struct workspace {
 
 /* Whether a slice's lane fits: device, widths, experts a token. */
 int workspace_check(const struct workspace *w, const struct slice *slice, struct error *err);
+
+/* Translates a lane's routing into its slice's packed experts and uploads it. A layer's rows are
+ * min(routing->top_k, experts kept) wide: routing_top_k(). */
+int routing_open(struct workspace *w, struct activations *a, const struct lane *lane,
+				 struct error *err);
+int routing_top_k(const struct routing *routing, const struct moe_slice *moe);
+
+/* The layer's part of what routing_open() uploaded, or NULL: the lane routes by itself. */
+const int32_t *routing_given(const struct workspace *w, const struct activations *a,
+							 const struct lane *lane, int layer);
 
 /* Host memory for what taps see: the widest thing that any may. Once; later calls do nothing. */
 int workspace_open_taps(struct workspace *w, struct error *err);

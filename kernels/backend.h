@@ -130,8 +130,12 @@ struct attention_op {
  * experts. */
 struct route_op {
 	const float *logits, *bias; // (n, n_experts), (n_experts): -INFINITY forbids, +INFINITY forces
-	int32_t *ids;               // (n, top_k)
-	float *weights;             // (n, top_k)
+	/* NULL, or the choice made elsewhere, (n, top_k): kept experts, ascending, then -1s. These are
+	 * taken whatever their score, weights are their own s as above; where a row has fewer than
+	 * top_k, others fill the list with weight 0. */
+	const int32_t *given;
+	int32_t *ids;   // (n, top_k)
+	float *weights; // (n, top_k)
 	int n, n_experts, top_k;
 	bool normalise;
 	float scale;

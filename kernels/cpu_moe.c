@@ -46,16 +46,42 @@ static void choose(const struct route_op *o, const float *logits, int32_t *ids)
 	}
 }
 
+/* The given experts, ascending; the lowest others fill the list. Returns the sum of their s. */
+static float take_given(const struct route_op *o, const int32_t *given, const float *logits,
+						int32_t *ids, float *weights)
+{
+	int n_given = 0, missing, k = 0;
+	float sum = 0;
+	while (n_given < o->top_k && given[n_given] >= 0)
+		n_given++;
+	missing = o->top_k - n_given;
+	for (int e = 0, g = 0; k < o->top_k; e++) {
+		bool is_given = g < n_given && given[g] == e;
+		if (!is_given && missing == 0)
+			continue;
+		ids[k] = e;
+		weights[k] = is_given ? sigmoid(logits[e]) : 0;
+		sum += weights[k++];
+		g += is_given;
+		missing -= !is_given;
+	}
+	return sum;
+}
+
 static void route_token(const struct route_op *o, int t)
 {
 	const float *logits = o->logits + (int64_t)t * o->n_experts;
 	int32_t *ids = o->ids + (int64_t)t * o->top_k;
 	float *weights = o->weights + (int64_t)t * o->top_k, sum = 0;
-	choose(o, logits, ids);
-	for (int k = 0; k < o->top_k; k++) {
-		/* too few are allowed: a forbidden one fills the list and counts for nothing */
-		weights[k] = o->bias[ids[k]] == -INFINITY ? 0 : sigmoid(logits[ids[k]]);
-		sum += weights[k];
+	if (o->given) {
+		sum = take_given(o, o->given + (int64_t)t * o->top_k, logits, ids, weights);
+	} else {
+		choose(o, logits, ids);
+		for (int k = 0; k < o->top_k; k++) {
+			/* too few are allowed: a forbidden one fills the list and counts for nothing */
+			weights[k] = o->bias[ids[k]] == -INFINITY ? 0 : sigmoid(logits[ids[k]]);
+			sum += weights[k];
+		}
 	}
 	float scale = o->normalise ? o->scale / (sum + 1e-20f) : o->scale;
 	for (int k = 0; k < o->top_k; k++)

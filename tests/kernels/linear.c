@@ -195,7 +195,7 @@ static void router_chooses_the_largest(void **state)
 			logits[0] = NAN;
 		if (n_experts > 3) // a tie
 			logits[2] = logits[1], bias[2] = bias[1];
-		struct route_op op = {logits, bias, ids, weights, n, n_experts, top_k, true, 2.5f};
+		struct route_op op = {logits, bias, NULL, ids, weights, n, n_experts, top_k, true, 2.5f};
 		backend_cpu.route(case_device(2), 1, &op);
 		assert_int_equal(backend_cpu.finish(case_device(2), NULL), 0);
 		for (int t = round % 5 == 0; t < n; t++) {
@@ -222,6 +222,58 @@ static void router_chooses_the_largest(void **state)
 		}
 		for (int i = 0; i < n * top_k; i++) // NaN or not, ids are usable
 			assert_in_range(ids[i], 0, n_experts - 1);
+		case_done();
+	}
+}
+
+/* Experts chosen elsewhere are taken, weighed by their own scores; others fill the list with 0. */
+static void router_takes_given_experts(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 60; round++) {
+		case_seed(900 + (uint64_t)round);
+		int n = case_int(1, 5), n_experts = case_int(1, 40), top_k = case_int(1, n_experts);
+		float *logits = case_new((size_t)n * (size_t)n_experts),
+			  *bias = case_new((size_t)n_experts);
+		float *weights = case_new((size_t)n * (size_t)top_k);
+		int32_t *ids = case_new_bytes((size_t)n * (size_t)top_k * sizeof *ids);
+		int32_t *given = case_new_bytes((size_t)n * (size_t)top_k * sizeof *given);
+		bool taken[5][40] = {{false}};
+		for (int t = 0; t < n; t++) {
+			int n_given = case_int(0, top_k), k = 0;
+			for (int left = n_given; left > 0; left--)
+				for (int e = case_int(0, n_experts - 1);; e = (e + 1) % n_experts)
+					if (!taken[t][e]) {
+						taken[t][e] = true;
+						break;
+					}
+			for (int e = 0; e < n_experts; e++)
+				if (taken[t][e])
+					given[t * top_k + k++] = e;
+			for (; k < top_k; k++)
+				given[t * top_k + k] = -1;
+		}
+		struct route_op op = {logits, bias, given, ids, weights, n, n_experts, top_k, true, 2.5f};
+		backend_cpu.route(case_device(2), 1, &op);
+		assert_int_equal(backend_cpu.finish(case_device(2), NULL), 0);
+		for (int t = 0; t < n; t++) {
+			double sum = 0;
+			int found = 0, wanted = 0;
+			for (int e = 0; e < n_experts; e++) {
+				sum += taken[t][e] ? 1 / (1 + exp(-(double)logits[t * n_experts + e])) : 0;
+				wanted += taken[t][e];
+			}
+			for (int k = 0; k < top_k; k++) {
+				int id = ids[t * top_k + k];
+				assert_in_range(id, 0, n_experts - 1);
+				assert_true(k == 0 || id > ids[t * top_k + k - 1]);
+				double s = 1 / (1 + exp(-(double)logits[t * n_experts + id]));
+				found += taken[t][id];
+				case_near(taken[t][id] ? s / (sum + 1e-20) * 2.5 : 0,
+						  (double)weights[t * top_k + k], 1e-5, "weight");
+			}
+			assert_int_equal(found, wanted);
+		}
 		case_done();
 	}
 }
@@ -350,8 +402,11 @@ static void experts_are_right(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(linear_is_right),   cmocka_unit_test(embedding_gathers_rows),
-		cmocka_unit_test(norm_is_right),     cmocka_unit_test(router_chooses_the_largest),
+		cmocka_unit_test(linear_is_right),
+		cmocka_unit_test(embedding_gathers_rows),
+		cmocka_unit_test(norm_is_right),
+		cmocka_unit_test(router_chooses_the_largest),
+		cmocka_unit_test(router_takes_given_experts),
 		cmocka_unit_test(experts_are_right),
 	};
 	const struct CMUnitTest fast[] = {
