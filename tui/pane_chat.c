@@ -247,18 +247,45 @@ static void chat_event(struct pane *pane, const struct event *event)
 	pane->dirty = true;
 }
 
+/* The first line that shows what the anchor showed, now that lines were wrapped anew. */
+static int find_line(const struct pane_chat *chat, const struct chat_line *anchor)
+{
+	int best = 0;
+	for (size_t i = 0; i < chat->n_lines; i++) {
+		const struct chat_line *line = &chat->lines[i];
+		if (line->entry > anchor->entry ||
+			(line->entry == anchor->entry && line->offset > anchor->offset))
+			break;
+		if (line->entry < anchor->entry || line->kind <= anchor->kind)
+			best = (int)i;
+	}
+	return best;
+}
+
+/* Wraps what changed. A reader who has left the tail keeps the line at the top, whatever folds. */
+static void wrap_in_place(struct pane_chat *chat, bool resized)
+{
+	bool anchored = !chat->follow && (size_t)chat->top < chat->n_lines;
+	struct chat_line anchor = anchored ? chat->lines[chat->top] : (struct chat_line){0};
+	if (resized)
+		wrap_anew(chat);
+	else
+		wrap(chat);
+	if (anchored)
+		chat->top = find_line(chat, &anchor);
+	if (chat->seen > chat->n_lines)
+		chat->seen = chat->n_lines;
+	if (chat->follow || chat->top > last_top(chat))
+		chat->top = last_top(chat);
+}
+
 static void chat_draw(struct pane *pane, struct canvas *canvas)
 {
 	struct pane_chat *chat = (struct pane_chat *)pane;
 	bool resized = chat->columns != canvas->columns;
 	chat->rows = canvas->rows;
 	chat->columns = canvas->columns;
-	if (resized)
-		wrap_anew(chat);
-	else
-		wrap(chat);
-	if (chat->follow || chat->top > last_top(chat))
-		chat->top = last_top(chat);
+	wrap_in_place(chat, resized);
 	if (chat->n_lines == 0)
 		draw_welcome(chat, canvas);
 	for (int row = 0; row < canvas->rows && (size_t)(chat->top + row) < chat->n_lines; row++)

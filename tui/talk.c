@@ -28,9 +28,10 @@ static void default_settings(struct talk *talk)
 	struct turn_settings *settings = &talk->settings;
 	int last = elastic->n_budgets - 1;
 	uint64_t seed = settings->sampling.seed;
-	bool thinking = settings->thinking;
-	memset(settings, 0, sizeof *settings);
-	settings->thinking = thinking;
+	struct turn_settings kept = {.thinking = settings->thinking,
+								 .max_tokens = settings->max_tokens,
+								 .think_limit = settings->think_limit};
+	*settings = kept;
 	sampler_defaults(&settings->sampling, &talk->model->config, elastic);
 	settings->sampling.forced = -1;
 	settings->sampling.seed = talk->seed_fixed ? seed : sampler_new_seed();
@@ -62,6 +63,7 @@ static bool is_small(const struct model *model)
 
 static void opened(struct talk *talk, const struct event *event)
 {
+	bool first = !talk->model;
 	model_release(talk->model);
 	talk->model = model_retain(event->opened.model);
 	talk->math = event->opened.math;
@@ -75,6 +77,10 @@ static void opened(struct talk *talk, const struct event *event)
 	if (!talk->pace_chosen)
 		talk_pace(talk, is_small(talk->model) ? SMALL_MODEL_PACE : 0, NULL);
 	submit(talk, &(struct request){.type = REQUEST_MEMORY}, NULL);
+	if (!first)
+		talk_say(talk, "%s is open; budgets and sampling (temp %g, top-p %g) are its own",
+				 talk->model->name, (double)talk->settings.sampling.temperature,
+				 (double)talk->settings.sampling.top_p);
 	if (talk->model->notices.length > 0) {
 		const char *notices = text_chars(&talk->model->notices);
 		talk_say(talk, "%.*s", (int)strcspn(notices, "\n"), notices);

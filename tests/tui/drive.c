@@ -62,11 +62,16 @@ int main(int argc, char **argv)
 		} else
 			options.directory = argv[i];
 	}
-	if (!options.directory)
-		options.directory = file_shared("demo", &err);
+	char *demo = options.directory ? NULL : file_shared("demo", &err);
+	if (demo)
+		options.directory = demo;
 	int result =
 		options.directory ? (plain ? plain_run(&options, &err) : tui_run(&options, &err)) : -1;
 	if (result)
 		fprintf(stderr, "drive: %s\n", err.text);
+	play_close();
+	free(demo);
+	for (int i = 0; i < options.n_settings; i++)
+		free((char *)settings[i].name);
 	return result ? 1 : 0;
 }

@@ -9,6 +9,7 @@ static const struct turn_settings settings = {
 	.budget = "large", .think = "small", .answer = "large", .thinking = true};
 
 static double at_ms;
+static struct model *model;
 
 static void word(struct script *script, const char *budget, enum phase phase, const char *text,
 				 uint64_t took_ns)
@@ -81,14 +82,12 @@ struct engine *play_open(const struct engine_options *options, struct error *err
 	const char *tests = getenv("ELASTISCOPE_TESTS");
 	char demo[4096];
 	snprintf(demo, sizeof demo, "%s/../demo", tests ? tests : "tests");
-	struct model *model = model_open(demo, &(struct model_options){0}, err);
+	model = model_open(demo, &(struct model_options){0}, err);
 	if (!model)
 		return NULL;
 	struct script *script = script_open(err);
-	if (!script) {
-		model_release(model);
+	if (!script)
 		return NULL;
-	}
 	at_ms = 0;
 	script_on(script, REQUEST_OPEN);
 	script_opened(script, at_ms += 20, model, 4096);
@@ -102,5 +101,11 @@ struct engine *play_open(const struct engine_options *options, struct error *err
 	script->gauges =
 		(struct gauges){.phase = PHASE_ANSWER, .context_used = 287, .context_size = 4096};
 	strcpy(script->gauges.budget, "large");
-	return &script->engine; // the model lives as long as the program
+	return &script->engine;
+}
+
+void play_close(void)
+{
+	model_release(model);
+	model = NULL;
 }

@@ -11,4 +11,7 @@
 /* Fits tui_options.open_engine. */
 struct engine *play_open(const struct engine_options *options, struct error *err);
 
+/* Lets go of the model, which lives until here. */
+void play_close(void);
+
 #endif
