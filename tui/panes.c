@@ -19,6 +19,8 @@ const struct pane_row panes[] = {
 	{'5', "experts", "Experts",
 	 "where tokens go: L all, P prefill, D decode, T think, A answer, f next; J K experts, s sorts",
 	 pane_experts_open},
+	{'8', "metrics", "Metrics", "speed, latency, memory, and how they are counted: s sorts",
+	 pane_metrics_open},
 };
 const int n_panes = sizeof panes / sizeof *panes;
 

@@ -293,13 +293,139 @@ static void test_experts(void **state)
 	close_model(&f);
 }
 
+/* A turn: 28 tokens read, 8 thoughts of small at 2 ms, 12 of an answer of large at 4 ms; large
+ * loses half its speed on the way. */
+static void play_turn(struct fixture *f)
+{
+	struct turn_settings settings = f->talk.settings;
+	double at = 100;
+	script_turn(f->script, at, &settings);
+	script_prefill(f->script, at += 5, 28, 0, "small", 5000000);
+	script_token(f->script, at += 1, "small", PHASE_THINK, "a", 0);
+	for (int i = 0; i < 7; i++)
+		script_token(f->script, at += 125, "small", PHASE_THINK, "b", 2000000);
+	script_switch(f->script, at += 1, "small", "large", HANDOFF_CARRY, SWITCH_PHASE, 1000);
+	for (int i = 0; i < 12; i++)
+		script_token(f->script, at += 125, "large", PHASE_ANSWER, "c", i < 6 ? 4000000 : 8000000);
+	struct event event = {.type = EV_MEMORY, .at_ns = (uint64_t)(at * 1e6)};
+	event.memory = (struct memory_use){4700000, 4700000, 1048576,  36864, 131072,
+									   524288,  3000000, 40000000, 0,     1828000};
+	script_event(f->script, &event);
+	script_stop(f->script, at + 1, STOP_EOS);
+	f->script->gauges.context_used = 48;
+	f->script->gauges.context_size = 2048;
+	drain(f);
+	talk_gauges(&f->talk);
+}
+
+static void test_metrics(void **state)
+{
+	(void)state;
+	static const struct look demo[] = {
+		{"metrics-80x20", 20, 80, "default", ""},
+		{"metrics-80x20-end", 20, 80, "default", "G"},
+		{"metrics-120x36", 36, 120, "default", "ss"},
+		{"metrics-50x20", 20, 50, "mono", "jjjjjjjjjjjjj"},
+		{"metrics-40x6", 6, 40, "ascii", ""},
+	};
+	static const struct look fresh[] = {{"metrics-fresh", 11, 80, "default", ""}};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	choose(&f, "large");
+	EXPECT(&f, pane_metrics_open, fresh);
+	f.talk.pace = 8;
+	play_turn(&f);
+	EXPECT(&f, pane_metrics_open, demo);
+	close_model(&f);
+}
+
+/* Whatever the size and the key, a pane draws inside its canvas and finds its way. */
+static void test_any_size(void **state)
+{
+	(void)state;
+	static open_function *const opens[] = {pane_nesting_open, pane_importance_open,
+										   pane_router_open, pane_experts_open, pane_metrics_open};
+	static const int sizes[][2] = {{1, 1},  {1, 80},  {2, 3},   {3, 20},  {5, 9},
+								   {7, 44}, {13, 31}, {24, 12}, {40, 39}, {60, 250}};
+	static const char *const models[][2] = {{"../demo", NULL},
+											{"golden/nest-tiny", NULL},
+											{"golden/nest-tiny", "elastic-allaxes.json"},
+											{"golden/nest-tiny", "../../tui/broken.json"}};
+	for (size_t k = 0; k < sizeof models / sizeof *models; k++) {
+		struct fixture f;
+		open_model(&f, models[k][0], models[k][1], true);
+		count_experts(&f, 5);
+		play_turn(&f);
+		for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+			open_screen(&f, 62, 252, i % 2 ? "default" : "ascii");
+			for (size_t j = 0; j < sizeof opens / sizeof *opens; j++) {
+				struct error err = {0};
+				struct pane *pane = opens[j](&f.talk, &err);
+				assert_non_null(pane);
+				struct canvas whole = canvas_of(&f);
+				struct canvas canvas = canvas_part(&whole, 1, 1, sizes[i][0], sizes[i][1]);
+				canvas_blank(&whole, ROLE_TEXT);
+				for (const char *key = "jjkGgllhhvjGvsjssslvmmceEeJJK<>{}=fTPDALG/e;n"; *key;
+					 key++) {
+					char one[2] = {*key};
+					press(pane, *key == '/' ? "/e;" : one);
+					canvas_blank(&canvas, ROLE_TEXT);
+					pane->table->draw(pane, &canvas);
+				}
+				struct text text = {0};
+				screen_text(&f.screen, &text);
+				const char *line = text_chars(&text);
+				for (int row = 0; row < sizes[i][0] + 2; row++, line += strcspn(line, "\n") + 1) {
+					bool inside = row > 0 && row <= sizes[i][0];
+					int width = canvas_width(line, strcspn(line, "\n"));
+					assert_true(width <= (inside ? sizes[i][1] + 1 : 0));
+					assert_true(width == 0 || line[0] == ' ');
+				}
+				text_free(&text);
+				pane->table->close(pane);
+			}
+			screen_close(&f.screen);
+			theme_free(&f.theme);
+		}
+		close_model(&f);
+	}
+}
+
+/* Without a model every pane says so, and takes no key amiss. */
+static void test_no_model(void **state)
+{
+	(void)state;
+	static open_function *const opens[] = {pane_nesting_open, pane_importance_open,
+										   pane_router_open, pane_experts_open, pane_metrics_open};
+	struct error err = {0};
+	struct fixture f = {.script = script_open(&err)};
+	assert_non_null(f.script);
+	talk_init(&f.talk, &f.script->engine);
+	open_screen(&f, 10, 60, "default");
+	for (size_t j = 0; j < sizeof opens / sizeof *opens; j++) {
+		struct pane *pane = opens[j](&f.talk, &err);
+		struct text text = {0};
+		assert_non_null(pane);
+		press(pane, "jGlsvmf<Je");
+		draw(&f, pane);
+		pane->table->title(pane, &text);
+		screen_text(&f.screen, &text);
+		assert_non_null(strstr(text_chars(&text), "No model is open"));
+		text_free(&text);
+		pane->table->close(pane);
+	}
+	screen_close(&f.screen);
+	theme_free(&f.theme);
+	close_model(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_nesting),
-		cmocka_unit_test(test_importance),
-		cmocka_unit_test(test_router),
-		cmocka_unit_test(test_experts),
+		cmocka_unit_test(test_nesting),  cmocka_unit_test(test_importance),
+		cmocka_unit_test(test_router),   cmocka_unit_test(test_experts),
+		cmocka_unit_test(test_metrics),  cmocka_unit_test(test_any_size),
+		cmocka_unit_test(test_no_model),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
