@@ -55,7 +55,8 @@ static void show_notice(struct plain *plain)
 	if (talk->notices == plain->notices)
 		return;
 	plain->notices = talk->notices;
-	if (!talk->running || plain->terminal)
+	bool error = strncmp(text_chars(&talk->notice), "error: ", 7) == 0;
+	if (!talk->running || plain->terminal || error)
 		fprintf(stderr, "%s%s\n", plain->in_line ? "\n" : "", text_chars(&talk->notice));
 }
 

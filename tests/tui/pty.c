@@ -254,6 +254,84 @@ static void test_keys(void **state)
 	until("> :view chat");
 }
 
+/* An entry of two lines comes back from the file as one. */
+static void test_history(void **state)
+{
+	char folder[] = "/tmp/elastiscope-test-XXXXXX", file[128];
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	const char *before = getenv("XDG_STATE_HOME");
+	char *kept = before ? strdup(before) : NULL;
+	setenv("XDG_STATE_HOME", folder, 1);
+	start(played);
+	until("3 budgets");
+	send_keys("one\033\rtwo\r"); // Alt-Enter
+	until("49 - 88 = -39.");
+	send_keys("\033[A");
+	until("> one");
+	send_keys("\025:quit\r");
+	assert_int_equal(ended(0), 0);
+	finish(NULL);
+	start(played);
+	until("3 budgets");
+	send_keys("\033[A\033[A");
+	until("> one");
+	assert_true(shows("  two"));
+	snprintf(file, sizeof file, "%s/elastiscope/history", folder);
+	unlink(file);
+	snprintf(file, sizeof file, "%s/elastiscope", folder);
+	rmdir(file);
+	rmdir(folder);
+	if (kept)
+		setenv("XDG_STATE_HOME", kept, 1);
+	free(kept);
+}
+
+/* ~/.inputrc with vi keys: Esc ends the insertion first, then it goes to the view. */
+static void test_vi(void **state)
+{
+	char file[] = "/tmp/elastiscope-test-XXXXXX";
+	static const char text[] = "set editing-mode vi\n";
+	(void)state;
+	int fd = mkstemp(file);
+	assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
+	close(fd);
+	setenv("INPUTRC", file, 1);
+	start(played);
+	until("3 budgets");
+	send_keys("abc");
+	until("> abc");
+	send_keys("\033");
+	take(200);
+	send_keys("x");
+	until("> ab ");
+	send_keys("ic");
+	until("> acb");
+	send_keys("\033");
+	take(200);
+	send_keys("\033");
+	take(200);
+	send_keys("?");
+	until("KEYS");
+	unlink(file);
+	setenv("INPUTRC", "/dev/null", 1);
+}
+
+static void test_plain_stops(void **state)
+{
+	(void)state;
+	start((const char *const[]){"--plain", "--set", "temp=0", "--set", "pace=12", NULL});
+	until("User: ");
+	send_keys("Sort 5, 3, 9\r");
+	until("Thinking: ");
+	send_keys("\003");
+	until("stopped; the text is kept");
+	assert_false(session.alternate);
+	send_keys(":quit\r");
+	assert_int_equal(ended(0), 0);
+	assert_restored();
+}
+
 static void test_utf8_in_pieces(void **state)
 {
 	(void)state;
@@ -439,6 +517,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_keys, finish),
+		cmocka_unit_test_teardown(test_history, finish),
+		cmocka_unit_test_teardown(test_vi, finish),
+		cmocka_unit_test_teardown(test_plain_stops, finish),
 		cmocka_unit_test_teardown(test_utf8_in_pieces, finish),
 		cmocka_unit_test_teardown(test_paste, finish),
 		cmocka_unit_test_teardown(test_resize_while_streaming, finish),
