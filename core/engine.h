@@ -17,13 +17,13 @@ enum request_type {
 	REQUEST_COMPLETE, // tokens or text + settings: raw continuation, no chat format, no BOS
 	REQUEST_SETTINGS, // settings for what is running and the next turn: budget, policy, handoff,
 					  // limit
-	REQUEST_STOP, // end the generation, keep the text
+	REQUEST_STOP,     // end the generation, keep the text
 	REQUEST_END_THINKING,
-	REQUEST_PACE, // value: tokens/s of the largest budget, 0 = as fast as it goes
-	REQUEST_PAUSE, // value: 1 pause, 0 go on
-	REQUEST_STEP, // one token while paused
+	REQUEST_PACE,   // value: tokens/s of the largest budget, 0 = as fast as it goes
+	REQUEST_PAUSE,  // value: 1 pause, 0 go on
+	REQUEST_STEP,   // one token while paused
 	REQUEST_MEMORY, // EV_MEMORY soon
-	REQUEST_CLEAR, // forget the sequence (a new conversation)
+	REQUEST_CLEAR,  // forget the sequence (a new conversation)
 };
 
 struct request {
@@ -32,7 +32,7 @@ struct request {
 	const char *directory, *budgets_file; // OPEN
 	bool lenient;
 	const struct conversation
-		*conversation; // TURN: its active path; the last message is the user's
+		*conversation;     // TURN: its active path; the last message is the user's
 	const int32_t *tokens; // COMPLETE: (n_tokens), or text
 	int n_tokens;
 	const char *text;
@@ -89,7 +89,7 @@ struct engine_options {
 	const struct backend *backend;
 	struct device_options device;
 	int context; // tokens a sequence can hold, 0 = the model's maximum, at most 32768 by itself
-	bool warm; // touch the pages of all budgets after opening, with progress
+	bool warm;   // touch the pages of all budgets after opening, with progress
 	/* Sees every event on the worker before anybody else (the log); may fail: a mark in gauges. */
 	int (*record)(void *user, const struct event *event, struct error *err);
 	void *record_user;

@@ -18,15 +18,15 @@
 struct metrics_row { // one phase and budget
 	char budget[BUDGET_NAME_BYTES];
 	enum phase phase;
-	int tokens; // all that this budget wrote (prefill: read) in this phase
-	int steps; // of them, decode steps (prefill: all)
+	int tokens;       // all that this budget wrote (prefill: read) in this phase
+	int steps;        // of them, decode steps (prefill: all)
 	uint64_t took_ns; // over the steps
 };
 
 struct metrics {
 	struct metrics_row rows[METRICS_MAX_BUDGETS * N_PHASES];
 	int n_rows;
-	uint64_t first_ns; // TTFT of the last turn, 0 = none yet
+	uint64_t first_ns;                 // TTFT of the last turn, 0 = none yet
 	uint64_t turn_ns, last_arrival_ns; // when the turn began and its last token came, 0 = none
 	uint64_t arrivals[METRICS_WINDOW]; // ITL in ns, a ring
 	int n_arrivals, next_arrival;
