@@ -87,6 +87,7 @@ static void draw_layer(const struct pane_importance *p, const struct canvas *can
 	for (int b = 0; b < buckets; b++) {
 		int from = (int)((int64_t)b * map->n_channels / buckets);
 		int to = (int)((int64_t)(b + 1) * map->n_channels / buckets);
+		to = to > from ? to : from + 1;
 		values[b] = 0;
 		for (int i = from; i < to; i++)
 			values[b] += scores[i] / (float)(to - from);
@@ -125,9 +126,7 @@ void importance_map_draw(struct pane_importance *p, const struct canvas *canvas)
 	if (!map->scores)
 		return;
 	read_some(p);
-	int buckets = canvas->columns - LABEL_COLUMNS;
-	buckets = buckets > map->n_channels ? map->n_channels : buckets;
-	buckets = buckets > LOOK_HEAT_COLUMNS ? LOOK_HEAT_COLUMNS : buckets;
+	int buckets = look_heat_columns(map->n_channels, canvas->columns - LABEL_COLUMNS);
 	if (map->error.text[0] || buckets < 1) {
 		look_say(canvas, 0, ROLE_ERROR, map->error.text);
 		return;

@@ -158,6 +158,15 @@ void look_heat_line(const struct canvas *canvas, int row, int column, const floa
 	canvas_heat(canvas, row, column, both, half ? 2 : 1, n, RAMP_SEQUENTIAL);
 }
 
+int look_heat_columns(int n, int room)
+{
+	if (room > LOOK_HEAT_COLUMNS)
+		room = LOOK_HEAT_COLUMNS;
+	if (n < 1 || room <= n)
+		return room;
+	return n * (room / n < 4 ? room / n : 4);
+}
+
 int look_budget(const struct talk *talk)
 {
 	return talk->model ? elastic_find(&talk->model->elastic, talk_budget_name(talk)) : -1;

@@ -51,6 +51,9 @@ struct number budget_label(const struct elastic *elastic, int index, const char 
 #define LOOK_HEAT_COLUMNS 512
 void look_heat_line(const struct canvas *canvas, int row, int column, const float *values, int n);
 
+/* How many columns a line of n values takes in `room`: up to 4 a value, or fewer than n. */
+int look_heat_columns(int n, int room);
+
 /* The typed or named budget that reads next as an index, or -1. */
 int look_budget(const struct talk *talk);
 

@@ -152,13 +152,15 @@ static void draw_layer(const struct pane_experts *x, const struct canvas *canvas
 	const struct experts_row *it = &x->view.rows[line];
 	float values[LOOK_HEAT_COLUMNS];
 	bool on = line == x->layers.cursor;
-	int n = x->view.n_experts < columns ? x->view.n_experts : columns;
+	int n = look_heat_columns(x->view.n_experts, columns);
 	uint64_t most = it->n_top > 0 ? it->counts[it->top[0]] : 0;
 	canvas_print(canvas, row, 0, on ? ROLE_MARK : ROLE_TEXT, "%s%4d E",
 				 on ? canvas_glyph(canvas, GLYPH_FOLDED) : " ", it->layer);
-	for (int c = 0; c < n; c++)
-		values[c] = heat_value(it, (int)((int64_t)c * x->view.n_experts / n),
-							   (int)((int64_t)(c + 1) * x->view.n_experts / n), most);
+	for (int c = 0; c < n; c++) {
+		int from = (int)((int64_t)c * x->view.n_experts / n);
+		int to = (int)((int64_t)(c + 1) * x->view.n_experts / n);
+		values[c] = heat_value(it, from, to > from ? to : from + 1, most);
+	}
 	look_heat_line(canvas, row, LABEL_COLUMNS, values, n);
 	int at = LABEL_COLUMNS + n + 1, used = 0;
 	for (int e = 0; e < x->view.n_experts; e++)
@@ -183,8 +185,8 @@ static void draw_layer(const struct pane_experts *x, const struct canvas *canvas
 static void draw_map(struct pane_experts *x, const struct canvas *canvas)
 {
 	int columns = canvas->columns - LABEL_COLUMNS - 28;
-	columns = columns < 4 ? 4 : columns > LOOK_HEAT_COLUMNS ? LOOK_HEAT_COLUMNS : columns;
-	int n = x->view.n_experts < columns ? x->view.n_experts : columns;
+	columns = columns < 4 ? 4 : columns;
+	int n = look_heat_columns(x->view.n_experts, columns);
 	canvas_print(canvas, 0, 0, ROLE_HEADING, " layer");
 	if (n < x->view.n_experts && n >= 16)
 		canvas_print(canvas, 0, LABEL_COLUMNS, ROLE_HEADING, "%d experts, %.3g each",
