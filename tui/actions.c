@@ -127,12 +127,13 @@ static void choose_budget(struct app *app, int index)
 		return;
 	}
 	const char *name = model->elastic.budgets[index].name;
+	bool policy = app->talk.settings.policy;
 	if (talk_choose_budget(&app->talk, name, &err))
 		say_error(app, &err);
 	else
-		talk_say(&app->talk, "%s writes from %s (%s)", name,
+		talk_say(&app->talk, "%s writes from %s (%s)%s", name,
 				 app->talk.running ? "the next token on" : "the next turn on",
-				 handoff_name(app->talk.settings.handoff));
+				 handoff_name(app->talk.settings.handoff), policy ? "; policy off" : "");
 }
 
 static void relative_budget(struct app *app, int step)
@@ -345,16 +346,9 @@ static void prompt_key(struct app *app, int key)
 	line_key(key);
 }
 
-/* Whether the key was an answer to a question, or ended the tour. */
+/* Whether the key was an answer to a question. */
 static bool answered(struct app *app, int key)
 {
-	if (app->tour && app->steps) {
-		steps_close(app->steps);
-		app->steps = NULL;
-		app->tour = false;
-		talk_say(&app->talk, "the tour is over; type, or press Tab for prompts, F1 for help");
-		return true;
-	}
 	if (!app->asking || key == ('C' & 0x1f))
 		return false;
 	app->asking = false;
@@ -393,6 +387,18 @@ void app_key(struct app *app, int key)
 		prompt_key(app, key);
 	else
 		inside_view(app, ACTION_NONE, key);
+}
+
+bool app_end_tour(struct app *app)
+{
+	if (!app->tour || !app->steps)
+		return false;
+	steps_close(app->steps);
+	app->steps = NULL;
+	app->tour = false;
+	app->wanted = app->urgent = true;
+	talk_say(&app->talk, "the tour is over; type, or press Tab for prompts, F1 for help");
+	return true;
 }
 
 void app_paste(struct app *app, const char *text, size_t length, bool cut)

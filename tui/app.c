@@ -74,13 +74,25 @@ static void take_events(struct app *app)
 	}
 }
 
+static void on_key(void *user, int key)
+{
+	if (!app_end_tour(user))
+		app_key(user, key);
+}
+
+static void on_paste(void *user, const char *text, size_t length, bool cut)
+{
+	app_end_tour(user);
+	app_paste(user, text, length, cut);
+}
+
 static void take_signals(struct loop *loop)
 {
 	struct app *app = loop->app;
 	struct signalfd_siginfo info;
 	while (read(loop->signals, &info, sizeof info) == sizeof info) {
 		switch (info.ssi_signo) {
-		case SIGINT: app_key(app, 'C' & 0x1f); break;
+		case SIGINT: on_key(app, 'C' & 0x1f); break;
 		case SIGTSTP: app_suspend(app); break;
 		case SIGCONT:
 		case SIGWINCH:
@@ -97,16 +109,6 @@ static void take_signals(struct loop *loop)
 	}
 }
 
-static void on_key(void *user, int key)
-{
-	app_key(user, key);
-}
-
-static void on_paste(void *user, const char *text, size_t length, bool cut)
-{
-	app_paste(user, text, length, cut);
-}
-
 static void ask_for_memory(struct loop *loop, uint64_t now)
 {
 	if (!loop->app->talk.running || now - loop->last_memory_ns < MEMORY_NS)
@@ -120,6 +122,10 @@ static void run_steps(struct app *app)
 	if (!app->steps || app->quit)
 		return;
 	int state = steps_run(app->steps, app, &app->error);
+	if (state < 0 && app->tour) { // another model, a slow machine: no reason to leave
+		talk_say(&app->talk, "the tour ends here: %s", app->error.text);
+		state = STEPS_DONE;
+	}
 	if (state < 0)
 		app->failed = app->quit = true;
 	if (state != STEPS_DONE || !app->steps)

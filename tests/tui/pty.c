@@ -490,6 +490,20 @@ static void test_terminal_closed(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static void test_tour(void **state)
+{
+	(void)state;
+	start((const char *const[]){"--tour", "--set", "temp=0", NULL});
+	until("Tour (any key ends it)");
+	until("> Calculate 49 - 88.");
+	until("THINK ");
+	send_keys("x");
+	until("the tour is over");
+	assert_true(shows("> "));
+	until("IDLE"); // what was begun goes on to its end
+	assert_true(shows("49 - 88 = -39."));
+}
+
 static void test_unknown_terminal(void **state)
 {
 	(void)state;
@@ -529,6 +543,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_terminated, finish),
 		cmocka_unit_test_teardown(test_crash, finish),
 		cmocka_unit_test_teardown(test_terminal_closed, finish),
+		cmocka_unit_test_teardown(test_tour, finish),
 		cmocka_unit_test_teardown(test_unknown_terminal, finish),
 		cmocka_unit_test_teardown(test_first_paint, finish),
 	};
