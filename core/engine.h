@@ -13,7 +13,9 @@
 
 enum request_type {
 	REQUEST_OPEN, // directory, budgets_file, lenient; EV_OPENED or EV_ERROR (the old model stays)
-	REQUEST_TURN, // messages + settings: the model answers
+	REQUEST_TURN, // messages + settings: the model answers. With tokens it goes on from exactly
+				  // these ids (prompt and answer so far, perhaps another last one: a branch)
+				  // instead of the rendered messages; whether it thinks is read off them
 	REQUEST_COMPLETE, // tokens or text + settings: raw continuation, no chat format, no BOS
 	REQUEST_SETTINGS, // settings for what is running and the next turn: budget, policy, handoff,
 					  // limit
@@ -24,6 +26,8 @@ enum request_type {
 	REQUEST_STEP,   // one token while paused
 	REQUEST_MEMORY, // EV_MEMORY soon
 	REQUEST_CLEAR,  // forget the sequence (a new conversation)
+	REQUEST_FORK,   // value: another seq, whose tokens and state are copied to this one, so that
+					// columns and branches start warm; in order, when both are idle
 };
 
 struct request {
@@ -33,7 +37,7 @@ struct request {
 	bool lenient;
 	const struct conversation
 		*conversation;     // TURN: its active path; the last message is the user's
-	const int32_t *tokens; // COMPLETE: (n_tokens), or text
+	const int32_t *tokens; // COMPLETE: (n_tokens), or text; TURN: NULL = render the conversation
 	int n_tokens;
 	const char *text;
 	bool stop_eos; // COMPLETE: end at stop ids

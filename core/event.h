@@ -15,16 +15,16 @@
 struct model;
 
 enum event_type {
-	EV_OPENED, // a model is open; in the log the line `session`
-	EV_TURN, // a turn begins, with every setting that decides it
-	EV_MESSAGE, // a message enters the conversation; text
-	EV_PREFILL, // tokens were read
-	EV_TOKEN, // one token was chosen; text = what may be shown of it (may be empty)
-	EV_SWITCH, // another budget reads from now on
-	EV_MEMORY, // what memory is used for
-	EV_STOP, // the turn is over: exactly one for every turn or completion asked for
-	EV_ERROR, // text: one sentence; the engine goes on with what it has
-	EV_NOTICE, // text: one sentence worth a line
+	EV_OPENED,   // a model is open; in the log the line `session`
+	EV_TURN,     // a turn begins, with every setting that decides it
+	EV_MESSAGE,  // a message enters the conversation; text
+	EV_PREFILL,  // tokens were read
+	EV_TOKEN,    // one token was chosen; text = what may be shown of it (may be empty)
+	EV_SWITCH,   // another budget reads from now on
+	EV_MEMORY,   // what memory is used for
+	EV_STOP,     // the turn is over: exactly one for every turn or completion asked for
+	EV_ERROR,    // text: one sentence; the engine goes on with what it has
+	EV_NOTICE,   // text: one sentence worth a line
 	EV_PROGRESS, // long work: text = what, done of total; not logged
 	N_EVENT_TYPES
 };
@@ -38,16 +38,20 @@ const char *switch_reason_name(enum switch_reason reason);
 const char *stop_reason_name(enum stop_reason reason);
 
 #define BUDGET_NAME_BYTES 64
+#define RULE_BYTES 128
 
 /* What decides a turn; in requests and in EV_TURN. Budget names as model_budget() takes them. */
 struct turn_settings {
 	struct pick_params sampling;
-	int max_tokens; // 0 = until the context is full
+	int max_tokens;                 // 0 = until the context is full
 	char budget[BUDGET_NAME_BYTES]; // writes while no policy is on
-	bool policy; // think / answer instead of budget
+	bool policy;                    // think / answer instead of budget
 	char think[BUDGET_NAME_BYTES], answer[BUDGET_NAME_BYTES];
+	char read[BUDGET_NAME_BYTES]; // reads the prompt; "" = who writes first
+	char rule[RULE_BYTES];        // who writes, token by token (core/rule.h); "" = budget or policy
 	enum handoff handoff;
-	bool thinking; // false: --no-think
+	int repair;      // HANDOFF_REPAIR: tokens that are run again, see prefill_switch()
+	bool thinking;   // false: --no-think
 	int think_limit; // tokens, 0 = none
 };
 
@@ -100,14 +104,16 @@ struct event {
 			char from[BUDGET_NAME_BYTES], to[BUDGET_NAME_BYTES];
 			enum handoff handoff;
 			enum switch_reason reason;
+			int replayed; // tokens that `to` has read again for it
 			uint64_t took_ns;
-		} change; // numbers: stale layers
+		} change; // numbers: stale layers; text: why, e.g. "entropy 2.31 > 2" (SWITCH_POLICY), or
+				  // NULL
 		struct memory_use memory;
 		struct {
 			enum stop_reason reason;
 			int tokens;
-			enum phase phase; // think: it stopped inside its thoughts
-			uint64_t took_ns; // of the whole turn, waiting included
+			enum phase phase;  // think: it stopped inside its thoughts
+			uint64_t took_ns;  // of the whole turn, waiting included
 			uint64_t first_ns; // from request to first token
 		} stop;
 		struct {

@@ -1,10 +1,11 @@
 #include "core/sequence.h"
 #include "base/memory.h"
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const handoff_names[] = {"reprefill", "carry"};
+static const char *const handoff_names[] = {"reprefill", "carry", "repair"};
 
 const char *handoff_name(enum handoff handoff)
 {
@@ -13,10 +14,40 @@ const char *handoff_name(enum handoff handoff)
 
 int handoff_find(const char *name)
 {
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < HANDOFF_REPAIR; i++)
 		if (!strcmp(name, handoff_names[i]))
 			return i;
 	return -1;
+}
+
+int handoff_parse(const char *text, enum handoff *handoff, int *repair, struct error *err)
+{
+	static const char prefix[] = "repair:";
+	int found = handoff_find(text);
+	if (!strncmp(text, prefix, sizeof prefix - 1)) {
+		const char *digits = text + sizeof prefix - 1;
+		char *end;
+		long n = strtol(digits, &end, 10);
+		if (*digits < '0' || *digits > '9' || *end || n < 1 || n > HANDOFF_MAX_REPAIR)
+			return fail(err, "'%s': expected repair:N with N from 1 to %d", text,
+						HANDOFF_MAX_REPAIR);
+		*handoff = HANDOFF_REPAIR;
+		*repair = (int)n;
+		return 0;
+	}
+	if (found < 0)
+		return fail(err, "'%s': expected reprefill, carry or repair:N", text);
+	*handoff = (enum handoff)found;
+	*repair = 0;
+	return 0;
+}
+
+void handoff_write(enum handoff handoff, int repair, char out[HANDOFF_TEXT_BYTES])
+{
+	if (handoff == HANDOFF_REPAIR)
+		snprintf(out, HANDOFF_TEXT_BYTES, "repair:%d", repair);
+	else
+		snprintf(out, HANDOFF_TEXT_BYTES, "%s", handoff_name(handoff));
 }
 
 /* Sizes of one layer's state, bytes at the parent's full width. */

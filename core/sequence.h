@@ -19,10 +19,17 @@
 
 #define MAX_SNAPSHOTS 4
 
-enum handoff { HANDOFF_REPREFILL, HANDOFF_CARRY };
+enum handoff { HANDOFF_REPREFILL, HANDOFF_CARRY, HANDOFF_REPAIR };
 
-const char *handoff_name(enum handoff handoff);
-int handoff_find(const char *name); // or -1
+const char *handoff_name(enum handoff handoff); // "reprefill", "carry", "repair"
+int handoff_find(const char *name);             // one without a number, or -1
+
+/* "reprefill", "carry" or "repair:N" (1 <= N <= HANDOFF_MAX_REPAIR), and back. repair is 0 but for
+ * HANDOFF_REPAIR. */
+#define HANDOFF_MAX_REPAIR 65536
+#define HANDOFF_TEXT_BYTES 32
+int handoff_parse(const char *text, enum handoff *handoff, int *repair, struct error *err);
+void handoff_write(enum handoff handoff, int repair, char out[HANDOFF_TEXT_BYTES]);
 
 struct layer_state {
 	float *conv, *ssm; // Mamba: (kernel-1, channels), (heads*head_dim, state_size)

@@ -168,6 +168,7 @@ struct pick_params {
 struct picked {
 	int32_t id;
 	float logprob; // natural log of softmax(logits)[id], before temperature and filters
+	float entropy; // of softmax(logits), nats, before temperature and filters
 	struct {
 		int32_t id;
 		float logprob;

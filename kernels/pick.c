@@ -81,21 +81,29 @@ static void find_top(const struct pick_op *op, struct prefix top[N_ALTERNATIVES]
 	}
 }
 
-/* log(sum(exp(logit - max))) */
-static double log_sum(const struct cpu_rung *rung, const struct pick_op *op, float max)
+/* log(sum(exp(x))), x = logit - max. entropy: -sum p ln p = log(sum) - sum(x exp(x)) / sum, where
+ * 0 ln 0 = 0. */
+static double log_sum(const struct cpu_rung *rung, const struct pick_op *op, float max,
+					  float *entropy)
 {
-	double sum = 0;
+	double sum = 0, weighted = 0;
 	for (int block = 0; block < op->vocab; block += BLOCK) {
 		int n = op->vocab - block < BLOCK ? op->vocab - block : BLOCK;
-		float p[BLOCK], part[16] = {0};
+		float x[BLOCK], p[BLOCK], part[16] = {0}, parts[16] = {0};
 		for (int i = 0; i < n; i++)
-			p[i] = op->logits[block + i] - max;
+			p[i] = x[i] = op->logits[block + i] - max;
 		rung->exp(p, n);
-		for (int i = 0; i < n; i++)
-			part[i % 16] += isnan(p[i]) ? 0 : p[i];
-		for (int i = 0; i < 16; i++)
+		for (int i = 0; i < n; i++) {
+			bool any = p[i] > 0; // not NaN, and no 0 * -inf
+			part[i % 16] += any ? p[i] : 0;
+			parts[i % 16] += any ? p[i] * x[i] : 0;
+		}
+		for (int i = 0; i < 16; i++) {
 			sum += (double)part[i];
+			weighted += (double)parts[i];
+		}
 	}
+	*entropy = (float)(log(sum) - weighted / sum);
 	return log(sum);
 }
 
@@ -261,7 +269,7 @@ int pick_one(const struct cpu_rung *rung, const struct pick_op *op, float *scrat
 					(long long)op->position, op->vocab);
 	if (p->forced >= op->vocab)
 		return fail(err, "forced token %d, expected below %d", (int)p->forced, op->vocab);
-	double total = log_sum(rung, op, max);
+	double total = log_sum(rung, op, max, &out->entropy);
 	out->id = top[0].id;
 	if (p->forced >= 0)
 		out->id = p->forced;

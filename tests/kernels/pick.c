@@ -110,10 +110,13 @@ static void greedy_and_logprobs(void **state)
 		struct pick_params greedy = {.temperature = 0, .top_p = 1, .forced = -1};
 		struct pick_params sort = {.temperature = 1, .top_p = 1};
 		sorted_prefix(logits, vocab, &sort, e);
-		double total = 0;
-		for (int i = 0; i < vocab; i++)
+		double total = 0, weighted = 0;
+		for (int i = 0; i < vocab; i++) {
 			total += e[i].p;
+			weighted += e[i].p * e[i].z;
+		}
 		struct picked out = pick(logits, vocab, 7, greedy);
+		case_near(log(total) - weighted / total, (double)out.entropy, 1e-6, "entropy");
 		assert_int_equal(out.id, e[0].id);
 		case_near(-log(total), (double)out.logprob, 1e-6, "logprob");
 		for (int k = 0; k < N_ALTERNATIVES; k++) {

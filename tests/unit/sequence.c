@@ -373,6 +373,7 @@ static void handoffs_have_names(void **state)
 	assert_int_equal(handoff_find("carry"), HANDOFF_CARRY);
 	assert_int_equal(handoff_find("reprefill"), HANDOFF_REPREFILL);
 	assert_int_equal(handoff_find("Carry"), -1);
+	assert_int_equal(handoff_find("repair"), -1); // of how many tokens?
 	assert_string_equal(handoff_name(HANDOFF_CARRY), "carry");
 }
 
