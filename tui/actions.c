@@ -47,6 +47,7 @@ void app_run_command(struct app *app, const char *line)
 	else if (app->talk.notices == before)
 		text_clear(&app->talk.notice);
 	app->quit |= context.quit;
+	app->dirty = true; // it may have changed anything
 	text_free(&out);
 }
 
