@@ -5,20 +5,25 @@
  */
 #include "cli/run.h"
 #include "sessions/reply_json.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct recorders { // every event goes to both
 	struct session_log *session, *events;
+	bool events_failed; // the newest write to --events; the session's own log is an extra, this is
+						// asked for
+	struct error events_error;
 };
 
 static int record(void *user, const struct event *event, struct error *err)
 {
 	struct recorders *to = user;
-	int failed = to->session ? session_log_record(to->session, event, err) : 0;
 	if (to->events)
-		failed |= session_log_record(to->events, event, err);
-	return failed ? -1 : 0;
+		to->events_failed = session_log_record(to->events, event, &to->events_error) != 0;
+	return to->session ? session_log_record(to->session, event, err) : 0;
 }
 
 struct shown { // of the running turn
@@ -87,6 +92,12 @@ static int open_recorders(const struct cli *cli, struct recorders *recorders, st
 		fprintf(stderr, "elastiscope: the session is not recorded: %s\n", err->text);
 	if (!cli->events)
 		return 0;
+	if (strcmp(cli->events, "-") != 0) { // said now, not after the first turn
+		int fd = open(cli->events, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+		if (fd < 0)
+			return fail(err, "--events %s: %s", cli->events, strerror(errno));
+		close(fd);
+	}
 	recorders->events = session_log_open_file(cli->events, err);
 	return recorders->events ? 0 : -1;
 }
@@ -115,6 +126,10 @@ int cli_chat(const struct cli *cli)
 	}
 	engine_close(engine);
 	model_release(model);
+	if (!failed && recorders.events_failed) {
+		err = recorders.events_error;
+		failed = fail_in(&err, "--events");
+	}
 	session_log_close(recorders.session);
 	session_log_close(recorders.events);
 	conversation_free(&conversation);

@@ -81,8 +81,10 @@ int main(int argc, char **argv)
 		code = command->run(&cli);
 	}
 	cli_free(&cli);
-	if (fflush(stdout) != 0 && code == EXIT_DONE) {
-		fail(&err, "standard output: %s", strerror(errno));
+	errno = 0;
+	if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_DONE) {
+		// what failed on the way has left no reason
+		fail(&err, "standard output: %s", errno != 0 ? strerror(errno) : "can't be written");
 		code = cli_fail(&err);
 	}
 	return code;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void add_json_string(struct text *out, const char *string)
@@ -132,6 +133,11 @@ static int write_renamed(const char *path, const struct text *header,
 						 const struct named_tensor *const *order, size_t n, struct error *err)
 {
 	struct text temporary = {0};
+	struct stat st;
+	// a rename would put a file in the place of /dev/null
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+		return fail(err, "%s: is %s, expected a file", path,
+					S_ISDIR(st.st_mode) ? "a directory" : "no regular file");
 	int fd = open_temporary(path, &temporary), result = 0;
 	if (fd < 0) {
 		result = fail(err, "%s: %s", path, strerror(errno));

@@ -41,6 +41,7 @@ struct reader {
 struct journal {
 	pthread_mutex_t mutex;
 	struct block *first, *last;
+	struct block *spare; // so that the sentence about missing memory, and the stop, find a place
 	struct reader readers[JOURNAL_MAX_READERS];
 	int n_readers;
 };
@@ -66,8 +67,25 @@ static void free_passed(struct journal *journal)
 				journal->readers[i].block = journal->first;
 				journal->readers[i].offset = 0;
 			}
-		free(block);
+		if (!journal->spare && block->capacity == BLOCK_BYTES)
+			journal->spare = block;
+		else
+			free(block);
 	}
+}
+
+/* For at least so many bytes; the spare one when there is no memory for another. */
+static struct block *new_block(struct journal *journal, size_t bytes, struct error *err)
+{
+	size_t capacity = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+	struct block *block = mem_new_aligned(sizeof *block + capacity, 1, err);
+	if (!block && capacity == BLOCK_BYTES) {
+		block = journal->spare;
+		journal->spare = NULL;
+	}
+	if (block)
+		*block = (struct block){.capacity = capacity};
+	return block;
 }
 
 /* A place for `bytes` at the end of the last block, or of a new one. */
@@ -75,11 +93,9 @@ static struct record *reserve(struct journal *journal, size_t bytes, struct erro
 {
 	struct block *last = journal->last;
 	if (!last || last->capacity - last->used < bytes) {
-		size_t capacity = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
-		struct block *block = mem_new_aligned(sizeof *block + capacity, 1, err);
+		struct block *block = new_block(journal, bytes, err);
 		if (!block)
 			return NULL;
-		block->capacity = capacity;
 		if (last)
 			last->next = block;
 		else
@@ -160,8 +176,14 @@ static struct model *pass(struct journal *journal, struct reader *reader)
 struct journal *journal_open(struct error *err)
 {
 	struct journal *journal = mem_new(1, sizeof *journal, err);
-	if (journal)
-		pthread_mutex_init(&journal->mutex, NULL);
+	if (!journal)
+		return NULL;
+	pthread_mutex_init(&journal->mutex, NULL);
+	journal->spare = new_block(journal, BLOCK_BYTES, err);
+	if (!journal->spare) {
+		journal_close(journal);
+		return NULL;
+	}
 	return journal;
 }
 
@@ -178,6 +200,7 @@ void journal_close(struct journal *journal)
 		}
 		free(block);
 	}
+	free(journal->spare);
 	for (int i = 0; i < journal->n_readers; i++)
 		close(journal->readers[i].fd);
 	pthread_mutex_destroy(&journal->mutex);
