@@ -23,10 +23,14 @@ static int submit(struct engine *engine, const struct request *request, struct e
 		return fail(err, "sequence %d: expected 0 to %d", request->seq, MAX_SEQUENCES - 1);
 	if (request->type == REQUEST_OPEN && !request->directory)
 		return fail(err, "open: no directory is named");
-	if (request->type == REQUEST_TURN && !request->conversation)
+	if (request->type == REQUEST_TURN && !request->conversation && !request->tokens)
 		return fail(err, "turn: there is no conversation");
-	if (request->type == REQUEST_COMPLETE && request->n_tokens < 0)
+	if ((request->type == REQUEST_COMPLETE || request->type == REQUEST_TURN) &&
+		request->n_tokens < 0)
 		return fail(err, "complete: %d tokens", request->n_tokens);
+	if (request->type == REQUEST_FORK && !(request->value >= 0 && request->value < MAX_SEQUENCES))
+		return fail(err, "fork of sequence %g: expected 0 to %d", request->value,
+					MAX_SEQUENCES - 1);
 	struct request_copy *copy = request_copy(request, err);
 	if (!copy)
 		return -1;

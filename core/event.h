@@ -39,6 +39,7 @@ const char *stop_reason_name(enum stop_reason reason);
 
 #define BUDGET_NAME_BYTES 64
 #define RULE_BYTES 128
+#define RULE_REASON_BYTES 64
 
 /* What decides a turn; in requests and in EV_TURN. Budget names as model_budget() takes them. */
 struct turn_settings {
@@ -104,6 +105,7 @@ struct event {
 			char from[BUDGET_NAME_BYTES], to[BUDGET_NAME_BYTES];
 			enum handoff handoff;
 			enum switch_reason reason;
+			int repair;   // N of repair:N, else 0
 			int replayed; // tokens that `to` has read again for it
 			uint64_t took_ns;
 		} change; // numbers: stale layers; text: why, e.g. "entropy 2.31 > 2" (SWITCH_POLICY), or

@@ -14,20 +14,42 @@ struct wish {
 	struct picked *picked;
 };
 
+/* Where the chunk that starts at `at` ends: at a snapshot, those of sequence_roll() included where
+ * the end of the text is near enough that they will be needed. */
+static int chunk_end(const struct prefill *prefill, int at, int n)
+{
+	int end = smaller(n, at + smaller(PREFILL_CHUNK, workspace_max_tokens(prefill->workspace)));
+	if (prefill->snapshot_at > at)
+		end = smaller(end, prefill->snapshot_at);
+	if (prefill->repair > 0) {
+		int step = sequence_roll_step(prefill->repair);
+		int next = (at / step + 1) * step, last = n / step - N_ROLLING + 1;
+		end = smaller(end, next >= last * step ? next : last * step);
+	}
+	return end;
+}
+
+/* How many of the n ids may be kept: see prefill_switch(). */
+static int keepable(const struct prefill *prefill, const struct sequence *sequence,
+					const int32_t *ids, int n, const struct slice *slice, bool exact)
+{
+	int own = sequence_reusable(sequence, ids, n, slice, true), any = 0;
+	if (!exact && n > prefill->repair)
+		any = sequence_reusable(sequence, ids, n - prefill->repair, slice, false);
+	return own > any ? own : any;
+}
+
 /* Reads ids[n_tokens..n) in chunks; one ends at snapshot_at. ids may be the sequence's own tokens.
  */
 static int read_chunks(struct prefill *prefill, struct sequence *sequence, const int32_t *ids,
 					   int n, const struct wish *wish, struct error *err)
 {
-	int chunk = smaller(PREFILL_CHUNK, workspace_max_tokens(prefill->workspace));
 	int total = n - sequence->n_tokens;
 
 	prefill->read = 0;
 	prefill->stopped = false;
 	while (sequence->n_tokens < n) {
-		int at = sequence->n_tokens, end = smaller(n, at + chunk);
-		if (prefill->snapshot_at > at)
-			end = smaller(end, prefill->snapshot_at);
+		int at = sequence->n_tokens, end = chunk_end(prefill, at, n);
 		struct lane lane = {.sequence = sequence,
 							.tokens = ids + at,
 							.n_tokens = end - at,
@@ -37,7 +59,8 @@ static int read_chunks(struct prefill *prefill, struct sequence *sequence, const
 					err))
 			return -1;
 		prefill->read += end - at;
-		if (end == prefill->snapshot_at && sequence_snapshot(sequence, err))
+		if ((end == prefill->snapshot_at && sequence_snapshot(sequence, err)) ||
+			sequence_roll(sequence, prefill->repair, err))
 			return -1;
 		if (end < n && prefill->step && prefill->step(prefill->user, prefill->read, total)) {
 			prefill->stopped = true;
@@ -64,7 +87,7 @@ int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int
 		return fail(err, "prefill: nothing to read");
 	if (n > sequence->capacity)
 		return fail(err, "prefill: %d tokens do not fit a context of %d", n, sequence->capacity);
-	prefill->cached = sequence_reusable(sequence, ids, n - 1, slice, exact);
+	prefill->cached = keepable(prefill, sequence, ids, n - 1, slice, exact);
 	result = sequence_rewind(sequence, prefill->cached, err);
 	if (!result && prefill->cached && prefill->cached == prefill->snapshot_at)
 		result = sequence_snapshot(sequence, err);
@@ -84,8 +107,9 @@ int prefill_switch(struct prefill *prefill, struct sequence *sequence, const str
 	prefill->cached = n;
 	prefill->read = 0;
 	prefill->stopped = false;
-	if (handoff == HANDOFF_REPREFILL)
-		prefill->cached = sequence_reusable(sequence, sequence->tokens, n, slice, true);
+	if (handoff != HANDOFF_CARRY)
+		prefill->cached =
+			keepable(prefill, sequence, sequence->tokens, n, slice, handoff == HANDOFF_REPREFILL);
 	// The slice first: where it does not fit, nothing has been forgotten. The tokens above stay in
 	// their place while the sequence goes back and reads them again.
 	if (sequence_use(sequence, slice, err) || sequence_rewind(sequence, prefill->cached, err) ||

@@ -1,5 +1,6 @@
 #include "core/reply.h"
 #include "base/memory.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,10 +84,13 @@ static void change(struct reply *reply, const struct event *event)
 	struct reply_switch *to = &reply->switches[reply->n_switches++];
 	*to = (struct reply_switch){.at = event->change.at,
 								.handoff = event->change.handoff,
+								.repair = event->change.repair,
+								.replayed = event->change.replayed,
 								.reason = event->change.reason,
 								.took_ns = event->change.took_ns};
 	memcpy(to->from, event->change.from, sizeof to->from);
 	memcpy(to->to, event->change.to, sizeof to->to);
+	snprintf(to->why, sizeof to->why, "%s", event->text ? event->text : "");
 	if (event->n_numbers == 0)
 		return;
 	to->stale = mem_new(event->n_numbers, sizeof *to->stale, NULL);

@@ -19,7 +19,9 @@ struct reply_switch {
 	int at;
 	char from[BUDGET_NAME_BYTES], to[BUDGET_NAME_BYTES];
 	enum handoff handoff;
+	int repair, replayed;
 	enum switch_reason reason;
+	char why[RULE_REASON_BYTES]; // a policy's reason, "" = none
 	uint64_t took_ns;
 	int32_t *stale;
 	size_t n_stale;

@@ -39,8 +39,6 @@ struct rule_facts {
 /* "" gives a rule without clauses. Budgets are not looked up. */
 int rule_parse(struct rule *rule, const char *text, struct error *err);
 
-#define RULE_REASON_BYTES 64
-
 /* The budget that reads the token before and writes the next one; NULL = the rule says nothing of
  * this phase. reason: what decided, e.g. "entropy 2.31 > 2", "every 8: token 16". */
 const char *rule_choose(const struct rule *rule, const struct rule_facts *facts,

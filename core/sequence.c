@@ -261,14 +261,16 @@ static int snapshot_allocate(struct sequence *sequence, struct snapshot *snapsho
 }
 
 /* The one at n_tokens, else a free one, else the least recently used. */
-static struct snapshot *snapshot_place(struct sequence *sequence, int n_tokens)
+static struct snapshot *snapshot_place(struct sequence *sequence, int n_tokens, bool rolling)
 {
-	struct snapshot *best = &sequence->snapshots[0];
+	const int first = rolling ? MAX_SNAPSHOTS - N_ROLLING : 0;
+	const int end = rolling ? MAX_SNAPSHOTS : MAX_SNAPSHOTS - N_ROLLING;
+	struct snapshot *best = &sequence->snapshots[first];
 
-	for (int i = 0; i < MAX_SNAPSHOTS; i++)
+	for (int i = first; i < end; i++)
 		if (sequence->snapshots[i].n_tokens == n_tokens)
 			return &sequence->snapshots[i];
-	for (int i = 0; i < MAX_SNAPSHOTS; i++) {
+	for (int i = first; i < end; i++) {
 		struct snapshot *snapshot = &sequence->snapshots[i];
 		if (!snapshot->n_tokens)
 			return snapshot;
@@ -286,10 +288,10 @@ static int runs_below(const struct sequence_run *runs, int n_runs, int n_tokens)
 	return n_runs;
 }
 
-int sequence_snapshot(struct sequence *sequence, struct error *err)
+static int take_snapshot(struct sequence *sequence, bool rolling, struct error *err)
 {
 	const struct config *config = sequence->config;
-	struct snapshot *to = snapshot_place(sequence, sequence->n_tokens);
+	struct snapshot *to = snapshot_place(sequence, sequence->n_tokens, rolling);
 	struct sequence_run *runs;
 	int n_runs = runs_below(sequence->runs, sequence->n_runs, sequence->n_tokens);
 
@@ -320,6 +322,23 @@ int sequence_snapshot(struct sequence *sequence, struct error *err)
 	}
 	to->n_tokens = sequence->n_tokens;
 	return 0;
+}
+
+int sequence_snapshot(struct sequence *sequence, struct error *err)
+{
+	return take_snapshot(sequence, false, err);
+}
+
+int sequence_roll_step(int repair)
+{
+	return (repair + 1) / 2;
+}
+
+int sequence_roll(struct sequence *sequence, int repair, struct error *err)
+{
+	return repair > 0 && sequence->n_tokens % sequence_roll_step(repair) == 0
+			   ? take_snapshot(sequence, true, err)
+			   : 0;
 }
 
 static bool read_by(const struct sequence_run *runs, int n_runs, const struct slice *slice)
@@ -437,6 +456,40 @@ int sequence_stale(const struct sequence *sequence, const struct slice *slice, i
 	return n;
 }
 
+/* Snapshot i of `from`, in the same place of `to`. */
+static int fork_snapshot(struct sequence *to, const struct sequence *from, int i, struct error *err)
+{
+	const struct config *config = from->config;
+	const struct snapshot *source = &from->snapshots[i];
+	struct snapshot *copy = &to->snapshots[i];
+	struct sequence_run *runs;
+
+	copy->n_tokens = 0;
+	if (!source->n_tokens)
+		return 0;
+	if (!copy->conv && snapshot_allocate(to, copy, err)) {
+		snapshot_release(to, copy);
+		return -1;
+	}
+	runs = mem_new((size_t)source->n_runs, sizeof *runs, err);
+	if (!runs)
+		return -1;
+	memcpy(runs, source->runs, (size_t)source->n_runs * sizeof *runs);
+	free(copy->runs);
+	copy->runs = runs;
+	copy->n_runs = source->n_runs;
+	memcpy(copy->rows, source->rows, (size_t)config->n_layers * sizeof *copy->rows);
+	for (int layer = 0; layer < config->n_layers; layer++) {
+		if (!is_mamba(from, layer))
+			continue;
+		to->backend->copy(to->device, copy->conv[layer], source->conv[layer], conv_bytes(config));
+		to->backend->copy(to->device, copy->ssm[layer], source->ssm[layer], ssm_bytes(config));
+	}
+	copy->used = ++to->clock;
+	copy->n_tokens = source->n_tokens;
+	return 0;
+}
+
 int sequence_fork(struct sequence *to, const struct sequence *from, struct error *err)
 {
 	const struct config *config = from->config;
@@ -451,6 +504,9 @@ int sequence_fork(struct sequence *to, const struct sequence *from, struct error
 		return -1;
 	for (int i = 0; i < MAX_SNAPSHOTS; i++)
 		to->snapshots[i].n_tokens = 0;
+	for (int i = 0; i < MAX_SNAPSHOTS - N_ROLLING; i++)
+		if (fork_snapshot(to, from, i, err))
+			return -1;
 	for (int i = 0; i < config->n_layers; i++) {
 		const struct layer_state *source = &from->layers[i];
 		struct layer_state *state = &to->layers[i];

@@ -51,6 +51,37 @@ void track_clear(struct track *track)
 	worker_gauge(track->worker, track);
 }
 
+static int copy_track(struct track *track, const struct track *from, struct error *err)
+{
+	struct stage *stage = &track->worker->stage;
+	if (!from->sequence.config)
+		return 0;
+	if (!track->sequence.config &&
+		sequence_open(&track->sequence, &stage->model->config, stage->backend, stage->device,
+					  stage->kv_dtype, stage->context, err))
+		return fail_in(err, "state for a context of %d tokens", stage->context);
+	if (sequence_fork(&track->sequence, &from->sequence, err) ||
+		mem_grow(&track->said, &track->said_capacity, from->n_said + 1, sizeof *track->said, err))
+		return -1;
+	if (from->n_said > 0)
+		memcpy(track->said, from->said, from->n_said * sizeof *from->said);
+	track->n_said = from->n_said;
+	track->system_hash = from->system_hash;
+	return 0;
+}
+
+void track_fork(struct track *track, const struct track *from)
+{
+	struct error err = {0};
+	if (track == from)
+		return;
+	track_clear(track);
+	if (!copy_track(track, from, &err))
+		return;
+	track_clear(track);
+	worker_say(track->worker, EV_ERROR, track->seq, err.text);
+}
+
 /* ---- accepting ---- */
 
 static int canonical(struct stage *stage, char name[BUDGET_NAME_BYTES], int standard,
@@ -65,12 +96,29 @@ static int canonical(struct stage *stage, char name[BUDGET_NAME_BYTES], int stan
 	return 0;
 }
 
+static int check_clause(struct stage *stage, struct rule_clause *clause, struct error *err)
+{
+	if (clause->kind == RULE_NONE)
+		return 0;
+	if (canonical(stage, clause->then, 0, err))
+		return -1;
+	return clause->kind == RULE_ALWAYS ? 0 : canonical(stage, clause->otherwise, 0, err);
+}
+
 /* Budgets become the names that the file gives them, unset ones the file's policy; their slices
  * exist. */
-static int check_settings(struct stage *stage, struct turn_settings *settings, struct error *err)
+static int check_settings(struct stage *stage, struct turn_settings *settings, struct rule *rule,
+						  struct error *err)
 {
 	const struct elastic *elastic = &stage->model->elastic;
-	if (sampler_check(&settings->sampling, err))
+	if (settings->handoff != HANDOFF_REPAIR)
+		settings->repair = 0;
+	else if (settings->repair < 1 || settings->repair > HANDOFF_MAX_REPAIR)
+		return fail(err, "handoff repair of %d tokens: expected 1 to %d", settings->repair,
+					HANDOFF_MAX_REPAIR);
+	if (sampler_check(&settings->sampling, err) || rule_parse(rule, settings->rule, err) ||
+		check_clause(stage, &rule->think, err) || check_clause(stage, &rule->answer, err) ||
+		(*settings->read && canonical(stage, settings->read, 0, err)))
 		return -1;
 	if (settings->policy)
 		return canonical(stage, settings->think, elastic->think, err) ||
@@ -158,21 +206,23 @@ void track_accept(struct track *track, struct request_copy *request)
 	const struct request *asked = &request->request;
 	bool chat = asked->type == REQUEST_TURN;
 	struct turn_settings settings = asked->settings;
+	struct rule rule = {0};
 	struct error err = {0};
-	size_t known = chat ? said_before(track, asked->conversation) : 0;
+	size_t known = chat && asked->conversation ? said_before(track, asked->conversation) : 0;
 	track->state = TRACK_ACCEPTED;
 	track->request = request;
 	track->stopping = false;
 	track->first_ns = 0;
 	track->id = worker->n_turns++;
 	track->decode = (struct decode_state){0};
-	int failed = worker->stage.model ? check_settings(&worker->stage, &settings, &err)
+	int failed = worker->stage.model ? check_settings(&worker->stage, &settings, &rule, &err)
 									 : fail(&err, "no model is open");
 	if (!chat)
 		settings.thinking = false;
 	turn_begin(&track->turn, &worker->stage.rules, &settings, chat || asked->stop_eos);
+	track->turn.rule = rule;
 	emit_turn(track, chat ? parent_of(track, known) : -1);
-	if (chat && !failed)
+	if (chat && asked->conversation && !failed)
 		failed = say_messages(track, asked->conversation, known, &err);
 	worker_gauge(worker, track);
 	if (failed)
@@ -197,11 +247,11 @@ static int encode(struct track *track, struct error *err)
 {
 	const struct request *request = &track->request->request;
 	const struct model *model = track->worker->stage.model;
-	bool text = request->type == REQUEST_TURN || !request->tokens;
+	bool text = !request->tokens;
 	track->ids.n = 0;
 	if (text && !model->tokenizer)
 		return fail(err, "%s has no tokenizer.json: only tokens can be completed", model->name);
-	if (request->type == REQUEST_TURN)
+	if (text && request->type == REQUEST_TURN)
 		return encode_turn(track, model->tokenizer, err);
 	if (text)
 		return tokenizer_encode_text(model->tokenizer, request->text ? request->text : "",
@@ -250,6 +300,7 @@ static struct prefill prefill_of(struct track *track, const struct taps *taps)
 							.step = between_chunks,
 							.user = track,
 							.taps = taps,
+							.repair = track->turn.settings.repair,
 							.snapshot_at = snapshot_place(track)};
 }
 
@@ -263,9 +314,10 @@ static void prefilling(struct track *track, bool now)
 	pthread_mutex_unlock(&track->worker->shared);
 }
 
-static void emit_switch(struct track *track, const char *from, int at, enum switch_reason reason,
+static void emit_switch(struct track *track, const char *from, int at, int replayed,
 						uint64_t took_ns)
 {
+	const struct turn *turn = &track->turn;
 	const struct slice *slice = sequence_slice(&track->sequence);
 	struct event event = {.type = EV_SWITCH, .seq = track->seq};
 	int stale[CONFIG_MAX_LAYERS];
@@ -274,13 +326,19 @@ static void emit_switch(struct track *track, const char *from, int at, enum swit
 	for (int i = 0; i < n; i++)
 		numbers[i] = stale[i];
 	event.change.at = at;
-	event.change.handoff = track->turn.settings.handoff;
-	event.change.reason = reason;
+	event.change.handoff = turn->settings.handoff;
+	event.change.repair = turn->settings.repair;
+	event.change.reason = turn->reason;
+	event.change.replayed = replayed;
 	event.change.took_ns = took_ns;
 	memcpy(event.change.from, from, strnlen(from, BUDGET_NAME_BYTES - 1));
 	memcpy(event.change.to, slice->budget.name, sizeof event.change.to);
 	event.numbers = numbers;
 	event.n_numbers = (size_t)n;
+	if (turn->reason != SWITCH_USER && *turn->why) {
+		event.text = turn->why;
+		event.length = strlen(turn->why);
+	}
 	worker_emit(track->worker, &event);
 }
 
@@ -307,7 +365,7 @@ static void emit_prefill(struct track *track, const struct prefill *prefill)
 static int prepare_sequence(struct track *track, struct error *err)
 {
 	struct stage *stage = &track->worker->stage;
-	struct stage_slice *reader = stage_slice(stage, turn_reader(&track->turn), err);
+	struct stage_slice *reader = stage_slice(stage, turn_prompt_reader(&track->turn), err);
 	if (!reader)
 		return -1;
 	if (track->ids.n == 0)
@@ -330,8 +388,7 @@ static void say_carried(struct track *track, int cached)
 	const struct sequence *sequence = &track->sequence;
 	for (int i = 1; i < sequence->n_runs; i++)
 		if (cached > 0 && sequence->runs[i].from == cached)
-			emit_switch(track, sequence->runs[i - 1].slice->budget.name, cached, track->turn.reason,
-						0);
+			emit_switch(track, sequence->runs[i - 1].slice->budget.name, cached, 0, 0);
 }
 
 static void warn_when_nearly_full(struct track *track)
@@ -357,8 +414,11 @@ void track_start(struct track *track)
 		track_stop(track, STOP_ERROR, &err);
 		return;
 	}
-	if (track->request->request.type == REQUEST_TURN)
+	if (track->request->request.type == REQUEST_TURN && track->request->request.tokens)
+		turn_resume(&track->turn, track->ids.ids, track->ids.n);
+	else if (track->request->request.type == REQUEST_TURN)
 		turn_prompt(&track->turn, track->ids.ids, track->ids.n);
+	turn_judge(&track->turn, NULL);
 	if (prepare_sequence(track, &err)) {
 		track_stop(track, STOP_ERROR, &err);
 		return;
@@ -392,10 +452,15 @@ void track_set(struct track *track, const struct turn_settings *settings)
 {
 	struct turn_settings checked = *settings;
 	struct error err = {0};
-	if (check_settings(&track->worker->stage, &checked, &err))
+	struct rule rule;
+	if (check_settings(&track->worker->stage, &checked, &rule, &err)) {
 		worker_say(track->worker, EV_ERROR, track->seq, err.text);
-	else
+	} else {
 		turn_set(&track->turn, &checked);
+		track->turn.rule = rule;
+		if (track->state == TRACK_RUNNING)
+			turn_judge(&track->turn, &track->pending);
+	}
 	worker_gauge(track->worker, track);
 }
 
@@ -413,7 +478,6 @@ bool track_ready(struct track *track)
 		return true;
 	struct stage_slice *next = stage_slice(&track->worker->stage, reader, &err);
 	struct prefill prefill = prefill_of(track, NULL);
-	enum switch_reason reason = track->turn.reason;
 	int at = sequence->n_tokens;
 	prefilling(track, true);
 	int failed = !next || prefill_switch(&prefill, sequence, &next->slice,
@@ -423,7 +487,7 @@ bool track_ready(struct track *track)
 		track_stop(track, STOP_ERROR, &err);
 		return false;
 	}
-	emit_switch(track, had->budget.name, at, reason, prefill.took_ns);
+	emit_switch(track, had->budget.name, at, prefill.read, prefill.took_ns);
 	if (prefill.stopped) {
 		track_stop(track, STOP_STOPPED, NULL);
 		return false;
@@ -472,6 +536,9 @@ void track_take(struct track *track, const struct picked *picked, uint64_t began
 	int at = track->sequence.n_tokens, room = track->sequence.capacity - at;
 	struct turn_step step =
 		turn_take(&track->turn, picked->id, has_newline(tokenizer, picked->id), room);
+	struct error err = {0};
+	int failed = sequence_roll(&track->sequence, track->turn.settings.repair, &err);
+	turn_judge(&track->turn, picked);
 	decode(track, tokenizer, picked->id, &step);
 	uint64_t now = clock_ns();
 	track->pending = *picked;
@@ -491,7 +558,9 @@ void track_take(struct track *track, const struct picked *picked, uint64_t began
 	if (step.full)
 		worker_say(worker, EV_NOTICE, track->seq,
 				   "the context is full: nothing was forgotten, but no token follows");
-	if (step.over)
+	if (failed)
+		track_stop(track, STOP_ERROR, &err);
+	else if (step.over)
 		track_stop(track, step.reason, NULL);
 	else
 		worker_gauge(worker, track);

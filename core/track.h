@@ -50,6 +50,10 @@ void track_finish(struct track *track); // closes the sequence, frees all
 /* Forgets the conversation; the sequence's memory stays. Idle only. */
 void track_clear(struct track *track);
 
+/* Becomes a copy of `from`: what was said, and the state with its snapshots. Both idle. A failure
+ * is an EV_ERROR and leaves nothing said. */
+void track_fork(struct track *track, const struct track *from);
+
 /* Takes a TURN or COMPLETE over: emits EV_TURN and the new messages. */
 void track_accept(struct track *track, struct request_copy *request);
 

@@ -1,4 +1,5 @@
 #include "core/turn.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,15 +32,18 @@ int turn_rules_init(struct turn_rules *rules, const struct config *config,
 	return 0;
 }
 
+/* Why another budget reads where the settings alone decide. */
+static enum switch_reason reason_of(const struct turn_settings *settings)
+{
+	return settings->policy || *settings->rule ? SWITCH_POLICY : SWITCH_USER;
+}
+
 void turn_begin(struct turn *turn, const struct turn_rules *rules,
 				const struct turn_settings *settings, bool stops)
 {
-	*turn = (struct turn){.rules = rules,
-						  .settings = *settings,
-						  .stops = stops,
-						  .phase = PHASE_ANSWER,
-						  .forced = -1,
-						  .reason = settings->policy ? SWITCH_POLICY : SWITCH_USER};
+	*turn = (struct turn){
+		.rules = rules, .settings = *settings, .stops = stops, .phase = PHASE_ANSWER, .forced = -1};
+	turn->reason = *settings->read ? SWITCH_PHASE : reason_of(settings);
 }
 
 /* <think> and at most one token (the newline) behind it. */
@@ -51,12 +55,41 @@ void turn_prompt(struct turn *turn, const int32_t *ids, size_t n)
 	turn->phase = open >= 0 && (last || second) ? PHASE_THINK : PHASE_ANSWER;
 }
 
+void turn_resume(struct turn *turn, const int32_t *ids, size_t n)
+{
+	const struct turn_rules *rules = turn->rules;
+	size_t at = n;
+	turn->phase = PHASE_ANSWER;
+	if (rules->think_open < 0)
+		return;
+	while (at > 0 && ids[at - 1] != rules->think_open && ids[at - 1] != rules->think_close)
+		at--;
+	if (at == 0 || ids[at - 1] != rules->think_open)
+		return;
+	turn->phase = PHASE_THINK;
+	turn->n_thoughts = n > at + 1 ? (int)(n - at - 1) : 0; // <think>, a newline, thoughts
+	turn->n_phase = turn->n_thoughts;
+}
+
+void turn_judge(struct turn *turn, const struct picked *picked)
+{
+	struct rule_facts facts = {.phase = turn->phase, .n_tokens = turn->n_phase, .picked = picked};
+	const char *before = turn_reader(turn);
+	const char *chosen = rule_choose(&turn->rule, &facts, turn->why);
+	if (chosen && turn->n_phase > 0 && strcmp(before, chosen) != 0)
+		turn->reason = SWITCH_POLICY;
+	snprintf(turn->ruled, sizeof turn->ruled, "%s", chosen ? chosen : "");
+}
+
 void turn_set(struct turn *turn, const struct turn_settings *settings)
 {
 	bool thinking = turn->settings.thinking; // the prompt has it already
 	turn->settings = *settings;
 	turn->settings.thinking = thinking;
-	turn->reason = settings->policy ? SWITCH_POLICY : SWITCH_USER;
+	turn->reason = reason_of(settings);
+	turn->rule = (struct rule){0};
+	turn->ruled[0] = '\0';
+	turn->why[0] = '\0';
 }
 
 bool turn_end_thinking(struct turn *turn)
@@ -67,8 +100,15 @@ bool turn_end_thinking(struct turn *turn)
 	return true;
 }
 
+const char *turn_prompt_reader(const struct turn *turn)
+{
+	return *turn->settings.read ? turn->settings.read : turn_reader(turn);
+}
+
 const char *turn_reader(const struct turn *turn)
 {
+	if (*turn->ruled)
+		return turn->ruled;
 	if (!turn->settings.policy)
 		return turn->settings.budget;
 	return turn->phase == PHASE_THINK ? turn->settings.think : turn->settings.answer;
@@ -102,6 +142,7 @@ struct turn_step turn_take(struct turn *turn, int32_t id, bool newline, int room
 {
 	struct turn_step step = {.phase = turn->phase};
 	turn->n_tokens++;
+	turn->n_phase++;
 	if (turn->forced >= 0)
 		turn->forced++;
 	if (turn->stops && is_stop(turn->rules, id)) {
@@ -114,6 +155,7 @@ struct turn_step turn_take(struct turn *turn, int32_t id, bool newline, int room
 		if (id == turn->rules->think_close) {
 			step.thinking_ends = step.hidden = true;
 			turn->phase = PHASE_ANSWER;
+			turn->n_phase = 0;
 			turn->forced = -1;
 			turn->reason = SWITCH_PHASE;
 		} else {

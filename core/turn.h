@@ -12,6 +12,7 @@
 
 #include "core/config.h"
 #include "core/event.h"
+#include "core/rule.h"
 #include "core/tokenizer.h"
 
 #define TURN_MAX_FORCED 16
@@ -34,11 +35,15 @@ int turn_rules_init(struct turn_rules *rules, const struct config *config,
 struct turn {
 	const struct turn_rules *rules;
 	struct turn_settings settings;
-	bool stops;                // at stop ids
-	enum phase phase;          // of the next token
-	int n_tokens, n_thoughts;  // taken; of them inside the thoughts
-	int forced;                // the next one of rules->forced, -1 = the model chooses
-	enum switch_reason reason; // why turn_reader() may differ from who read before
+	bool stops;                    // at stop ids
+	enum phase phase;              // of the next token
+	int n_tokens, n_thoughts;      // taken; of them inside the thoughts
+	int forced;                    // the next one of rules->forced, -1 = the model chooses
+	enum switch_reason reason;     // why turn_reader() may differ from who read before
+	struct rule rule;              // the settings' rule with the file's names, set by the owner
+	int n_phase;                   // tokens taken in this phase
+	char ruled[BUDGET_NAME_BYTES]; // who the rule chose; "" = the settings say it
+	char why[RULE_REASON_BYTES];   // the rule's reason, "" = none
 };
 
 /* rules are borrowed. stops false: stop ids are tokens like others. */
@@ -49,11 +54,22 @@ void turn_begin(struct turn *turn, const struct turn_rules *rules,
  */
 void turn_prompt(struct turn *turn, const int32_t *ids, size_t n);
 
-/* Other settings from the next token on: budgets, policy, handoff, limit, sampling, max_tokens. */
+/* The ids so far, an unfinished answer among them, decide the phase and how much was thought. */
+void turn_resume(struct turn *turn, const int32_t *ids, size_t n);
+
+/* Lets the rule choose who reads next; picked: the last token, NULL = none yet. After
+ * turn_prompt(), turn_resume(), turn_set() and each turn_take(). */
+void turn_judge(struct turn *turn, const struct picked *picked);
+
+/* Other settings from the next token on: budgets, policy, handoff, limit, sampling, max_tokens. The
+ * rule is gone until the owner sets it. */
 void turn_set(struct turn *turn, const struct turn_settings *settings);
 
 /* Ends the thoughts from the next token on. False: not thinking, already ending, or no way to. */
 bool turn_end_thinking(struct turn *turn);
+
+/* The budget that reads the prompt. */
+const char *turn_prompt_reader(const struct turn *turn);
 
 /* The budget that reads next and samples the token after. */
 const char *turn_reader(const struct turn *turn);

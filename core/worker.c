@@ -236,7 +236,8 @@ static bool at_once(const struct request *request)
 	case REQUEST_OPEN:
 	case REQUEST_TURN:
 	case REQUEST_COMPLETE:
-	case REQUEST_CLEAR: return false;
+	case REQUEST_CLEAR:
+	case REQUEST_FORK: return false;
 	default: return true;
 	}
 }
@@ -259,13 +260,14 @@ static bool in_order(void *user, const struct request *request)
 	if (at_once(request))
 		return true;
 	bool wait = order->all;
+	int other = request->type == REQUEST_FORK ? (int)request->value : request->seq;
 	for (int i = 0; i < MAX_SEQUENCES; i++)
-		if (i == request->seq || request->type == REQUEST_OPEN)
+		if (i == request->seq || i == other || request->type == REQUEST_OPEN)
 			wait |= order->seq[i] || order->worker->tracks[i].state != TRACK_IDLE;
 	if (wait && request->type == REQUEST_OPEN)
 		order->all = true;
 	if (wait)
-		order->seq[request->seq] = true;
+		order->seq[request->seq] = order->seq[other] = true;
 	return !wait;
 }
 
@@ -326,6 +328,8 @@ static void serve_requests(struct worker *worker)
 			open_model(worker, &copy->request);
 		else if (type == REQUEST_CLEAR)
 			track_clear(track);
+		else if (type == REQUEST_FORK)
+			track_fork(track, &worker->tracks[(int)copy->request.value]);
 		else
 			do_at_once(worker, &copy->request);
 		request_free(copy);

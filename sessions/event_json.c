@@ -183,6 +183,13 @@ static void session(struct text *out, const struct event *event)
 	add_integer(out, "context", event->opened.context);
 }
 
+static void add_handoff(struct text *out, enum handoff handoff, int repair)
+{
+	char name[HANDOFF_TEXT_BYTES];
+	handoff_write(handoff, repair, name);
+	add_name(out, "handoff", name);
+}
+
 static void turn(struct text *out, const struct event *event)
 {
 	const struct turn_settings *settings = &event->turn.settings;
@@ -198,15 +205,15 @@ static void turn(struct text *out, const struct event *event)
 	add_integer(out, "top_k", settings->sampling.top_k);
 	add_number(out, "min_p", settings->sampling.min_p);
 	add_integer(out, "n", settings->max_tokens);
-	add_name(out, "read",
-			 !policy              ? settings->budget
-			 : settings->thinking ? settings->think
-								  : settings->answer);
+	const char *writer = !policy              ? settings->budget
+						 : settings->thinking ? settings->think
+											  : settings->answer;
+	add_name(out, "read", *settings->read ? settings->read : writer);
 	add_name(out, "think", policy ? settings->think : settings->budget);
 	add_name(out, "answer", policy ? settings->answer : settings->budget);
-	add_name(out, "handoff", handoff_name(settings->handoff));
+	add_handoff(out, settings->handoff, settings->repair);
 	add_integer(out, "think_limit", settings->think_limit);
-	add_name(out, "policy", policy ? "think-answer" : "none");
+	add_name(out, "policy", *settings->rule ? settings->rule : policy ? "think-answer" : "none");
 	add_name(out, "math", event->turn.math == MATH_FAST ? "fast" : "exact");
 	add_name(out, "rung", event->turn.rung);
 	text_format(out, ",\"thinking\":%s", settings->thinking ? "true" : "false");
@@ -272,10 +279,13 @@ static void fields(struct text *out, const struct event *event)
 		add_integer(out, "at", event->change.at);
 		add_name(out, "from", event->change.from);
 		add_name(out, "to", event->change.to);
-		add_name(out, "handoff", handoff_name(event->change.handoff));
+		add_handoff(out, event->change.handoff, event->change.repair);
 		add_name(out, "reason", switch_reason_name(event->change.reason));
+		add_integer(out, "replayed", event->change.replayed);
 		add_ms(out, "took_ms", event->change.took_ns);
 		add_list(out, "stale", event);
+		if (event->text)
+			add_text(out, event);
 		break;
 	case EV_MEMORY: memory(out, event); break;
 	case EV_STOP:

@@ -123,8 +123,13 @@ static void add_switches(cJSON *object, const struct reply *reply)
 		cJSON_AddNumberToObject(to, "at", change->at);
 		cJSON_AddStringToObject(to, "from", change->from);
 		cJSON_AddStringToObject(to, "to", change->to);
-		cJSON_AddStringToObject(to, "handoff", handoff_name(change->handoff));
+		char handoff[HANDOFF_TEXT_BYTES];
+		handoff_write(change->handoff, change->repair, handoff);
+		cJSON_AddStringToObject(to, "handoff", handoff);
 		cJSON_AddStringToObject(to, "reason", switch_reason_name(change->reason));
+		if (*change->why)
+			cJSON_AddStringToObject(to, "text", change->why);
+		cJSON_AddNumberToObject(to, "replayed", change->replayed);
 		cJSON_AddNumberToObject(to, "ms", ms(change->took_ns));
 		cJSON *stale = cJSON_AddArrayToObject(to, "stale");
 		for (size_t k = 0; k < change->n_stale; k++)

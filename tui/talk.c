@@ -118,9 +118,12 @@ static void changed(struct talk *talk, const struct event *event)
 	if (event->n_numbers > 0)
 		snprintf(stale, sizeof stale, ", %zu layer%s stale", event->n_numbers,
 				 event->n_numbers == 1 ? "" : "s");
-	talk_say(talk, "%s reads from position %d on (%s, %s, %.1f ms%s)", event->change.to,
-			 event->change.at, handoff_name(event->change.handoff),
-			 switch_reason_name(event->change.reason), (double)event->change.took_ns / 1e6, stale);
+	char handoff[HANDOFF_TEXT_BYTES];
+	handoff_write(event->change.handoff, event->change.repair, handoff);
+	talk_say(talk, "%s reads from position %d on (%s, %s%s%s, %.1f ms%s)", event->change.to,
+			 event->change.at, handoff, switch_reason_name(event->change.reason),
+			 event->text ? ": " : "", event->text ? event->text : "",
+			 (double)event->change.took_ns / 1e6, stale);
 }
 
 void talk_init(struct talk *talk, struct engine *engine)

@@ -250,12 +250,72 @@ static void skipped_attention(void)
 			   "nest-tiny/golden/handoff-skip.json", 3);
 }
 
+/* Logits behind a switch at AT: small reads token by token as in a chat, then large, which goes
+ * back `replayed` tokens first. */
+#define AT 100
+static void switched(struct golden *g, const int32_t *ids, int replayed, float *logits)
+{
+	struct sequence sequence;
+	struct error err = {0};
+
+	golden_sequence(g, &sequence, "small");
+	golden_read(g, &sequence, ids, AT - replayed, 11, NULL);
+	golden_must(sequence_use(&sequence, golden_slice(g, "large"), &err), &err);
+	golden_read(g, &sequence, ids + AT - replayed, replayed, 128, NULL);
+	golden_read(g, &sequence, ids + AT, N - AT, 11, logits);
+	sequence_close(&sequence);
+}
+
+/* repair:N leaves exactly the state of a switch that many tokens ago. */
+static void repaired(void)
+{
+	static const int repairs[] = {1, 5, 40, 100};
+	struct golden g;
+	struct checkpoint values;
+	struct error err = {0};
+	char *path = golden_path("nest-tiny/golden/handoff.safetensors");
+
+	golden_open(&g, "nest-tiny", "elastic.json", MATH_EXACT);
+	golden_must(checkpoint_open_file(&values, path, &err), &err);
+	free(path);
+	const int32_t *ids = golden_ids(&values, "tokens", N);
+	size_t vocab = (size_t)g.model->config.vocab_size, n = (size_t)(N - AT) * vocab;
+	float *found = test_calloc(n, sizeof *found), *expected = test_calloc(n, sizeof *found);
+	for (size_t i = 0; i < sizeof repairs / sizeof *repairs; i++) {
+		struct prefill prefill = {.workspace = g.workspace, .repair = repairs[i]};
+		struct sequence sequence;
+		golden_sequence(&g, &sequence, "small");
+		golden_must(prefill_extend(&prefill, &sequence, ids, 50, true, NULL, NULL, &err), &err);
+		for (int at = 50; at < AT; at++) {
+			golden_read(&g, &sequence, ids + at, 1, 1, NULL);
+			golden_must(sequence_roll(&sequence, repairs[i], &err), &err);
+		}
+		golden_must(
+			prefill_switch(&prefill, &sequence, golden_slice(&g, "large"), HANDOFF_REPAIR, &err),
+			&err);
+		if (repairs[i] >= AT)
+			assert_int_equal(prefill.read, AT);
+		else // the prompt was read in one piece: the last of its snapshots may be needed
+			assert_in_range(prefill.read, repairs[i], repairs[i] + (repairs[i] + 1) / 2 - 1);
+		assert_int_equal(sequence.n_tokens, AT);
+		golden_read(&g, &sequence, ids + AT, N - AT, 11, found);
+		switched(&g, ids, prefill.read, expected);
+		assert_memory_equal(found, expected, n * sizeof *found);
+		sequence_close(&sequence);
+	}
+	test_free(found);
+	test_free(expected);
+	checkpoint_close(&values);
+	golden_close(&g);
+}
+
 int main(void)
 {
 	static const struct golden_test tests[] = {
 		{"widths", widths},
 		{"all_axes", all_axes},
 		{"skipped_attention", skipped_attention},
+		{"repaired", repaired},
 	};
 	return golden_main(tests, sizeof tests / sizeof *tests);
 }

@@ -336,7 +336,42 @@ static void a_fork_goes_its_own_way(void **state)
 	assert_int_equal(sequence_fork(&small, s, &err), -1);
 	assert_string_equal(err.text, "fork: 4 tokens do not fit a context of 3");
 	sequence_close(&small);
+	// snapshots come along and are its own
+	assert_int_equal(sequence_snapshot(s, &err), 0);
+	read_tokens(s, ids + 4, 2);
+	assert_int_equal(sequence_fork(&copy, s, &err), 0);
+	sequence_reset(s);
+	assert_int_equal(sequence_reusable(&copy, ids, 5, &w->large, true), 4);
+	assert_int_equal(sequence_rewind(&copy, 4, &err), 0);
+	assert_true(copy.layers[0].conv[0] == conv);
+	assert_int_equal(copy.layers[1].rows, 4);
 	sequence_close(&copy);
+}
+
+/* There is always a state that is N to N + ceil(N/2) - 1 tokens old, and no more than three. */
+static void rolling_snapshots_follow(void **state)
+{
+	struct world *w = *state;
+	struct sequence *s = &w->sequence;
+	struct error err = {0};
+
+	for (int repair = 1; repair <= 6; repair++) {
+		int step = sequence_roll_step(repair);
+		sequence_reset(s);
+		use(s, &w->large);
+		for (int n = 1; n <= 14; n++) {
+			read_tokens(s, ids + n - 1, 1);
+			assert_int_equal(sequence_roll(s, repair, &err), 0);
+			int found = sequence_reusable(s, ids, n - repair, &w->narrow, false);
+			if (n >= repair + step)
+				assert_in_range(n - found, repair, repair + step - 1);
+		}
+		int taken = 0;
+		for (int i = 0; i < MAX_SNAPSHOTS; i++)
+			taken += s->snapshots[i].n_tokens > 0;
+		assert_int_equal(taken, 14 / step < N_ROLLING ? 14 / step : N_ROLLING);
+	}
+	assert_int_equal(sequence_roll(s, 0, &err), 0); // no repair, nothing rolls
 }
 
 static void memory_may_run_out(void **state)
@@ -389,6 +424,7 @@ int main(void)
 		WITH_WORLD(the_least_recently_used_snapshot_goes),
 		WITH_WORLD(stale_is_what_an_earlier_run_left_out),
 		WITH_WORLD(a_fork_goes_its_own_way),
+		WITH_WORLD(rolling_snapshots_follow),
 		WITH_WORLD(memory_may_run_out),
 		cmocka_unit_test(handoffs_have_names),
 	};

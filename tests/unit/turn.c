@@ -193,6 +193,56 @@ static void stop_ids_count_only_where_asked(void **state)
 	assert_int_equal(turn_pick(&turn).forced, -1);
 }
 
+static void a_rule_chooses_after_every_token(void **state)
+{
+	struct turn_settings settings = settings_of(true);
+	struct turn turn;
+	struct picked sure = {.entropy = .5f}, unsure = {.entropy = 3};
+	(void)state;
+	strcpy(settings.read, "medium");
+	strcpy(settings.rule, "think: entropy>2 big else tiny");
+	turn_begin(&turn, &rules, &settings, true);
+	assert_int_equal(rule_parse(&turn.rule, settings.rule, NULL), 0);
+	turn_prompt(&turn, think_prompt, 4);
+	turn_judge(&turn, NULL);
+	assert_string_equal(turn_prompt_reader(&turn), "medium");
+	assert_string_equal(turn_reader(&turn), "tiny");
+	assert_int_equal(turn.reason, SWITCH_PHASE); // from reading to writing
+	turn_take(&turn, A, false, 9);
+	turn_judge(&turn, &sure);
+	assert_string_equal(turn_reader(&turn), "tiny");
+	assert_int_equal(turn.reason, SWITCH_PHASE);
+	turn_take(&turn, A, false, 9);
+	turn_judge(&turn, &unsure);
+	assert_string_equal(turn_reader(&turn), "big");
+	assert_int_equal(turn.reason, SWITCH_POLICY);
+	assert_string_equal(turn.why, "entropy 3 > 2");
+	turn_take(&turn, CLOSE, false, 9);
+	turn_judge(&turn, &unsure);
+	assert_string_equal(turn_reader(&turn), "large"); // no rule for the answer: the settings
+	assert_int_equal(turn.reason, SWITCH_PHASE);
+	assert_string_equal(turn.why, "");
+	settings = settings_of(false);
+	turn_set(&turn, &settings);
+	turn_judge(&turn, &unsure);
+	assert_string_equal(turn_reader(&turn), "medium");
+	assert_int_equal(turn.reason, SWITCH_USER);
+}
+
+static void given_ids_decide_the_phase(void **state)
+{
+	static const int32_t answer[] = {10, 77, OPEN, NEWLINE, A, A, CLOSE, NEWLINE, A};
+	struct turn_settings settings = settings_of(true);
+	struct turn turn;
+	(void)state;
+	for (size_t n = 0; n <= sizeof answer / sizeof *answer; n++) {
+		turn_begin(&turn, &rules, &settings, true);
+		turn_resume(&turn, answer, n);
+		assert_int_equal(turn.phase, n >= 3 && n < 7 ? PHASE_THINK : PHASE_ANSWER);
+		assert_int_equal(turn.n_thoughts, n >= 5 && n < 7 ? n - 4 : 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -204,6 +254,8 @@ int main(void)
 		cmocka_unit_test(the_model_may_end_its_thoughts_while_forced),
 		cmocka_unit_test(it_ends_by_length_and_by_a_full_context),
 		cmocka_unit_test(stop_ids_count_only_where_asked),
+		cmocka_unit_test(a_rule_chooses_after_every_token),
+		cmocka_unit_test(given_ids_decide_the_phase),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
