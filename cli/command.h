@@ -34,7 +34,8 @@ enum option_group {
 	GROUP_SPECIAL = 1 << 12, // --special
 	GROUP_FIT = 1 << 13,     // --fit
 	GROUP_STOP_EOS = 1 << 14,
-	GROUP_BUDGET = 1 << 15, // --budget alone
+	GROUP_BUDGET = 1 << 15,  // --budget alone
+	GROUP_COMPARE = 1 << 16, // -p, --system, --no-think, --route-from, --lens, --worst
 };
 
 struct string_list {
@@ -58,6 +59,9 @@ struct cli {
 	struct string_list prompts, switches, arguments; // -p, --switch, what is no option
 	const char *system, *events, *tokens, *text, *out, *taps, *fit;
 	bool special, stop_eos;
+	const char *route_from;
+	bool lens;
+	int64_t worst; // -1 = not given
 };
 
 struct subcommand {
@@ -121,6 +125,7 @@ int cli_detokenize(const struct cli *cli);
 int cli_render(const struct cli *cli);
 int cli_info(const struct cli *cli);
 int cli_inspect(const struct cli *cli);
+int cli_compare(const struct cli *cli);
 int cli_bench(const struct cli *cli);
 int cli_doctor(const struct cli *cli);
 

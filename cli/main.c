@@ -29,6 +29,10 @@ const struct subcommand subcommands[] = {
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_FIT | GROUP_JSON, 0, 0, true, cli_info},
 	{"inspect", "nesting|importance|masks|router|experts", "the views, as tables",
 	 GROUP_MODEL | GROUP_BUDGET | GROUP_JSON | GROUP_CSV, 1, 1, true, cli_inspect},
+	{"compare", "A B [C]", "how far budgets (or DIR#BUDGET) are from A, and where it comes from",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_SAMPLING | GROUP_TOKENS | GROUP_COMPARE | GROUP_JSON |
+		 GROUP_CSV,
+	 2, 3, true, cli_compare},
 	{"bench", "", "load, prefill, decode, switches, screen, kernels",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_CSV, 0, 0, false, cli_bench},
 	{"doctor", "", "processor, libraries, terminal, model", GROUP_MODEL | GROUP_DEVICE | GROUP_JSON,

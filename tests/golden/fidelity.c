@@ -4,6 +4,7 @@
  */
 #include "inspect/fidelity.h"
 #include "golden.h"
+#include "inspect/answers.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -499,6 +500,61 @@ static void other_vocabularies_are_refused(void)
 	golden_close(&g);
 }
 
+/* Three budgets write side by side what each writes alone; a stop id ends one of them only. */
+static void answers_are_written_together(void)
+{
+	static const char *const names[] = {"large", "medium", "small"};
+	struct golden g;
+	struct checkpoint values[3];
+	struct answers answers;
+	struct error err = {0};
+	struct answers_plan plan = {.n_sides = 3,
+								.n_prompt = SHORT,
+								.max_tokens = 24,
+								.params = {.top_p = 1, .forced = -1},
+								.kv_dtype = DTYPE_F32};
+	const int32_t *greedy[3];
+	int stop = 0;
+
+	golden_open(&g, "nest-tiny", NULL, MATH_EXACT);
+	for (int i = 0; i < 3; i++) {
+		open_values(&values[i], names[i]);
+		plan.sides[i] = golden_slice(&g, names[i]);
+		greedy[i] = golden_ids(&values[i], "greedy.ids", 24);
+	}
+	plan.prompt = golden_ids(&values[0], "tokens.7", SHORT);
+	golden_must(answers_write(&answers, &plan, &err), &err);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(answers.of[i].n, 24);
+		assert_false(answers.of[i].stopped);
+		assert_memory_equal(answers.of[i].ids, greedy[i], 24 * sizeof(int32_t));
+	}
+	int part = 0;
+	while (part < 24 && greedy[0][part] == greedy[2][part])
+		part++;
+	assert_int_equal(answers_part(&answers.of[0], &answers.of[2]), part < 24 ? part : -1);
+	assert_int_equal(answers_part(&answers.of[1], &answers.of[1]), -1);
+	answers_free(&answers);
+
+	plan.stop_ids = &greedy[1][5];
+	plan.n_stop_ids = 1;
+	while (greedy[1][stop] != greedy[1][5])
+		stop++;
+	golden_must(answers_write(&answers, &plan, &err), &err);
+	assert_int_equal(answers.of[1].n, stop + 1);
+	assert_true(answers.of[1].stopped);
+	for (int i = 0; i < 3; i++)
+		assert_memory_equal(answers.of[i].ids, greedy[i],
+							(size_t)answers.of[i].n * sizeof(int32_t));
+	answers_free(&answers);
+	plan.max_tokens = 0;
+	assert_int_equal(answers_write(&answers, &plan, &err), -1);
+	for (int i = 0; i < 3; i++)
+		checkpoint_close(&values[i]);
+	golden_leave(&g, "answers");
+	golden_close(&g);
+}
+
 int main(void)
 {
 	static const struct golden_test tests[] = {
@@ -507,6 +563,7 @@ int main(void)
 		{"own_experts_change_nothing", own_experts_change_nothing},
 		{"the_lens_equals_doubles", the_lens_equals_doubles},
 		{"windows_begin_empty", windows_begin_empty},
+		{"answers_are_written_together", answers_are_written_together},
 		{"other_vocabularies_are_refused", other_vocabularies_are_refused},
 	};
 	return golden_main(tests, sizeof tests / sizeof *tests);
