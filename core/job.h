@@ -4,8 +4,8 @@
  * their own with one thread, so that the chat never waits for them.
  *
  * Who owns a job: the submitter until jobs_submit(), the queue until jobs_next() hands it over,
- * then the submitter again. All functions but job_step() and job_cancelled() belong to the
- * submitter's thread. A result is a field of the struct that holds the job first.
+ * then the submitter again. All functions but job_step() belong to the submitter's thread. A result
+ * is a field of the struct that holds the job first.
  */
 #ifndef CORE_JOB_H
 #define CORE_JOB_H
@@ -42,11 +42,12 @@ void jobs_close(struct jobs *jobs); // cancels all, waits for the running one, f
 
 void jobs_submit(struct jobs *jobs, struct job *job);
 
-/* Readable when a job has ended or progress has changed (at most 10 times a second). */
+/* Readable when a job has begun or ended, or when progress has changed (at most 10 times a second),
+ * until jobs_next() has returned NULL. */
 int jobs_fd(const struct jobs *jobs);
 
 /* The oldest job that has ended, DONE, FAILED or CANCELLED, NULL = none. The caller frees it:
- * job->free(job). With the last one jobs_fd() is quiet again. */
+ * job->free(job). */
 struct job *jobs_next(struct jobs *jobs);
 
 void jobs_progress(struct jobs *jobs, struct job_progress *out);
