@@ -317,6 +317,73 @@ static void own_experts_change_nothing(void)
 	golden_close(&g);
 }
 
+struct chosen {
+	const struct stored *a;
+	const int *n_experts; // of each layer of the lane
+	int layers;
+};
+
+static void see_chosen(void *user, const struct tapped *t)
+{
+	struct chosen *c = user;
+
+	c->layers++;
+	for (int row = 0; row < t->n; row++) {
+		double sum = 0;
+		int kept = 0, shown = 0;
+		for (int k = 0; k < TOP_K; k++)
+			kept += c->a->ids[t->layer][row * TOP_K + k] < c->n_experts[t->layer];
+		for (int k = 0; k < t->width; k++) {
+			int id = t->ids[row * t->width + k];
+			bool given = false;
+			for (int m = 0; m < TOP_K; m++)
+				given = given || c->a->ids[t->layer][row * TOP_K + m] == id;
+			assert_in_range(id, 0, c->n_experts[t->layer] - 1);
+			assert_int_equal(given, t->values[row * t->width + k] > 0);
+			shown += given;
+			sum += (double)t->values[row * t->width + k];
+		}
+		assert_int_equal(shown, kept);
+		near("weights", row, sum, kept ? 2.5 : 0, 1e-5);
+	}
+}
+
+/* A lane of hetero with large's experts: those it keeps, weighed to the same sum, and no others. */
+static void lacking_experts_are_dropped(void)
+{
+	static const int of_hetero[] = {0, 7, 0, 0, 5, 0, 0, 4};
+	struct golden g;
+	struct stored large;
+	struct error err = {0};
+	struct sequence sequence;
+	int32_t ids[N_LAYERS * SHORT * TOP_K];
+
+	golden_open(&g, "nest-tiny", "elastic-allaxes.json", MATH_EXACT);
+	open_stored(&large, &g, "large", 80);
+	golden_sequence(&g, &sequence, "hetero");
+	for (int i = 0; i < N_LAYERS * SHORT * TOP_K; i++) {
+		int layer = i / (SHORT * TOP_K);
+		ids[i] = large.ids[layer] ? large.ids[layer][i % (SHORT * TOP_K)] : -1;
+	}
+	struct chosen chosen = {&large, of_hetero, 0};
+	struct routing routing = {ids, TOP_K};
+	struct taps taps = {TAP_EXPERTS, see_chosen, &chosen};
+	struct lane lane = {.sequence = &sequence,
+						.tokens = golden_ids(&large.values, "tokens.7", SHORT),
+						.n_tokens = SHORT,
+						.logits = LOGITS_NONE,
+						.taps = &taps,
+						.routing = &routing};
+	golden_must(forward(g.workspace, &lane, 1, NULL, NULL, &err), &err);
+	assert_int_equal(chosen.layers, 3);
+	routing.top_k = 11; // wider than any workspace of this model
+	assert_int_equal(forward(g.workspace, &lane, 1, NULL, NULL, &err), -1);
+	sequence_close(&sequence);
+	checkpoint_close(&large.values);
+	golden_leave(&g, "dropped experts");
+	golden_close(&g);
+}
+
 static float bf16(const uint16_t *from)
 {
 	uint32_t bits = (uint32_t)*from << 16;
@@ -561,6 +628,7 @@ int main(void)
 		{"predictions_equal_doubles", predictions_equal_doubles},
 		{"layers_equal_doubles", layers_equal_doubles},
 		{"own_experts_change_nothing", own_experts_change_nothing},
+		{"lacking_experts_are_dropped", lacking_experts_are_dropped},
 		{"the_lens_equals_doubles", the_lens_equals_doubles},
 		{"windows_begin_empty", windows_begin_empty},
 		{"answers_are_written_together", answers_are_written_together},
