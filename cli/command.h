@@ -36,6 +36,7 @@ enum option_group {
 	GROUP_STOP_EOS = 1 << 14,
 	GROUP_BUDGET = 1 << 15,  // --budget alone
 	GROUP_COMPARE = 1 << 16, // -p, --system, --no-think, --route-from, --lens, --worst
+	GROUP_STUDY = 1 << 17,   // --tasks, --grid, --limit, --csv [FILE]
 };
 
 struct string_list {
@@ -61,7 +62,10 @@ struct cli {
 	bool special, stop_eos;
 	const char *route_from;
 	bool lens;
-	int64_t worst; // -1 = not given
+	int64_t worst;                // -1 = not given
+	const char *tasks, *csv_file; // csv_file: of study; "-" = stdout
+	struct string_list grid;
+	int64_t limit; // -1 = not given
 };
 
 struct subcommand {
@@ -128,5 +132,6 @@ int cli_inspect(const struct cli *cli);
 int cli_compare(const struct cli *cli);
 int cli_bench(const struct cli *cli);
 int cli_doctor(const struct cli *cli);
+int cli_study(const struct cli *cli);
 
 #endif

@@ -35,6 +35,10 @@ const struct subcommand subcommands[] = {
 	 2, 3, true, cli_compare},
 	{"bench", "", "load, prefill, decode, switches, screen, kernels",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_CSV, 0, 0, false, cli_bench},
+	{"study", "", "tasks answered in every cell of a grid: accuracy against latency",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_POLICY | GROUP_SAMPLING | GROUP_THINKING | GROUP_STUDY |
+		 GROUP_JSON,
+	 0, 0, false, cli_study},
 	{"doctor", "", "processor, libraries, terminal, model", GROUP_MODEL | GROUP_DEVICE | GROUP_JSON,
 	 0, 0, false, cli_doctor},
 	{"completion", "bash", "the shell's completion, to stdout", 0, 1, 1, true, cli_completion},

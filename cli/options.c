@@ -3,6 +3,7 @@
  */
 #include "cli/command.h"
 
+#include "base/file.h"
 #include "base/memory.h"
 #include <errno.h>
 #include <getopt.h>
@@ -18,7 +19,8 @@ enum kind {
 	KIND_TOKENS, // a string that lists token ids
 	KIND_INTEGER,
 	KIND_NUMBER,
-	KIND_LIST
+	KIND_LIST,
+	KIND_FILE // a file's name, or nothing, which is "-"
 };
 
 struct option_row {
@@ -96,6 +98,14 @@ static const struct option_row rows[] = {
 	 "what fits into SIZE (24GiB): precision x budget x context"},
 	{"json", 0, GROUP_JSON, KIND_FLAG, AT(json), 0, 0, NULL, "machine-readable output"},
 	{"csv", 0, GROUP_CSV, KIND_FLAG, AT(csv), 0, 0, NULL, "tables as CSV"},
+	{"tasks", 0, GROUP_STUDY, KIND_STRING, AT(tasks), 0, 0, "FILE",
+	 "a task a line: {\"prompt\", \"answer\", \"match\": \"exact|regex|number\"}"},
+	{"grid", 0, GROUP_STUDY, KIND_LIST, AT(grid), 0, 0, "AXIS=V,V;AXIS=V",
+	 "axes: think (or off), answer, handoff, think-limit; {a,b} is one value"},
+	{"limit", 0, GROUP_STUDY, KIND_INTEGER, AT(limit), 1, 1e9, "N",
+	 "N tasks only, evenly spread over the file"},
+	{"csv", 0, GROUP_STUDY, KIND_FILE, AT(csv_file), 0, 0, "[FILE]",
+	 "every row, to stdout or FILE; rows that FILE has are not run again"},
 	{"plain", 0, GROUP_TERMINAL, KIND_FLAG, AT(plain), 0, 0, NULL,
 	 "a line chat without screen control"},
 	{"no-color", 0, GROUP_TERMINAL, KIND_FLAG, AT(no_color), 0, 0, NULL, "no colours"},
@@ -117,6 +127,24 @@ static const struct option_row rows[] = {
 static bool accepts(const struct subcommand *command, const struct option_row *row)
 {
 	return (row->groups & (command->groups | GROUP_EVERYWHERE)) != 0;
+}
+
+/* Two options may share a name; a command takes the one of its own groups. */
+static bool shadowed(const struct subcommand *command, size_t index)
+{
+	for (size_t i = 0; i < N_ROWS; i++)
+		if (i != index && strcmp(rows[i].name, rows[index].name) == 0 &&
+			accepts(command, &rows[i]) && !accepts(command, &rows[index]))
+			return true;
+	return false;
+}
+
+/* The next argument, if it can be a file's name; getopt goes on behind it. */
+static const char *next_file(int argc, char **argv)
+{
+	bool file = optind < argc && (argv[optind][0] != '-' || argv[optind][1] == '\0') &&
+				!file_is_directory(argv[optind]);
+	return file ? argv[optind++] : "-";
 }
 
 static int add_item(struct string_list *list, const char *item, struct error *err)
@@ -182,6 +210,7 @@ static int set_value(struct cli *cli, const struct option_row *row, const char *
 	void *place = (char *)cli + row->offset;
 	switch (row->kind) {
 	case KIND_FLAG: *(bool *)place = true; return 0;
+	case KIND_FILE:
 	case KIND_STRING: *(const char **)place = value; return 0;
 	case KIND_CHOICE: *(const char **)place = value; return check_choice(row, value, err);
 	case KIND_TOKENS: *(const char **)place = value; return check_tokens(row, value, err);
@@ -235,10 +264,13 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 {
 	struct option longs[N_ROWS + 1] = {0};
 	char letters[2 * N_ROWS + 2] = ":";
-	size_t used = 1;
+	size_t used = 1, n_longs = 0;
 	for (size_t i = 0; i < N_ROWS; i++) {
-		int has = rows[i].kind == KIND_FLAG ? no_argument : required_argument;
-		longs[i] = (struct option){rows[i].name, has, NULL, (int)i + 256};
+		int has = rows[i].kind == KIND_FLAG   ? no_argument
+				  : rows[i].kind == KIND_FILE ? optional_argument
+											  : required_argument;
+		if (!shadowed(command, i))
+			longs[n_longs++] = (struct option){rows[i].name, has, NULL, (int)i + 256};
 		if (rows[i].letter != 0) {
 			letters[used++] = rows[i].letter;
 			if (has == required_argument)
@@ -254,7 +286,8 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 						.temperature = -1,
 						.top_p = -1,
 						.min_p = -1,
-						.pace = -1};
+						.pace = -1,
+						.limit = -1};
 	opterr = 0;
 	optind = 1;
 	for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
@@ -270,7 +303,10 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 						command->name[0] != '\0' ? command->name : "the workbench");
 		if (rows[i].offset == NOWHERE)
 			*(rows[i].letter == 'h' ? help : version) = true;
-		else if (set_value(cli, &rows[i], optarg, err) < 0)
+		else if (set_value(cli, &rows[i],
+						   rows[i].kind == KIND_FILE && optarg == NULL ? next_file(argc, argv)
+																	   : optarg,
+						   err) < 0)
 			return -1;
 	}
 	return *help || *version ? 0 : place_arguments(cli, argc, argv, err);
@@ -280,6 +316,7 @@ void cli_free(struct cli *cli)
 {
 	free(cli->prompts.items);
 	free(cli->switches.items);
+	free(cli->grid.items);
 	free(cli->arguments.items);
 }
 

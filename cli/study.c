@@ -1,0 +1,259 @@
+/*
+ * `study --tasks FILE`: every task in every cell of the grid. Rows go to --csv FILE as they come,
+ * so that a study that was stopped goes on; the table, the plot or --json go to stdout at the end.
+ */
+#include "cli/study.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include "cli/run.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TERMINAL_NS 200000000u // between two lines of progress, overwritten
+#define LOG_NS 10000000000u    // the same where stderr is no terminal
+
+enum fact {
+	FACT_CHECKPOINT,
+	FACT_MODEL,
+	FACT_SEED,
+	FACT_TEMPERATURE,
+	FACT_TOP_P,
+	FACT_TOP_K,
+	FACT_MIN_P,
+	FACT_MAX_TOKENS,
+	FACT_MATH,
+	FACT_KV,
+	FACT_RUNG,
+	FACT_THREADS,
+	FACT_CONTEXT,
+	N_FACTS
+};
+
+struct run {
+	const struct cli *cli;
+	struct model *model;
+	struct engine *engine;
+	char rung[32];
+	int n_threads, context;
+	struct tasks tasks;
+	struct grid grid;
+	struct cell *cells;
+	int n_cells;
+	struct study study;
+	struct study_fact facts[N_FACTS];
+	struct study_file *file;
+	uint64_t began_ns, shown_ns;
+	bool shown; // a line of progress stands on the terminal
+};
+
+/* EV_OPENED passes here on its way; what it says about the device decides rows too. */
+static int record(void *user, const struct event *event, struct error *err)
+{
+	struct run *run = user;
+	(void)err;
+	if (event->type == EV_OPENED) {
+		memcpy(run->rung, event->opened.rung, sizeof run->rung);
+		run->n_threads = event->opened.n_threads;
+		run->context = event->opened.context;
+	}
+	return 0;
+}
+
+static void end_line(struct run *run)
+{
+	if (run->shown)
+		fputs("\r\033[K", stderr);
+	run->shown = false;
+}
+
+static void note(void *user, const char *sentence)
+{
+	struct run *run = user;
+	end_line(run);
+	if (!run->cli->quiet)
+		fprintf(stderr, "elastiscope: %s\n", sentence);
+}
+
+static bool cancelled(void *user)
+{
+	(void)user;
+	return run_interrupted();
+}
+
+static void progress(struct run *run, const struct study *study)
+{
+	uint64_t now = clock_ns();
+	bool terminal = isatty(STDERR_FILENO);
+	size_t all = study->tasks->n * study->n_cells, ran = study->n_done - study->n_had;
+	if (run->cli->quiet || now - run->shown_ns < (terminal ? TERMINAL_NS : LOG_NS))
+		return;
+	run->shown_ns = now;
+	double rate = (double)ran * 1e9 / (double)(now - run->began_ns);
+	double left = rate > 0 ? (double)(all - study->n_done) / rate : 0;
+	fprintf(stderr, "%s%zu of %zu answers, %.1f/s, %d:%02d left%s", terminal ? "\r" : "",
+			study->n_done, all, rate, (int)(left / 60), (int)left % 60, terminal ? "\033[K" : "\n");
+	run->shown = terminal;
+}
+
+static int on_row(void *user, const struct study *study, size_t task, size_t cell,
+				  struct error *err)
+{
+	struct run *run = user;
+	progress(run, study);
+	return run->file ? study_file_add(run->file, study, task, cell, err) : 0;
+}
+
+/* --think, --answer, --handoff and -b are lists here, beside --grid. */
+static int read_grid(struct run *run, struct error *err)
+{
+	const struct cli *cli = run->cli;
+	const char *named = cli_named_budget(cli);
+	struct {
+		const char *option, *list;
+		enum grid_axis axis;
+	} lists[] = {
+		{"think", cli->no_think ? GRID_OFF : cli->think, GRID_THINK},
+		{"answer", cli->answer, GRID_ANSWER},
+		{"handoff", cli->handoff, GRID_HANDOFF},
+	};
+	for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+		if (lists[i].list && grid_add(&run->grid, lists[i].axis, lists[i].list, err))
+			return fail_in(err, "--%s", lists[i].option);
+	for (size_t i = 0; i < cli->grid.n; i++)
+		if (grid_parse(&run->grid, cli->grid.items[i], err))
+			return fail_in(err, "--grid");
+	for (int axis = GRID_THINK; named && axis <= GRID_ANSWER; axis++)
+		if (run->grid.values[axis].n == 0 && grid_add(&run->grid, (enum grid_axis)axis, named, err))
+			return fail_in(err, "--budget");
+	char limit[32];
+	snprintf(limit, sizeof limit, "%lld", (long long)cli->think_limit);
+	if (cli->think_limit > 0 && grid_add(&run->grid, GRID_LIMIT, limit, err))
+		return -1;
+	return 0;
+}
+
+static void set_facts(struct run *run, const struct turn_settings *settings)
+{
+	const struct pick_params *sampling = &settings->sampling;
+	struct device_options device;
+	struct study_fact *facts = run->facts;
+	cli_device_options(run->cli, &device, NULL); // was checked when the engine opened
+	static const struct study_fact names[N_FACTS] = {
+		[FACT_CHECKPOINT] = {.name = "checkpoint"},
+		[FACT_MODEL] = {.name = "model"},
+		[FACT_SEED] = {.name = "seed", .number = true},
+		[FACT_TEMPERATURE] = {.name = "temperature", .number = true},
+		[FACT_TOP_P] = {.name = "top_p", .number = true},
+		[FACT_TOP_K] = {.name = "top_k", .number = true},
+		[FACT_MIN_P] = {.name = "min_p", .number = true},
+		[FACT_MAX_TOKENS] = {.name = "max_tokens", .number = true},
+		[FACT_MATH] = {.name = "math"},
+		[FACT_KV] = {.name = "kv"},
+		[FACT_RUNG] = {.name = "rung"},
+		[FACT_THREADS] = {.name = "threads", .number = true},
+		[FACT_CONTEXT] = {.name = "context", .number = true},
+	};
+	memcpy(facts, names, sizeof names);
+#define SET(fact, ...) snprintf(facts[fact].value, sizeof facts[fact].value, __VA_ARGS__)
+	SET(FACT_CHECKPOINT, "%s", run->model->hash);
+	SET(FACT_MODEL, "%.64s", run->model->name);
+	SET(FACT_SEED, "%llu", (unsigned long long)sampling->seed);
+	SET(FACT_TEMPERATURE, "%.9g", (double)sampling->temperature);
+	SET(FACT_TOP_P, "%.9g", (double)sampling->top_p);
+	SET(FACT_TOP_K, "%d", sampling->top_k);
+	SET(FACT_MIN_P, "%.9g", (double)sampling->min_p);
+	SET(FACT_MAX_TOKENS, "%d", settings->max_tokens);
+	SET(FACT_MATH, "%s", device.math == MATH_FAST ? "fast" : "exact");
+	SET(FACT_KV, "%s", device.kv_dtype == DTYPE_F32 ? "f32" : "bf16");
+	SET(FACT_RUNG, "%s", run->rung);
+	SET(FACT_THREADS, "%d", run->n_threads);
+	SET(FACT_CONTEXT, "%d", run->context);
+#undef SET
+}
+
+static int prepare(struct run *run, struct error *err)
+{
+	const struct cli *cli = run->cli;
+	struct turn_settings settings;
+	struct cli plain = *cli; // the grid decides about budgets
+	plain.think = plain.answer = plain.handoff = plain.budget = NULL;
+	if (plain.seed < 0)
+		plain.seed = 0; // greedy or not, a study is to be repeated
+	if (tasks_read(&run->tasks, cli->tasks, err) || read_grid(run, err))
+		return -1;
+	if (run->tasks.n_broken > 0 && !cli->quiet)
+		fprintf(stderr, "elastiscope: left out %d lines:\n%s", run->tasks.n_broken,
+				text_chars(&run->tasks.broken));
+	if (cli->limit > 0)
+		tasks_limit(&run->tasks, (size_t)cli->limit);
+	run->engine = cli_open_engine(cli, record, run, &run->model, err);
+	if (!run->engine)
+		return -1;
+	if (!run->model->tokenizer)
+		return fail(err, "%s has no tokenizer.json, which study needs", run->model->directory);
+	if (cli_settings(&plain, run->model, &settings, err) ||
+		grid_complete(&run->grid, run->model, err))
+		return -1;
+	run->n_cells = grid_cells(&run->grid, run->model, &run->cells, err);
+	if (run->n_cells < 0 || study_init(&run->study, &run->tasks, run->cells, (size_t)run->n_cells,
+									   &settings, run->model->elastic.budgets[0].name, err))
+		return -1;
+	set_facts(run, &settings);
+	if (cli->csv_file) {
+		run->file = study_file_open(cli->csv_file, &run->study, run->facts, N_FACTS, err);
+		if (!run->file)
+			return -1;
+	}
+	if (!cli->quiet)
+		fprintf(stderr, "%zu tasks x %d cells, %zu answers are there, seed %s\n", run->tasks.n,
+				run->n_cells, run->study.n_had, run->facts[FACT_SEED].value);
+	return 0;
+}
+
+static int report(const struct run *run, bool interrupted, struct error *err)
+{
+	struct study_summary *summaries = mem_new((size_t)run->n_cells, sizeof *summaries, err);
+	struct study_report report = {&run->study, summaries,       run->facts,
+								  N_FACTS,     run->cli->tasks, interrupted};
+	int result = summaries ? study_summarise(&run->study, summaries, err) : -1;
+	bool rows_alone = run->cli->csv_file && strcmp(run->cli->csv_file, "-") == 0;
+	if (result == 0 && !rows_alone) {
+		if (run->cli->json)
+			result = study_print_json(&report, err);
+		else
+			study_print(&report);
+	}
+	free(summaries);
+	return result;
+}
+
+int cli_study(const struct cli *cli)
+{
+	struct run run = {.cli = cli};
+	struct error err = {0};
+	struct study_watch watch = {on_row, cancelled, note, &run};
+	if (!cli->tasks || (cli->json && cli->csv_file && strcmp(cli->csv_file, "-") == 0)) {
+		fail(&err, cli->tasks ? "study: --json and rows can't both go to stdout: --csv FILE"
+							  : "study: expected --tasks FILE");
+		cli_fail(&err);
+		return EXIT_USAGE;
+	}
+	run_catch_interrupt();
+	int result = prepare(&run, &err);
+	run.began_ns = run.shown_ns = clock_ns();
+	if (result == 0)
+		result = study_run(&run.study, run.engine, &watch, &err);
+	end_line(&run);
+	if (result >= 0 && report(&run, result == 1, &err))
+		result = -1;
+	study_file_close(run.file);
+	engine_close(run.engine);
+	study_free(&run.study);
+	free(run.cells);
+	grid_free(&run.grid);
+	tasks_free(&run.tasks);
+	model_release(run.model);
+	return result < 0 ? cli_fail(&err) : result == 1 ? EXIT_INTERRUPTED : EXIT_DONE;
+}
