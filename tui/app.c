@@ -307,6 +307,9 @@ static void close_all(struct app *app, struct loop *loop)
 	steps_close(app->steps);
 	text_free(&app->draft);
 	text_free(&app->overlay);
+	struct signalfd_siginfo late; // a Ctrl-C too many, while closing: it has what it wants
+	while (loop->signals >= 0 && read(loop->signals, &late, sizeof late) == sizeof late)
+		continue;
 	if (loop->signals >= 0)
 		close(loop->signals);
 	if (loop->timer >= 0)
@@ -357,11 +360,12 @@ int tui_run(const struct tui_options *options, struct error *err)
 			(struct tui_measured){app.n_frames, app.draw_ns, app.painted_ns - began_ns};
 	close_all(&app, &loop);
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGINT, SIG_DFL); // ncurses left its own handlers for these
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGTSTP, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &before, NULL);
-	if (loop.number == SIGTERM || loop.number == SIGQUIT) {
-		signal(loop.number, SIG_DFL); // ncurses left its own
-		raise(loop.number);           // everything is tidy: end as we were told
-	}
+	if (loop.number == SIGTERM || loop.number == SIGQUIT)
+		raise(loop.number); // everything is tidy: end as we were told
 	return result;
 }
 

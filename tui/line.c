@@ -1,5 +1,6 @@
 #include "tui/line.h"
 #include "base/file.h"
+#include "base/utf8.h"
 #include "tui/keys.h"
 #include <errno.h>
 #include <ncurses.h>
@@ -19,8 +20,10 @@ static struct {
 	FILE *null_in, *null_out;
 	char *history;
 	struct text matches;
-	char *entered; // by Enter, until the key is done
-	bool ended;    // Ctrl-D
+	char *entered;   // by Enter, until the key is done
+	char partial[4]; // bytes of a character that is not complete
+	size_t n_partial;
+	bool ended; // Ctrl-D
 	bool open;
 } line;
 
@@ -100,6 +103,39 @@ static void open_history(void)
 		stifle_history(MAX_HISTORY);
 }
 
+/* In callback mode these read further keys by themselves, from a queue that is empty, and readline
+ * then loses its place (crashes and endless loops, found by random keys): numeric arguments, string
+ * searches, keyboard macros, and what quotes or looks for the next key. */
+static void unbind_dangerous(void)
+{
+	static rl_command_func_t *const functions[] = {
+		rl_digit_argument,
+		rl_universal_argument,
+		rl_noninc_reverse_search,
+		rl_noninc_forward_search,
+		rl_noninc_reverse_search_again,
+		rl_noninc_forward_search_again,
+		rl_start_kbd_macro,
+		rl_end_kbd_macro,
+		rl_call_last_kbd_macro,
+		rl_print_last_kbd_macro,
+		rl_quoted_insert,
+		rl_char_search,
+		rl_backward_char_search,
+		rl_vi_arg_digit,
+		rl_vi_search,
+		rl_vi_search_again,
+		rl_vi_char_search,
+		rl_vi_goto_mark,
+		rl_vi_set_mark,
+	};
+	const Keymap maps[] = {emacs_standard_keymap, emacs_meta_keymap, emacs_ctlx_keymap,
+						   vi_insertion_keymap, vi_movement_keymap};
+	for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
+		for (size_t j = 0; j < sizeof functions / sizeof *functions; j++)
+			rl_unbind_function_in_map(functions[j], maps[i]);
+}
+
 int line_open(const struct line_options *options, struct error *err)
 {
 	line.options = *options;
@@ -127,6 +163,7 @@ int line_open(const struct line_options *options, struct error *err)
 	rl_variable_bind("bell-style", "none");
 	rl_variable_bind("show-all-if-ambiguous", "on");
 	rl_variable_bind("echo-control-characters", "off");
+	unbind_dangerous();
 	open_history();
 	rl_callback_handler_install("", accepted);
 	line.open = true;
@@ -137,7 +174,7 @@ void line_close(void)
 {
 	if (line.open) {
 		rl_callback_handler_remove();
-		rl_clear_history();
+		clear_history(); // not rl_clear_history: entries that were edited may share undo lists
 	}
 	if (line.null_in)
 		fclose(line.null_in);
@@ -174,15 +211,46 @@ bool line_knows(int key)
 		   rl_function_of_keyseq(sequence, NULL, NULL) != NULL;
 }
 
+/* A character's bytes go to readline together: its searches read the rest at once. */
+static void feed_byte(int byte)
+{
+	char character = (char)byte;
+	uint32_t code;
+	if (byte < 128 || line.n_partial == sizeof line.partial)
+		line.n_partial = 0;
+	if (byte < 128) {
+		feed(&character, 1);
+		return;
+	}
+	line.partial[line.n_partial++] = character;
+	int n = utf8_decode(line.partial, line.n_partial, &code);
+	if (n > 0)
+		feed(line.partial, line.n_partial);
+	if (n != 0) // ill-formed: dropped
+		line.n_partial = 0;
+}
+
+/* In an incremental search only its own keys reach readline; any other ends the search first. */
+static void leave_search(int key)
+{
+	bool own = (key >= 32 && key < 256 && key != 127) || key == 18 || key == 19 || key == 7 ||
+			   key == 8 || key == 127 || key == '\r' || key == '\n' || key == KEY_BACKSPACE;
+	if (RL_ISSTATE(RL_STATE_ISEARCH) && !own)
+		feed("\n", 1); // C-j ends it and does nothing else
+}
+
 void line_key(int key)
 {
+	bool searching = RL_ISSTATE(RL_STATE_ISEARCH);
+	leave_search(key);
 	if (key & KEY_WITH_ALT) {
 		char sequence[2] = {27, (char)key};
 		if (line_knows(key))
 			feed(sequence, 2);
+	} else if (key == 27 && searching) {
+		return; // it ended the search
 	} else if (key < 256) {
-		char byte = (char)key;
-		feed(&byte, 1);
+		feed_byte(key);
 	} else if (key == KEY_BACKSPACE) {
 		feed("\177", 1);
 	} else if (key == KEY_ENTER) {
@@ -199,6 +267,7 @@ void line_insert(const char *text, size_t length)
 {
 	char *copy = strndup(text, length);
 	text_clear(&line.matches);
+	leave_search(0);
 	if (copy)
 		rl_insert_text(copy);
 	free(copy);
@@ -222,8 +291,13 @@ bool line_is_empty(void)
 void line_set(const char *text)
 {
 	text_clear(&line.matches);
-	rl_replace_line(text, 1);
-	rl_point = rl_end;
+	leave_search(0);
+	rl_begin_undo_group(); // not rl_replace_line: it frees an undo list that a history entry may
+						   // hold
+	rl_delete_text(0, rl_end);
+	rl_point = 0;
+	rl_insert_text(text);
+	rl_end_undo_group();
 }
 
 const char *line_message(void)

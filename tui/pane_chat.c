@@ -357,6 +357,7 @@ static bool chat_action(struct pane *pane, enum action action, int key)
 	struct pane_chat *chat = (struct pane_chat *)pane;
 	(void)key;
 	pane->dirty = true;
+	wrap_in_place(chat, false); // the transcript may have changed since the last frame
 	switch (action) {
 	case ACTION_SEARCH:
 		chat->hit = -1;

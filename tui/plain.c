@@ -309,7 +309,7 @@ int plain_run(const struct tui_options *options, struct error *err)
 	engine_close(plain.talk.engine);
 	session_log_close(plain.log);
 	talk_free(&plain.talk);
-	rl_clear_history();
+	clear_history();
 	if (plain.signals >= 0)
 		close(plain.signals);
 	sigprocmask(SIG_UNBLOCK, &plain.interrupt, NULL);
