@@ -63,12 +63,18 @@ static void search(struct app *app, const char *line)
 static void send_text(struct app *app, const char *text)
 {
 	struct error err = {0};
-	if (talk_send(&app->talk, text, strlen(text), &err)) {
+	struct pane *pane = view_pane(app);
+	bool own = pane->more && pane->more->send;
+	if (own ? pane->more->send(pane, text, strlen(text), &err)
+			: talk_send(&app->talk, text, strlen(text), &err)) {
 		say_error(app, &err);
 		line_set(text); // nothing is lost
 		return;
 	}
-	app->panes[0]->table->action(app->panes[0], ACTION_BOTTOM, 0);
+	if (own)
+		text_clear(&app->talk.notice);
+	else
+		app->panes[0]->table->action(app->panes[0], ACTION_BOTTOM, 0);
 }
 
 static void ask_quit(struct app *app)
@@ -98,6 +104,15 @@ void app_accept(struct app *app, const char *line)
 		send_text(app, line[0] == ':' ? line + 1 : line);
 }
 
+static bool stop_panes(struct app *app)
+{
+	bool any = false;
+	for (int i = 0; i < n_panes; i++)
+		if (app->panes[i]->more && app->panes[i]->more->stop)
+			any |= app->panes[i]->more->stop(app->panes[i]);
+	return any;
+}
+
 void app_interrupt(struct app *app)
 {
 	uint64_t now = clock_ns();
@@ -113,6 +128,8 @@ void app_interrupt(struct app *app)
 			say_error(app, &err);
 		else
 			talk_say(&app->talk, "stopping; Ctrl-C again within 2 s asks to quit");
+	} else if (stop_panes(app)) {
+		talk_say(&app->talk, "stopping; Ctrl-C again within 2 s asks to quit");
 	} else {
 		talk_say(&app->talk, "Ctrl-C again within 2 s asks to quit");
 	}
@@ -218,8 +235,15 @@ static void inside_view(struct app *app, enum action action, int key)
 		return;
 	}
 	pane->dirty = true;
-	if (pane->table->action(pane, action, key))
+	if (pane->table->action(pane, action, key)) {
+		if (pane->command[0]) {
+			char command[sizeof pane->command];
+			memcpy(command, pane->command, sizeof command);
+			pane->command[0] = 0;
+			app_run_command(app, command);
+		}
 		return;
+	}
 	if (action == ACTION_ENTER)
 		app->focus = FOCUS_PROMPT;
 	else if (action == ACTION_COPY)

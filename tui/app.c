@@ -17,6 +17,7 @@
 
 #define FRAME_NS (1000000000u / 12)
 #define MEMORY_NS 1000000000u
+#define MAX_WATCHED 8 // descriptors of panes
 
 static const int watched[] = {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT, SIGWINCH, SIGQUIT};
 
@@ -155,18 +156,41 @@ static void arm(int timer, uint64_t due)
 	timerfd_settime(timer, TFD_TIMER_ABSTIME, &spec, NULL);
 }
 
+/* What panes wait for themselves. */
+static int watch_panes(const struct app *app, struct pollfd *fds)
+{
+	int watched_fds[MAX_WATCHED], n = 0;
+	for (int i = 0; i < n_panes; i++)
+		if (app->panes[i]->more && app->panes[i]->more->watch)
+			n += app->panes[i]->more->watch(app->panes[i], watched_fds + n, MAX_WATCHED - n);
+	for (int i = 0; i < n; i++)
+		fds[i] = (struct pollfd){.fd = watched_fds[i], .events = POLLIN};
+	return n;
+}
+
+static void wake_panes(struct app *app)
+{
+	for (int i = 0; i < n_panes; i++) {
+		struct pane *pane = app->panes[i];
+		if (pane->more && pane->more->wake)
+			pane->more->wake(pane);
+		app->wanted |= pane->dirty && i == app->view;
+	}
+}
+
 /* Waits until something is to be done; `now` = only looks. */
 static int wait_for_work(struct loop *loop, bool now)
 {
 	struct app *app = loop->app;
-	struct pollfd fds[] = {
+	struct pollfd fds[4 + MAX_WATCHED] = {
 		{.fd = loop->signals, .events = POLLIN},
 		{.fd = loop->timer, .events = POLLIN},
 		{.fd = app->talk.engine->table->fd(app->talk.engine), .events = POLLIN},
 		{.fd = app->screen.in_fd, .events = POLLIN},
 	};
+	int n = 4 + watch_panes(app, fds + 4);
 	arm(loop->timer, next_due(loop));
-	if (poll(fds, 4, now ? 0 : -1) < 0 && errno != EINTR)
+	if (poll(fds, (nfds_t)n, now ? 0 : -1) < 0 && errno != EINTR)
 		return fail(&app->error, "poll: %s", strerror(errno));
 	uint64_t expirations;
 	ssize_t ignored = fds[1].revents ? read(loop->timer, &expirations, sizeof expirations) : 0;
@@ -189,6 +213,7 @@ static int run_loop(struct loop *loop)
 		if (wait_for_work(loop, app->urgent))
 			return -1;
 		take_events(app);
+		wake_panes(app);
 		uint64_t now = clock_ns();
 		ask_for_memory(loop, now);
 		if (app->urgent || (app->wanted && now - app->last_frame_ns >= FRAME_NS))

@@ -1,5 +1,6 @@
 #include "tui/command.h"
 #include "base/file.h"
+#include "tui/experiment.h"
 #include "tui/setting.h"
 #include "tui/state.h"
 #include <errno.h>
@@ -289,6 +290,9 @@ const struct command commands[] = {
 	{"new", "", "begin a new conversation", COMPLETE_NOTHING, run_new, false},
 	{"retry", "", "answer the last message again, with a new seed", COMPLETE_NOTHING, run_retry, false},
 	{"undo", "", "take the last message back", COMPLETE_NOTHING, run_undo, false},
+	{"compare", "A B [C]|off", "budgets (or DIR#BUDGET) side by side", COMPLETE_BUDGET, run_compare, true},
+	{"keep", "COLUMN", "a column of Compare becomes the conversation", COMPLETE_NOTHING, run_keep, true},
+	{"branch", "next|previous|back|AT ID [BUDGET]", "other ways the answer could go (see Tokens)", COMPLETE_NOTHING, run_branch, false},
 	{"redraw", "", "draw the screen anew", COMPLETE_NOTHING, run_redraw, true},
 	{"help", "[keys|commands|settings|NAME]", "help", COMPLETE_TOPIC, run_help, false},
 	{"quit", "", "leave", COMPLETE_NOTHING, run_quit, false},

@@ -16,13 +16,18 @@
 #include "tui/keys.h"
 #include "tui/talk.h"
 
+struct job;
+struct pane_more;
+
 struct pane {
 	const struct pane_table *table;
-	const struct talk *talk; // model, metrics, gauges, engine ...; borrowed
-	bool dirty;              // set it for a redraw; a draw that sets it is drawn once more
+	const struct pane_more *more; // NULL = it neither sends nor computes
+	const struct talk *talk;      // model, metrics, gauges, engine ...; borrowed
+	bool dirty;                   // set it for a redraw; a draw that sets it is drawn once more
 	char search[128];  // what `/` asked for, "" = nothing; ACTION_SEARCH tells that it changed
 	bool focused;      // keys go here
 	char message[160]; // what the notice line should say; the app takes it and clears it
+	char command[160]; // what the app should run, as if typed after a colon; taken and cleared
 };
 
 struct pane_table {
@@ -38,6 +43,20 @@ struct pane_table {
 	 * NULL = no more. */
 	void (*title)(const struct pane *pane, struct text *out);
 	void (*close)(struct pane *pane);
+};
+
+/* What panes of experiments can do besides; each may be NULL. */
+struct pane_more {
+	/* The prompt's text while this pane is the view; NULL = it goes to the conversation. */
+	int (*send)(struct pane *pane, const char *text, size_t length, struct error *err);
+	/* Ctrl-C: ends what is being written for the pane; false = nothing is. */
+	bool (*stop)(struct pane *pane);
+	bool (*busy)(const struct pane *pane); // something is being written or computed for it
+	/* A job has ended. True: it was the pane's own, which frees it in its time. */
+	bool (*job)(struct pane *pane, struct job *job);
+	/* Descriptors of engines of its own: at most `max` into fds; returns how many. */
+	int (*watch)(const struct pane *pane, int *fds, int max);
+	void (*wake)(struct pane *pane); // called once a loop; takes what they have
 };
 
 struct pane_row {
@@ -62,6 +81,8 @@ struct pane *pane_nesting_open(const struct talk *talk, struct error *err);
 struct pane *pane_importance_open(const struct talk *talk, struct error *err);
 struct pane *pane_router_open(const struct talk *talk, struct error *err);
 struct pane *pane_experts_open(const struct talk *talk, struct error *err);
+struct pane *pane_compare_open(const struct talk *talk, struct error *err);
+struct pane *pane_tokens_open(const struct talk *talk, struct error *err);
 struct pane *pane_metrics_open(const struct talk *talk, struct error *err);
 
 #endif

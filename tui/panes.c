@@ -19,6 +19,9 @@ const struct pane_row panes[] = {
 	{'5', "experts", "Experts",
 	 "where tokens go: L all, P prefill, D decode, T think, A answer, f next; J K experts, s sorts",
 	 pane_experts_open},
+	{'6', "compare", "Compare",
+	 "budgets side by side (:compare A B): h l columns, d where they part, Enter keeps the column",
+	 pane_compare_open},
 	{'8', "metrics", "Metrics", "speed, latency, memory, and how they are counted: s sorts",
 	 pane_metrics_open},
 };

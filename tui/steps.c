@@ -66,6 +66,15 @@ static bool screen_has(struct app *app, const char *wanted)
 	return has;
 }
 
+static bool panes_busy(const struct app *app)
+{
+	bool busy = false;
+	for (int i = 0; i < n_panes; i++)
+		if (app->panes[i]->more && app->panes[i]->more->busy)
+			busy |= app->panes[i]->more->busy(app->panes[i]);
+	return busy;
+}
+
 /* 1 = what is waited for is there, 0 = not yet, -1 = it can't come or is not understood. */
 static int wait_for(struct app *app, const char *what, struct error *err)
 {
@@ -75,6 +84,8 @@ static int wait_for(struct app *app, const char *what, struct error *err)
 		return talk->model && !talk->opening && !talk->running;
 	if (strcmp(what, "turn") == 0)
 		return !talk->running && talk->reply.done;
+	if (strcmp(what, "work") == 0)
+		return !panes_busy(app);
 	if (strncmp(what, "text ", 5) == 0)
 		return screen_has(app, what + 5);
 	if (strncmp(what, "token ", 6) == 0) {
@@ -86,7 +97,7 @@ static int wait_for(struct app *app, const char *what, struct error *err)
 						talk->reply.completion_tokens, wanted);
 		return 0;
 	}
-	return fail(err, "wait %s: idle, turn, token N or text T is expected", what);
+	return fail(err, "wait %s: idle, turn, work, token N or text T is expected", what);
 }
 
 static int write_screen(struct app *app, const char *path, struct error *err)

@@ -13,6 +13,7 @@
 
 static int submit(struct talk *talk, struct request *request, struct error *err)
 {
+	request->seq = talk->seq;
 	return engine_submit(talk->engine, request, err);
 }
 
@@ -137,6 +138,8 @@ void talk_free(struct talk *talk)
 	model_release(talk->model);
 	conversation_free(&talk->conversation);
 	transcript_free(&talk->transcript);
+	tape_free(&talk->tape);
+	branches_free(&talk->branches);
 	reply_free(&talk->reply);
 	text_free(&talk->notice);
 	*talk = (struct talk){0};
@@ -144,13 +147,17 @@ void talk_free(struct talk *talk)
 
 void talk_event(struct talk *talk, const struct event *event)
 {
-	if (event->seq != 0)
+	if (event->seq != talk->seq)
 		return;
 	metrics_event(&talk->metrics, event);
 	reply_event(&talk->reply, event);
+	tape_event(&talk->tape, event, talk->model ? &talk->model->elastic : NULL);
 	switch (event->type) {
 	case EV_OPENED: opened(talk, event); break;
-	case EV_TURN: talk->turn_begun = true; break;
+	case EV_TURN:
+		talk->turn_begun = true;
+		branch_begun(talk, event);
+		break;
 	case EV_TOKEN:
 		talk->progress[0] = 0;
 		transcript_token(&talk->transcript, event, &talk->reply,
@@ -232,6 +239,7 @@ int talk_send(struct talk *talk, const char *text, size_t length, struct error *
 		return -1;
 	}
 	transcript_add(&talk->transcript, ENTRY_USER, text, length);
+	tape_render(&talk->tape, &talk->conversation, talk->model);
 	text_clear(&talk->notice);
 	talk->running = true;
 	talk->turn_begun = false;
@@ -286,6 +294,8 @@ int talk_new(struct talk *talk, struct error *err)
 		return -1;
 	conversation_clear(&talk->conversation);
 	transcript_clear(&talk->transcript);
+	tape_clear(&talk->tape);
+	branches_free(&talk->branches);
 	return 0;
 }
 

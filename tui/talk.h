@@ -10,16 +10,24 @@
 #include "core/metrics.h"
 #include "core/model.h"
 #include "core/reply.h"
+#include "tui/branch.h"
+#include "tui/tape.h"
 #include "tui/transcript.h"
+
+struct jobs;
 
 struct talk {
 	struct engine *engine; // borrowed
+	int seq;               // of the engine: whose events these are, where requests go
 	struct model *model;   // retained; NULL until EV_OPENED
 	enum math math;
 	char rung[32];
 	int n_threads;
 	struct conversation conversation;
 	struct transcript transcript;  // the same turns as they were written, token by token
+	struct tape tape;              // the ids of the last turn
+	struct branches branches;      // other ways that the conversation went
+	struct jobs *jobs;             // borrowed: for heavy work; NULL = there are none
 	struct turn_settings settings; // of the next turn
 	struct reply reply;            // of the last turn
 	struct metrics metrics;

@@ -41,6 +41,34 @@ struct entry *transcript_add(struct transcript *transcript, enum entry_kind kind
 	return entry;
 }
 
+static int copy_entry(struct transcript *to, const struct entry *from)
+{
+	struct entry *entry =
+		transcript_add(to, from->kind, text_chars(&from->text), from->text.length);
+	if (!entry || mem_grow(&entry->tokens, &entry->tokens_capacity, from->n_tokens + 1,
+						   sizeof *entry->tokens, NULL))
+		return -1;
+	if (from->n_tokens > 0)
+		memcpy(entry->tokens, from->tokens, from->n_tokens * sizeof *entry->tokens);
+	entry->n_tokens = from->n_tokens;
+	entry->steps = from->steps;
+	entry->took_ns = from->took_ns;
+	entry->live = from->live;
+	entry->folded = from->folded;
+	return 0;
+}
+
+int transcript_copy(struct transcript *to, const struct transcript *from)
+{
+	*to = (struct transcript){.version = from->version + 1}; // no reader takes it for the old one
+	for (size_t i = 0; i < from->n_entries; i++)
+		if (copy_entry(to, &from->entries[i])) {
+			transcript_free(to);
+			return -1;
+		}
+	return 0;
+}
+
 /* The entry that is being written, of this kind. */
 static struct entry *live_entry(struct transcript *transcript, enum entry_kind kind)
 {

@@ -38,6 +38,9 @@ struct transcript {
 void transcript_free(struct transcript *transcript); // takes {0}
 void transcript_clear(struct transcript *transcript);
 
+/* to is initialised here; 0, or -1 without memory. */
+int transcript_copy(struct transcript *to, const struct transcript *from);
+
 /* A finished entry. NULL without memory. */
 struct entry *transcript_add(struct transcript *transcript, enum entry_kind kind, const char *text,
 							 size_t length);

@@ -1,0 +1,193 @@
+/*
+ * Compare and Tokens with the scripted engine: exact tokens and times on several sequences, drawn
+ * without a terminal and compared with tests/tui/screens/.
+ */
+#include "tests/tui/fixture.h"
+#include "tui/pane_compare.h"
+
+/* One written token of a sequence. */
+struct said {
+	const char *text; // "</think>" ends the thoughts
+	int32_t id;
+	uint64_t took_ns;
+};
+
+static void say(struct fixture *f, int seq, const char *budget, int at, const struct said *said,
+				int n)
+{
+	enum phase phase = PHASE_THINK;
+	struct event event = {.type = EV_TURN, .seq = seq};
+	struct turn_settings settings = f->talk.settings;
+	settings.thinking = true;
+	event.turn.settings = settings;
+	script_event(f->script, &event);
+	event = (struct event){.type = EV_PREFILL, .seq = seq};
+	event.prefill.tokens = at;
+	event.prefill.took_ns = 4000000;
+	snprintf(event.prefill.budget, sizeof event.prefill.budget, "%s", budget);
+	script_event(f->script, &event);
+	for (int i = 0; i < n; i++) {
+		bool ends = strcmp(said[i].text, "</think>") == 0;
+		event = (struct event){.type = EV_TOKEN, .seq = seq, .at_ns = (uint64_t)(i + 5) * 1000000};
+		event.text = ends ? "" : said[i].text;
+		event.length = strlen(event.text);
+		event.token.at = at + i;
+		event.token.id = event.token.picked.id = said[i].id;
+		event.token.took_ns = i == 0 ? 0 : said[i].took_ns;
+		event.token.phase = phase;
+		event.token.thinking_ends = ends;
+		event.token.picked.logprob = event.token.logprob = -0.25f;
+		event.token.picked.entropy = 1.5f;
+		for (int k = 0; k < N_ALTERNATIVES; k++) {
+			event.token.picked.top[k].id = said[i].id + k;
+			event.token.picked.top[k].logprob = -0.25f - (float)k;
+		}
+		snprintf(event.token.budget, sizeof event.token.budget, "%s", budget);
+		script_event(f->script, &event);
+		if (ends)
+			phase = PHASE_ANSWER;
+	}
+	event = (struct event){.type = EV_STOP, .seq = seq};
+	event.stop.tokens = n;
+	event.stop.first_ns = 12000000;
+	script_event(f->script, &event);
+}
+
+static const struct said right[] = {
+	{"Swap", 1010, 0},         {", negative.", 1011, 4000000},  {"\n88 - 49", 1012, 4000000},
+	{"</think>", 13, 4000000}, {"\n49 - 88 = ", 1014, 4000000}, {"-39.", 1015, 4000000}};
+static const struct said wrong[] = {{"Swap", 1010, 0},
+									{", easy.", 1021, 2000000},
+									{"</think>", 13, 2000000},
+									{"\n49 - 88 = ", 1014, 2000000},
+									{"11.", 1025, 2000000}};
+
+#define N(array) ((int)(sizeof array / sizeof *array))
+
+static const struct tui_options no_options = {0};
+
+static void begin(struct fixture *f, struct compare *compare, int n)
+{
+	static const char *const specs[] = {"large", "small", "medium"};
+	OK(compare_open(compare, &f->talk, specs, n, &no_options, &err));
+}
+
+static void tell(struct fixture *f, struct pane *pane)
+{
+	for (const struct event *event; (event = engine_next(f->talk.engine));) {
+		talk_event(&f->talk, event);
+		pane->table->event(pane, event);
+	}
+}
+
+static struct pane *open_compare(struct fixture *f, int n)
+{
+	struct pane *pane = pane_compare_open(&f->talk, NULL);
+	assert_non_null(pane);
+	begin(f, pane_compare_of(pane), n);
+	for (int i = 0; i < n; i++) {
+		script_on(f->script, REQUEST_TURN);
+		say(f, i + 1,
+			i == 0   ? "large"
+			: i == 1 ? "small"
+					 : "medium",
+			30, i == 1 ? wrong : right, i == 1 ? N(wrong) : N(right));
+	}
+	OK(pane->more->send(pane, "Calculate 49 - 88.", 18, &err));
+	assert_true(pane->more->busy(pane));
+	tell(f, pane);
+	assert_false(pane->more->busy(pane));
+	return pane;
+}
+
+static void test_columns(void **state)
+{
+	(void)state;
+	static const struct look looks[] = {
+		{"compare-80x20", 20, 80, "default", ""},  {"compare-120x36", 36, 120, "default", "l"},
+		{"compare-50x10", 10, 50, "mono", "hd"},   {"compare-40x5", 5, 40, "ascii", "d"},
+		{"compare-80x12", 12, 80, "ascii", "gjj"},
+	};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	struct pane *pane = open_compare(&f, 3);
+	for (int i = 0; i < N(looks); i++)
+		expect_pane(&f, pane, &looks[i]);
+	struct compare *compare = pane_compare_of(pane);
+	struct compare_place own, base;
+	assert_true(compare_divergence(compare, 1, &own, &base));
+	assert_int_equal(own.token, 1);
+	assert_int_equal(base.token, 1);
+	assert_false(compare_divergence(compare, 2, &own, &base));
+	pane->table->close(pane);
+	close_model(&f);
+}
+
+/* Requests go to sequences 1.., a kept column becomes the conversation, history included. */
+static void test_keep(void **state)
+{
+	(void)state;
+	struct error wrong_column = {0};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	struct pane *pane = open_compare(&f, 2);
+	int turns = 0;
+	for (size_t i = 0; i < script_n_requests(f.script); i++) {
+		const struct request *request = script_request(f.script, i);
+		if (request->type != REQUEST_TURN)
+			continue;
+		turns++;
+		assert_int_equal(request->seq, turns);
+		assert_string_equal(request->settings.budget, turns == 1 ? "large" : "small");
+		assert_int_equal(request->conversation->n_messages, 1);
+	}
+	assert_int_equal(turns, 2);
+	assert_int_equal(f.talk.conversation.n_messages, 0);
+	assert_int_equal(compare_keep(pane_compare_of(pane), 2, &f.talk, &wrong_column), -1);
+	OK(compare_keep(pane_compare_of(pane), 1, &f.talk, &err));
+	const struct request *last = script_request(f.script, script_n_requests(f.script) - 2);
+	assert_int_equal(last->type, REQUEST_FORK);
+	assert_int_equal(last->seq, 0);
+	assert_int_equal((int)last->value, 2);
+	assert_string_equal(f.talk.settings.budget, "small");
+	assert_int_equal(f.talk.conversation.n_messages, 2);
+	assert_string_equal(f.talk.conversation.messages[1].text, "49 - 88 = 11.");
+	assert_string_equal(f.talk.conversation.messages[1].reasoning, "Swap, easy.");
+	assert_int_equal(f.talk.transcript.n_entries, 3);
+	assert_int_equal(f.talk.tape.n, 30 + N(wrong));
+	begin(&f, pane_compare_of(pane), 2); // now with a history, forked
+	last = script_request(f.script, script_n_requests(f.script) - 1);
+	assert_int_equal(last->type, REQUEST_FORK);
+	assert_int_equal(last->seq, 2);
+	assert_int_equal(pane_compare_of(pane)->columns[1].talk.conversation.n_messages, 2);
+	pane->table->close(pane);
+	close_model(&f);
+}
+
+static void test_refused(void **state)
+{
+	(void)state;
+	static const char *const unknown[] = {"large", "huge"};
+	struct error err = {0};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	struct pane *pane = pane_compare_open(&f.talk, &err);
+	assert_int_equal(pane->more->send(pane, "a", 1, &err), -1);
+	assert_non_null(strstr(err.text, ":compare A B"));
+	assert_int_equal(compare_open(pane_compare_of(pane), &f.talk, unknown, 2, &no_options, &err),
+					 -1);
+	assert_non_null(strstr(err.text, "huge"));
+	assert_int_equal(pane_compare_of(pane)->n, 0);
+	pane->table->close(pane);
+	close_model(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_columns),
+		cmocka_unit_test(test_keep),
+		cmocka_unit_test(test_refused),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,347 @@
+#include "tui/compare.h"
+#include "base/memory.h"
+#include "core/slice.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void column_close(struct compare_column *column)
+{
+	struct engine *engine = column->own_engine ? column->talk.engine : NULL;
+	talk_free(&column->talk);
+	engine_close(engine);
+	free(column->directory);
+	*column = (struct compare_column){0};
+}
+
+void compare_close(struct compare *compare)
+{
+	for (int i = 0; i < compare->n; i++)
+		column_close(&compare->columns[i]);
+	*compare = (struct compare){0};
+}
+
+/* The budget by the name that the file gives it, and what it costs. */
+static int look_up(struct compare_column *column, struct error *err)
+{
+	struct budget budget = {0};
+	struct slice slice = {0};
+	const struct model *model = column->talk.model;
+	if (model_budget(model, column->budget, &budget, err))
+		return -1;
+	int index = elastic_find(&model->elastic, column->budget);
+	if (index >= 0)
+		snprintf(column->budget, sizeof column->budget, "%s", model->elastic.budgets[index].name);
+	int result = slice_build(&slice, &model->weights, &model->config, &budget, NULL, NULL, err);
+	if (result == 0) {
+		column->weights_bytes = (int64_t)slice.cost.bytes;
+		column->bytes_per_token = (int64_t)slice.cost.bytes_per_token;
+	}
+	slice_free(&slice);
+	budget_free(&budget);
+	memcpy(column->talk.settings.budget, column->budget, sizeof column->budget);
+	column->talk.settings.policy = false;
+	column->talk.settings.rule[0] = column->talk.settings.read[0] = 0;
+	return result;
+}
+
+/* What was said so far. */
+static int inherit(struct compare_column *column, const struct talk *talk, struct error *err)
+{
+	conversation_free(&column->talk.conversation);
+	if (conversation_copy_path(&talk->conversation, talk->conversation.active,
+							   &column->talk.conversation, err))
+		return -1;
+	column->n_before = column->talk.conversation.n_messages;
+	if (transcript_copy(&column->talk.transcript, &talk->transcript))
+		return fail(err, "no memory for a column");
+	return 0;
+}
+
+/* On the conversation's engine. */
+static int open_beside(struct compare_column *column, const struct talk *talk, int seq,
+					   struct error *err)
+{
+	talk_init(&column->talk, talk->engine);
+	column->talk.seq = seq;
+	column->talk.model = model_retain(talk->model);
+	column->talk.settings = talk->settings;
+	column->talk.seed_fixed = talk->seed_fixed;
+	column->talk.math = talk->math;
+	column->talk.pace = talk->pace;
+	if (look_up(column, err))
+		return -1;
+	struct request request = {.type = REQUEST_CLEAR, .seq = seq};
+	if (talk->conversation.active != NO_MESSAGE)
+		request = (struct request){.type = REQUEST_FORK, .seq = seq, .value = 0};
+	return engine_submit(talk->engine, &request, err);
+}
+
+/* On an engine of its own, which opens the checkpoint in its own time. */
+static int open_other(struct compare_column *column, const struct talk *talk,
+					  const struct tui_options *options, struct error *err)
+{
+	struct engine_options engine_options = options->engine;
+	engine_options.record = NULL;
+	struct engine *engine = options->open_engine ? options->open_engine(&engine_options, err)
+												 : engine_local_open(&engine_options, err);
+	if (!engine)
+		return -1;
+	talk_init(&column->talk, engine);
+	column->own_engine = true;
+	column->talk.settings = talk->settings;
+	column->talk.seed_fixed = talk->seed_fixed;
+	column->talk.pace_chosen = true;
+	if (talk->pace > 0 && talk_pace(&column->talk, talk->pace, err))
+		return -1;
+	return talk_open(&column->talk, column->directory, NULL, options->lenient, err);
+}
+
+static int open_column(struct compare_column *column, const struct talk *talk, int i,
+					   const char *spec, const struct tui_options *options, struct error *err)
+{
+	const char *hash = strrchr(spec, '#');
+	const char *budget = hash ? hash + 1 : spec;
+	column->weights_bytes = column->bytes_per_token = -1;
+	if (strlen(budget) >= sizeof column->budget)
+		return fail(err, "compare: budget %.20s...: a name has at most %zu bytes", budget,
+					sizeof column->budget - 1);
+	strcpy(column->budget, budget);
+	if (hash && !(column->directory = mem_string(spec, (size_t)(hash - spec), err)))
+		return -1;
+	if (hash ? open_other(column, talk, options, err)
+			 : open_beside(column, talk, COMPARE_FIRST_SEQ + i, err))
+		return -1;
+	return inherit(column, talk, err);
+}
+
+int compare_open(struct compare *compare, const struct talk *talk, const char *const *specs, int n,
+				 const struct tui_options *options, struct error *err)
+{
+	if (compare_running(compare))
+		return fail(err, "the columns are still being written; Ctrl-C stops them");
+	if (!talk->model)
+		return fail(err, "compare: the model is not open yet");
+	compare_close(compare);
+	for (int i = 0; i < n; i++) {
+		compare->n = i + 1;
+		if (open_column(&compare->columns[i], talk, i, specs[i], options, err)) {
+			compare_close(compare);
+			return -1;
+		}
+	}
+	compare->base = talk->conversation.active;
+	return 0;
+}
+
+bool compare_running(const struct compare *compare)
+{
+	bool running = false;
+	for (int i = 0; i < compare->n; i++)
+		running |= compare->columns[i].talk.running;
+	return running;
+}
+
+int compare_send(struct compare *compare, const struct talk *talk, const char *text, size_t length,
+				 struct error *err)
+{
+	if (compare->n == 0)
+		return fail(err, "nothing is compared yet: :compare A B names two budgets");
+	if (compare_running(compare))
+		return fail(err, "the columns are still being written; Ctrl-C stops them");
+	for (int i = 0; i < compare->n; i++)
+		if (!compare->columns[i].talk.model)
+			return fail(err, "column %d: %s is still opening", i + 1,
+						compare->columns[i].directory);
+	for (int i = 0; i < compare->n; i++) {
+		struct compare_column *column = &compare->columns[i];
+		struct turn_settings settings = talk->settings; // seed, sampling, thinking: as in the chat
+		memcpy(settings.budget, column->budget, sizeof settings.budget);
+		settings.policy = false;
+		settings.rule[0] = settings.read[0] = 0;
+		column->talk.settings = settings;
+		column->talk.metrics = (struct metrics){0};
+		if (talk_send(&column->talk, text, length, err))
+			return -1;
+	}
+	return 0;
+}
+
+bool compare_stop(struct compare *compare)
+{
+	bool running = compare_running(compare);
+	for (int i = 0; i < compare->n; i++)
+		if (compare->columns[i].talk.running)
+			talk_stop(&compare->columns[i].talk, NULL);
+	return running;
+}
+
+static void column_event(struct compare_column *column, const struct event *event)
+{
+	struct error err = {0};
+	talk_event(&column->talk, event);
+	if (event->type == EV_OPENED && look_up(column, &err))
+		talk_say(&column->talk, "error: %s", err.text);
+}
+
+bool compare_event(struct compare *compare, const struct event *event)
+{
+	bool taken = false;
+	for (int i = 0; i < compare->n; i++) {
+		struct compare_column *column = &compare->columns[i];
+		if (column->own_engine || event->seq != column->talk.seq)
+			continue;
+		column_event(column, event);
+		taken = true;
+	}
+	return taken;
+}
+
+bool compare_drain(struct compare *compare)
+{
+	bool any = false;
+	for (int i = 0; i < compare->n; i++) {
+		struct compare_column *column = &compare->columns[i];
+		const struct event *event;
+		while (column->own_engine && (event = engine_next(column->talk.engine))) {
+			column_event(column, event);
+			any = true;
+		}
+	}
+	return any;
+}
+
+/* The column's own messages behind the ones that it had from the conversation. */
+static int append(const struct compare_column *column, struct conversation *to, struct error *err)
+{
+	const struct conversation *from = &column->talk.conversation;
+	for (int i = column->n_before; i < from->n_messages; i++) {
+		const struct message *m = &from->messages[i];
+		if (conversation_append(to, m->role, (struct chat_string){m->text, m->text_length},
+								(struct chat_string){m->reasoning, m->reasoning_length}, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int compare_keep(struct compare *compare, int i, struct talk *talk, struct error *err)
+{
+	if (compare->n == 0)
+		return fail(err, "nothing is compared: :compare A B names two budgets");
+	if (i < 0 || i >= compare->n)
+		return fail(err, "there are columns 1 to %d", compare->n);
+	if (compare_running(compare) || talk->running)
+		return fail(err, "tokens are still being written; Ctrl-C stops that");
+	struct compare_column *column = &compare->columns[i];
+	struct transcript transcript;
+	struct tape tape;
+	if (transcript_copy(&transcript, &column->talk.transcript))
+		return fail(err, "no memory for the column's text");
+	if (tape_copy(&tape, &column->talk.tape)) {
+		transcript_free(&transcript);
+		return fail(err, "no memory for the column's tokens");
+	}
+	conversation_select(&talk->conversation, compare->base);
+	append(column, &talk->conversation, err);
+	transcript_free(&talk->transcript);
+	tape_free(&talk->tape);
+	branches_free(&talk->branches);
+	talk->transcript = transcript;
+	talk->tape = tape;
+	int result = 0;
+	if (column->own_engine) {
+		talk_say(talk, "column %d is the conversation now; :open %s to go on with its checkpoint",
+				 i + 1, column->directory);
+	} else {
+		struct request fork = {.type = REQUEST_FORK, .seq = 0, .value = column->talk.seq};
+		result = engine_submit(talk->engine, &fork, err);
+		if (result == 0)
+			result = talk_choose_budget(talk, column->budget, err);
+		if (result == 0)
+			talk_say(talk, "column %d is the conversation now; %s writes", i + 1, column->budget);
+	}
+	compare_close(compare);
+	return result;
+}
+
+/* ---- divergence ---- */
+
+struct walk { // over the written tokens of the last turn
+	const struct transcript *transcript;
+	size_t entry, token;
+	int number;
+};
+
+static struct walk walk_begin(const struct talk *talk)
+{
+	const struct transcript *transcript = &talk->transcript;
+	size_t first = transcript->n_entries;
+	while (first > 0 && transcript->entries[first - 1].kind != ENTRY_USER)
+		first--;
+	return (struct walk){transcript, first, 0, -1};
+}
+
+static bool walk_next(struct walk *walk, struct compare_place *place)
+{
+	while (walk->entry < walk->transcript->n_entries &&
+		   walk->token >= walk->transcript->entries[walk->entry].n_tokens) {
+		walk->entry++;
+		walk->token = 0;
+	}
+	if (walk->entry >= walk->transcript->n_entries)
+		return false;
+	const struct entry *entry = &walk->transcript->entries[walk->entry];
+	*place =
+		(struct compare_place){++walk->number, walk->entry, entry->tokens[walk->token++].offset};
+	return true;
+}
+
+static bool by_ids(const struct compare_column *a, const struct compare_column *b)
+{
+	return a->talk.model && a->talk.model == b->talk.model;
+}
+
+static int32_t id_of(const struct compare_column *column, int number)
+{
+	const struct tape *tape = &column->talk.tape;
+	size_t at = tape->prompt + (size_t)number;
+	return at < tape->n ? tape->tokens[at].id : -1;
+}
+
+/* Where the text of the token ends. */
+static size_t end_of(const struct transcript *transcript, const struct compare_place *place)
+{
+	const struct entry *entry = &transcript->entries[place->entry];
+	for (size_t i = 0; i < entry->n_tokens; i++)
+		if (entry->tokens[i].offset > place->offset)
+			return entry->tokens[i].offset;
+	return entry->text.length;
+}
+
+static bool same_text(const struct compare_column *a, const struct compare_place *x,
+					  const struct compare_column *b, const struct compare_place *y)
+{
+	const struct entry *p = &a->talk.transcript.entries[x->entry];
+	const struct entry *q = &b->talk.transcript.entries[y->entry];
+	size_t n = end_of(&a->talk.transcript, x) - x->offset;
+	size_t m = end_of(&b->talk.transcript, y) - y->offset;
+	return p->kind == q->kind && n == m &&
+		   (n == 0 || memcmp(p->text.data + x->offset, q->text.data + y->offset, n) == 0);
+}
+
+bool compare_divergence(const struct compare *compare, int column, struct compare_place *own,
+						struct compare_place *base)
+{
+	const struct compare_column *a = &compare->columns[0], *b = &compare->columns[column];
+	struct walk x = walk_begin(&a->talk), y = walk_begin(&b->talk);
+	bool ids = by_ids(a, b);
+	if (column <= 0 || column >= compare->n)
+		return false;
+	while (walk_next(&x, base)) {
+		if (!walk_next(&y, own))
+			return false;
+		if (ids ? id_of(a, x.number) != id_of(b, y.number) : !same_text(a, base, b, own))
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,60 @@
+/*
+ * Two or three budgets answer the same prompts side by side. A column is a talk of its own, with
+ * its own history, on the engine's sequence 1..3, so that columns of one checkpoint decode together
+ * with one pass over the weights; a column of another checkpoint (DIR#BUDGET) has an engine of its
+ * own. Columns begin as copies of the conversation; one of them may become it.
+ */
+#ifndef TUI_COMPARE_H
+#define TUI_COMPARE_H
+
+#include "tui/app.h"
+#include "tui/talk.h"
+
+#define COMPARE_COLUMNS 3
+#define COMPARE_FIRST_SEQ 1
+
+struct compare_column {
+	struct talk talk;
+	bool own_engine;                        // talk.engine is closed with the column
+	char budget[BUDGET_NAME_BYTES];         // as the file names it, once that is known
+	char *directory;                        // of another checkpoint, NULL = the conversation's
+	int64_t weights_bytes, bytes_per_token; // of the budget, derived; -1 = not known yet
+	int n_before;                           // messages that came from the conversation
+};
+
+struct compare {
+	struct compare_column columns[COMPARE_COLUMNS];
+	int n;    // 0 = nothing is compared
+	int base; // the conversation's last message when it began
+};
+
+/* specs: n = 2 or 3 of BUDGET or DIR#BUDGET. What was compared before goes. options: how engines
+ * are opened. On -1 nothing is compared. */
+int compare_open(struct compare *compare, const struct talk *talk, const char *const *specs, int n,
+				 const struct tui_options *options, struct error *err);
+void compare_close(struct compare *compare); // takes {0}; the conversation's engine stays
+
+int compare_send(struct compare *compare, const struct talk *talk, const char *text, size_t length,
+				 struct error *err);
+bool compare_stop(struct compare *compare); // false = nothing was running
+bool compare_running(const struct compare *compare);
+
+/* An event of the conversation's engine. True: it was a column's. */
+bool compare_event(struct compare *compare, const struct event *event);
+/* Takes the events of the columns' own engines. True: there were some. */
+bool compare_drain(struct compare *compare);
+
+/* This column becomes the conversation, and nothing is compared any more. */
+int compare_keep(struct compare *compare, int column, struct talk *talk, struct error *err);
+
+/* Where the last answer of `column` and column 0's part: the token's number in the turn and where
+ * its text begins. False: they have not, so far. */
+struct compare_place {
+	int token;
+	size_t entry; // of the column's transcript
+	size_t offset;
+};
+bool compare_divergence(const struct compare *compare, int column, struct compare_place *own,
+						struct compare_place *base);
+
+#endif

@@ -1,0 +1,101 @@
+#include "tui/experiment.h"
+#include "core/tokenizer.h"
+#include "tui/pane_compare.h"
+#include "tui/state.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Splits at blanks, in place; returns how many words there are, also beyond max. */
+static int words_of(char *line, char **words, int max)
+{
+	int n = 0;
+	for (char *at = line; *(at += strspn(at, " \t"));) {
+		size_t length = strcspn(at, " \t");
+		if (n < max)
+			words[n] = at;
+		n++;
+		at += length;
+		if (*at)
+			*at++ = 0;
+	}
+	return n;
+}
+
+static struct compare *compare_of(struct command_context *context)
+{
+	return pane_compare_of(context->app->panes[pane_find("compare")]);
+}
+
+static int begin_compare(struct command_context *context, char *line, struct error *err)
+{
+	char *specs[COMPARE_COLUMNS];
+	int n = words_of(line, specs, COMPARE_COLUMNS);
+	if (n < 2 || n > COMPARE_COLUMNS)
+		return fail(err, "compare: 2 or %d budgets are expected, NAME or DIR#NAME, not %d",
+					COMPARE_COLUMNS, n);
+	if (compare_open(compare_of(context), context->talk, (const char *const *)specs, n,
+					 context->app->options, err))
+		return -1;
+	talk_say(context->talk, "%d columns; what is typed in this view goes to all of them", n);
+	return view_show(context->app, "compare", err);
+}
+
+int run_compare(struct command_context *context, const char *arguments, bool forced,
+				struct error *err)
+{
+	(void)forced;
+	if (strcmp(arguments, "off") == 0) {
+		if (compare_running(compare_of(context)))
+			return fail(err, "the columns are still being written; Ctrl-C stops them");
+		compare_close(compare_of(context));
+		return 0;
+	}
+	if (!*arguments)
+		return view_show(context->app, "compare", err);
+	char *line = strdup(arguments);
+	if (!line)
+		return fail(err, "no memory for a command");
+	int result = begin_compare(context, line, err);
+	free(line);
+	return result;
+}
+
+int run_keep(struct command_context *context, const char *arguments, bool forced, struct error *err)
+{
+	(void)forced;
+	char *end;
+	long column = strtol(arguments, &end, 10);
+	if (end == arguments || *end || column < 1 || column > COMPARE_COLUMNS)
+		return fail(err, "keep: the number of a column is expected, not '%s'", arguments);
+	if (compare_keep(compare_of(context), (int)column - 1, context->talk, err))
+		return -1;
+	return view_show(context->app, "chat", err);
+}
+
+int run_branch(struct command_context *context, const char *arguments, bool forced,
+			   struct error *err)
+{
+	(void)forced;
+	struct talk *talk = context->talk;
+	char budget[BUDGET_NAME_BYTES] = "";
+	int at, id, used = 0;
+	if (strcmp(arguments, "next") == 0)
+		return talk_walk_branches(talk, 1, err);
+	if (strcmp(arguments, "previous") == 0)
+		return talk_walk_branches(talk, -1, err);
+	if (strcmp(arguments, "back") == 0)
+		return talk_leave_branch(talk, err);
+	if (sscanf(arguments, "%d %d %63s %n", &at, &id, budget, &used) < 2 ||
+		(budget[0] && arguments[used]))
+		return fail(err, "branch: next, previous, back, or AT ID [BUDGET] is expected: token AT of "
+						 "the last answer becomes ID");
+	if (talk->model && talk->model->tokenizer &&
+		(id < 0 || id >= tokenizer_size(talk->model->tokenizer)))
+		return fail(err, "branch: there is no token %d; the vocabulary has %d", id,
+					tokenizer_size(talk->model->tokenizer));
+	if (talk_branch(talk, at, id, budget[0] ? budget : talk_budget_name(talk), err))
+		return -1;
+	talk_say(talk, "a branch: %s", talk->branches.items[talk->branches.active].note);
+	return 0;
+}

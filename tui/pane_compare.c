@@ -1,0 +1,411 @@
+/*
+ * Compare: the columns side by side as they are written, each with what it costs, and where they
+ * part. What is typed while this is the view goes to the columns.
+ */
+#include "tui/pane_compare.h"
+#include "base/memory.h"
+#include "tui/cells.h"
+#include "tui/look.h"
+#include "tui/status.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RECENT_STEPS 32
+#define HEAD_ROWS 3
+#define GUTTER 2 // of a line: the mark where columns part
+
+struct line {
+	size_t entry, offset, length;
+	bool label;
+};
+
+struct lines {
+	struct line *items;
+	size_t n, capacity;
+};
+
+struct pane_compare {
+	struct pane pane;
+	struct compare compare;
+	struct lines lines[COMPARE_COLUMNS];
+	int top[COMPARE_COLUMNS];
+	bool follow;
+	int focus, rows; // rows of text in the last drawing
+};
+
+/* ---- lines ---- */
+
+static void add(struct lines *lines, struct line line)
+{
+	if (mem_grow(&lines->items, &lines->capacity, lines->n + 1, sizeof *lines->items, NULL) == 0)
+		lines->items[lines->n++] = line;
+}
+
+static void wrap(struct lines *lines, const struct transcript *transcript, int columns)
+{
+	lines->n = 0;
+	for (size_t i = 0; i < transcript->n_entries; i++) {
+		const struct entry *entry = &transcript->entries[i];
+		add(lines, (struct line){i, 0, 0, true});
+		for (size_t at = 0, next; at < entry->text.length; at += next) {
+			size_t n = cells_wrap(entry->text.data + at, entry->text.length - at,
+								  columns > 1 ? columns : 1, &next);
+			add(lines, (struct line){i, at, n, false});
+		}
+	}
+}
+
+/* The line in which a place stands. */
+static int line_of(const struct lines *lines, const struct compare_place *place)
+{
+	int found = 0;
+	for (size_t i = 0; i < lines->n; i++) {
+		const struct line *line = &lines->items[i];
+		if (line->entry > place->entry)
+			break;
+		if (line->entry == place->entry && !line->label && line->offset <= place->offset)
+			found = (int)i;
+	}
+	return found;
+}
+
+static int last_top(const struct pane_compare *c, int i)
+{
+	int top = (int)c->lines[i].n - c->rows;
+	return top > 0 ? top : 0;
+}
+
+/* ---- drawing ---- */
+
+static const struct elastic *elastic_of(const struct compare_column *column)
+{
+	return column->talk.model ? &column->talk.model->elastic : NULL;
+}
+
+static int index_of(const struct compare_column *column)
+{
+	const struct elastic *elastic = elastic_of(column);
+	return elastic ? elastic_find(elastic, column->budget) : -1;
+}
+
+static void state_of(const struct compare_column *column, struct text *out)
+{
+	const struct talk *talk = &column->talk;
+	const struct reply *reply = &talk->reply;
+	int answer = reply->completion_tokens - reply->reasoning_tokens;
+	if (!talk->model)
+		text_add(out, talk->opening ? "opening" : "not open");
+	else if (talk->running && !talk->turn_begun)
+		text_add(out, "waiting");
+	else if (talk->running && reply->completion_tokens == 0)
+		text_add(out, "PREFILL");
+	else if (talk->running)
+		text_format(out, answer > 0 ? "ANSWER %d" : "THINK %d",
+					answer > 0 ? answer : reply->reasoning_tokens);
+	else if (reply->done)
+		text_format(out, "%s", reply->failed ? "failed" : stop_reason_name(reply->reason));
+}
+
+static void put(const struct canvas *canvas, int row, enum role role, struct text *text)
+{
+	canvas_text(canvas, row, 0, role, text_chars(text));
+	text_clear(text);
+}
+
+/* rows: 1 = the most important only. */
+static void draw_head(const struct pane_compare *c, const struct canvas *canvas, int i, int rows)
+{
+	const struct compare_column *column = &c->compare.columns[i];
+	const struct metrics *metrics = &column->talk.metrics;
+	const struct elastic *elastic = elastic_of(column);
+	int index = index_of(column);
+	double rate = metrics_recent_tps(metrics, RECENT_STEPS);
+	struct compare_place own, base;
+	struct text text = {0};
+	text_format(&text, "%s%d ", i == c->focus ? ">" : " ", i + 1);
+	if (elastic && index >= 0)
+		text_format(&text, "%c ", elastic_mark(elastic, index));
+	text_format(&text, "%s ", column->budget);
+	if (column->directory && column->talk.model)
+		text_format(&text, "(%s) ", column->talk.model->name);
+	state_of(column, &text);
+	if (i > 0 && compare_divergence(&c->compare, i, &own, &base))
+		text_format(&text, ", parts @%d", own.token + 1);
+	if (rows == 1)
+		text_format(&text, " %s", number_rate(rate).text);
+	put(canvas, 0, i == c->focus ? ROLE_MARK : role_of_budget(index), &text);
+	const char *notice = text_chars(&column->talk.notice);
+	if (rows > 1 && strncmp(notice, "error: ", 7) == 0) {
+		canvas_text(canvas, 1, 0, ROLE_ERROR, notice);
+	} else if (rows > 1) {
+		double ttft = metrics->first_ns ? (double)metrics->first_ns / 1e6 : (double)NAN;
+		text_format(&text, "%s tok/s TTFT %s ms", number_rate(rate).text,
+					number_fixed(ttft, ttft < 9.95 ? 1 : 0).text);
+		put(canvas, 1, ROLE_TEXT, &text);
+	}
+	if (rows > 2) {
+		double bytes =
+			column->bytes_per_token < 0 ? (double)NAN : (double)column->bytes_per_token / 1e6;
+		text_format(&text, "%d tok %s MB/tok ", column->talk.reply.completion_tokens,
+					number_fixed(bytes, 2).text);
+		status_bytes(column->weights_bytes, &text);
+		put(canvas, 2, ROLE_DIM, &text);
+	}
+	text_free(&text);
+}
+
+static void draw_label(const struct canvas *canvas, int row, const struct entry *entry)
+{
+	static const enum role roles[] = {[ENTRY_USER] = ROLE_USER,
+									  [ENTRY_THOUGHT] = ROLE_THOUGHT,
+									  [ENTRY_ANSWER] = ROLE_HEADING,
+									  [ENTRY_NOTE] = ROLE_DIM};
+	static const char *const names[] = {[ENTRY_USER] = "User",
+										[ENTRY_THOUGHT] = "Thinking",
+										[ENTRY_ANSWER] = "Answer",
+										[ENTRY_NOTE] = "Note"};
+	canvas_text(canvas, row, 0, roles[entry->kind], names[entry->kind]);
+}
+
+static void draw_line(const struct canvas *canvas, int row, const struct entry *entry,
+					  const struct line *line, const struct compare_place *parts)
+{
+	static const enum role roles[] = {[ENTRY_USER] = ROLE_TEXT,
+									  [ENTRY_THOUGHT] = ROLE_THOUGHT,
+									  [ENTRY_ANSWER] = ROLE_ANSWER,
+									  [ENTRY_NOTE] = ROLE_DIM};
+	const char *bytes = entry->text.data + line->offset;
+	canvas_bytes(canvas, row, GUTTER, roles[entry->kind], bytes, line->length);
+	if (!parts || parts->offset >= line->offset + line->length)
+		return;
+	size_t from = parts->offset - line->offset, end = line->length;
+	for (size_t i = 0; i < entry->n_tokens; i++)
+		if (entry->tokens[i].offset > parts->offset &&
+			entry->tokens[i].offset - line->offset < end) {
+			end = entry->tokens[i].offset - line->offset;
+			break;
+		}
+	canvas_bytes(canvas, row, GUTTER + canvas_width(bytes, from), ROLE_MARK, bytes + from,
+				 end - from);
+}
+
+static void draw_body(const struct pane_compare *c, const struct canvas *canvas, int i,
+					  const struct compare_place *parts)
+{
+	const struct transcript *transcript = &c->compare.columns[i].talk.transcript;
+	const struct lines *lines = &c->lines[i];
+	int marked = parts ? line_of(lines, parts) : -1;
+	for (int row = 0; row < canvas->rows && (size_t)(c->top[i] + row) < lines->n; row++) {
+		const struct line *line = &lines->items[c->top[i] + row];
+		const struct entry *entry = &transcript->entries[line->entry];
+		bool here = c->top[i] + row == marked;
+		if (here)
+			canvas_text(canvas, row, 0, ROLE_WARN, "!");
+		if (line->label)
+			draw_label(canvas, row, entry);
+		else
+			draw_line(canvas, row, entry, line, here ? parts : NULL);
+	}
+}
+
+static bool place_of(const struct pane_compare *c, int i, struct compare_place *place)
+{
+	struct compare_place own, base;
+	if (i > 0) {
+		if (!compare_divergence(&c->compare, i, &own, &base))
+			return false;
+		*place = own;
+		return true;
+	}
+	bool any = false;
+	for (int k = 1; k < c->compare.n; k++) // of the first column: where any of them leaves it
+		if (compare_divergence(&c->compare, k, &own, &base) &&
+			(!any || base.token < place->token)) {
+			*place = base;
+			any = true;
+		}
+	return any;
+}
+
+static void draw_nothing(const struct canvas *canvas)
+{
+	canvas_text(canvas, 0, 1, ROLE_HEADING, "Nothing is compared yet");
+	look_say(canvas, 1, ROLE_TEXT,
+			 ":compare large small    two or three budgets; what is typed here then goes to all");
+	look_say(canvas, 2, ROLE_TEXT, ":compare large DIR#large    another checkpoint beside it");
+}
+
+static void compare_draw(struct pane *pane, struct canvas *canvas)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	int n = c->compare.n, head = canvas->rows >= 12 ? HEAD_ROWS : canvas->rows >= 8 ? 2 : 1;
+	if (!look_ready(pane, canvas))
+		return;
+	if (n == 0) {
+		draw_nothing(canvas);
+		return;
+	}
+	c->rows = canvas->rows > head ? canvas->rows - head : 0;
+	int width = (canvas->columns - (n - 1)) / n;
+	for (int i = 0; i < n; i++) {
+		int at = i * (width + 1);
+		struct canvas top = canvas_part(canvas, 0, at, head, width);
+		struct canvas body = canvas_part(canvas, head, at, c->rows, width);
+		struct compare_place place;
+		wrap(&c->lines[i], &c->compare.columns[i].talk.transcript, width - GUTTER);
+		if (c->follow || c->top[i] > last_top(c, i))
+			c->top[i] = last_top(c, i);
+		draw_head(c, &top, i, head);
+		draw_body(c, &body, i, place_of(c, i, &place) ? &place : NULL);
+		if (i > 0)
+			canvas_column_rule(canvas, 0, at - 1, canvas->rows, ROLE_FRAME);
+	}
+}
+
+/* ---- keys ---- */
+
+static void jump(struct pane_compare *c)
+{
+	bool any = false;
+	for (int i = 0; i < c->compare.n; i++) {
+		struct compare_place place;
+		if (!place_of(c, i, &place))
+			continue;
+		int line = line_of(&c->lines[i], &place), top = line - c->rows / 3;
+		c->top[i] = top < 0 ? 0 : top > last_top(c, i) ? last_top(c, i) : top;
+		any = true;
+	}
+	c->follow &= !any;
+	if (!any)
+		snprintf(c->pane.message, sizeof c->pane.message, "the columns have not parted%s",
+				 compare_running(&c->compare) ? " so far" : "");
+}
+
+static bool scroll(struct pane_compare *c, enum action action)
+{
+	bool taken = false;
+	for (int i = 0; i < c->compare.n; i++)
+		taken |= pane_scroll(&c->top[i], (int)c->lines[i].n, c->rows, action);
+	if (taken)
+		c->follow = action == ACTION_BOTTOM;
+	return taken;
+}
+
+static bool compare_action(struct pane *pane, enum action action, int key)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	int n = c->compare.n;
+	if (n == 0)
+		return false;
+	if (action == ACTION_LEFT || action == ACTION_RIGHT)
+		c->focus = (c->focus + (action == ACTION_RIGHT ? 1 : n - 1)) % n;
+	else if (action == ACTION_ENTER)
+		snprintf(pane->command, sizeof pane->command, "keep %d", c->focus + 1);
+	else if (key == 'd' && action == ACTION_NONE)
+		jump(c);
+	else
+		return scroll(c, action);
+	return true;
+}
+
+static void compare_event_pane(struct pane *pane, const struct event *event)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	if (event->type == EV_OPENED && event->seq == 0)
+		compare_close(&c->compare); // columns of a model that is gone
+	pane->dirty |= compare_event(&c->compare, event);
+	pane->dirty |= event->type == EV_OPENED;
+}
+
+static void compare_title(const struct pane *pane, struct text *out)
+{
+	const struct pane_compare *c = (const struct pane_compare *)pane;
+	for (int i = 1; i < c->compare.n; i++) {
+		struct compare_place own, base;
+		bool part = compare_divergence(&c->compare, i, &own, &base);
+		text_format(out, "%s1 and %d", i > 1 ? ", " : "", i + 1);
+		if (part)
+			text_format(out, " part at token %d", own.token + 1);
+		else
+			text_add(out, " agree");
+	}
+}
+
+static int compare_send_pane(struct pane *pane, const char *text, size_t length, struct error *err)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	if (compare_send(&c->compare, pane->talk, text, length, err))
+		return -1;
+	c->follow = true;
+	pane->dirty = true;
+	return 0;
+}
+
+static bool compare_stop_pane(struct pane *pane)
+{
+	return compare_stop(&((struct pane_compare *)pane)->compare);
+}
+
+static bool compare_busy(const struct pane *pane)
+{
+	const struct compare *compare = &((const struct pane_compare *)pane)->compare;
+	bool busy = compare_running(compare);
+	for (int i = 0; i < compare->n; i++)
+		busy |= compare->columns[i].talk.opening;
+	return busy;
+}
+
+static int compare_watch(const struct pane *pane, int *fds, int max)
+{
+	const struct compare *compare = &((const struct pane_compare *)pane)->compare;
+	int n = 0;
+	for (int i = 0; i < compare->n && n < max; i++) {
+		struct engine *engine = compare->columns[i].talk.engine;
+		if (compare->columns[i].own_engine)
+			fds[n++] = engine->table->fd(engine);
+	}
+	return n;
+}
+
+static void compare_wake(struct pane *pane)
+{
+	pane->dirty |= compare_drain(&((struct pane_compare *)pane)->compare);
+}
+
+static void compare_close_pane(struct pane *pane)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	compare_close(&c->compare);
+	for (int i = 0; i < COMPARE_COLUMNS; i++)
+		free(c->lines[i].items);
+	free(c);
+}
+
+static const struct pane_table table = {compare_event_pane, compare_draw, compare_action,
+										compare_title, compare_close_pane};
+static const struct pane_more more = {.send = compare_send_pane,
+									  .stop = compare_stop_pane,
+									  .busy = compare_busy,
+									  .watch = compare_watch,
+									  .wake = compare_wake};
+
+struct compare *pane_compare_of(struct pane *pane)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	c->follow = true;
+	c->focus = 0;
+	pane->dirty = true;
+	return &c->compare;
+}
+
+struct pane *pane_compare_open(const struct talk *talk, struct error *err)
+{
+	struct pane_compare *c = mem_new(1, sizeof *c, err);
+	if (!c)
+		return NULL;
+	c->pane = (struct pane){.table = &table, .more = &more, .talk = talk, .dirty = true};
+	c->follow = true;
+	return &c->pane;
+}

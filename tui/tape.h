@@ -1,0 +1,54 @@
+/*
+ * The ids of one turn as a sequence reads them: the prompt, then what was written, with who wrote
+ * and who read each. Fed by events; the prompt's ids come from rendering the conversation again,
+ * since events do not carry them. Budgets are indices into elastic.budgets.
+ */
+#ifndef TUI_TAPE_H
+#define TUI_TAPE_H
+
+#include "core/conversation.h"
+#include "core/event.h"
+#include "core/model.h"
+
+#define TAPE_TYPED (-1)  // a budget that has no name: widths typed by the user
+#define TAPE_NOBODY (-2) // writer: the prompt; reader: not read yet, or not known
+
+struct tape_token {
+	int32_t id; // -1 = not known
+	int8_t writer, reader;
+	bool ends;        // </think>
+	enum phase phase; // of written ones
+	struct picked picked;
+};
+
+struct tape {
+	struct tape_token *tokens;
+	size_t n, capacity;
+	size_t prompt; // of them, what the turn began with
+	bool known;    // all ids are
+	int8_t reader; // who reads now
+};
+
+void tape_free(struct tape *tape); // takes {0}
+void tape_clear(struct tape *tape);
+
+/* A turn begins with these ids. Readers of what is the same as before stay known. 0, or -1 without
+ * memory: then nothing is on it. */
+int tape_begin(struct tape *tape, const int32_t *ids, size_t n);
+
+/* The same with what the engine renders the conversation to; without a tokenizer no id is known. */
+void tape_render(struct tape *tape, const struct conversation *conversation,
+				 const struct model *model);
+
+/* Goes on from tokens [0, n): what follows is forgotten. */
+void tape_cut(struct tape *tape, size_t n);
+
+/* PREFILL, TOKEN and SWITCH of the tape's own sequence. elastic may be NULL. */
+void tape_event(struct tape *tape, const struct event *event, const struct elastic *elastic);
+
+/* The ids of tokens [0, n); false where one is not known. */
+bool tape_ids(const struct tape *tape, size_t n, int32_t *out);
+
+int tape_copy(struct tape *to, const struct tape *from); // to is initialised here; 0 or -1
+
+#endif
