@@ -34,9 +34,10 @@ enum option_group {
 	GROUP_SPECIAL = 1 << 12, // --special
 	GROUP_FIT = 1 << 13,     // --fit
 	GROUP_STOP_EOS = 1 << 14,
-	GROUP_BUDGET = 1 << 15,  // --budget alone
-	GROUP_COMPARE = 1 << 16, // -p, --system, --no-think, --route-from, --lens, --worst
-	GROUP_STUDY = 1 << 17,   // --tasks, --grid, --limit, --csv [FILE]
+	GROUP_BUDGET = 1 << 15,   // --budget alone
+	GROUP_COMPARE = 1 << 16,  // -p, --system, --no-think, --route-from, --lens, --worst
+	GROUP_STUDY = 1 << 17,    // --tasks, --grid, --limit, --csv [FILE]
+	GROUP_SESSIONS = 1 << 18, // --speed, --verify, --format, --search
 };
 
 struct string_list {
@@ -65,7 +66,10 @@ struct cli {
 	int64_t worst;                // -1 = not given
 	const char *tasks, *csv_file; // csv_file: of study; "-" = stdout
 	struct string_list grid;
-	int64_t limit; // -1 = not given
+	int64_t limit;               // -1 = not given
+	const char *format, *search; // of sessions
+	double speed;                // -1 = not given
+	bool verify;
 };
 
 struct subcommand {
@@ -133,5 +137,6 @@ int cli_compare(const struct cli *cli);
 int cli_bench(const struct cli *cli);
 int cli_doctor(const struct cli *cli);
 int cli_study(const struct cli *cli);
+int cli_sessions(const struct cli *cli);
 
 #endif

@@ -39,6 +39,10 @@ const struct subcommand subcommands[] = {
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_POLICY | GROUP_SAMPLING | GROUP_THINKING | GROUP_STUDY |
 		 GROUP_JSON,
 	 0, 0, false, cli_study},
+	{"sessions", "list|show|export|replay [FILE|NUMBER]",
+	 "what was recorded: list, show, export, replay, verify",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_SESSIONS | GROUP_TERMINAL | GROUP_JSON, 1, 2, false,
+	 cli_sessions},
 	{"doctor", "", "processor, libraries, terminal, model", GROUP_MODEL | GROUP_DEVICE | GROUP_JSON,
 	 0, 0, false, cli_doctor},
 	{"completion", "bash", "the shell's completion, to stdout", 0, 1, 1, true, cli_completion},

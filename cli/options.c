@@ -96,6 +96,14 @@ static const struct option_row rows[] = {
 	{"special", 0, GROUP_SPECIAL, KIND_FLAG, AT(special), 0, 0, NULL, "parse special tokens"},
 	{"fit", 0, GROUP_FIT, KIND_STRING, AT(fit), 0, 0, "SIZE",
 	 "what fits into SIZE (24GiB): precision x budget x context"},
+	{"search", 0, GROUP_SESSIONS, KIND_STRING, AT(search), 0, 0, "TEXT",
+	 "list: only sessions in which this was said"},
+	{"format", 0, GROUP_SESSIONS, KIND_STRING, AT(format), 0, 0, "md|json|csv",
+	 "export: the conversation as Markdown or JSON, or a row a token"},
+	{"speed", 0, GROUP_SESSIONS, KIND_NUMBER, AT(speed), 0, 1000000, "X",
+	 "replay: so many times as fast as recorded, 0 = as fast as it goes"},
+	{"verify", 0, GROUP_SESSIONS, KIND_FLAG, AT(verify), 0, 0, NULL,
+	 "replay: with the model: the same tokens, or the first difference"},
 	{"json", 0, GROUP_JSON, KIND_FLAG, AT(json), 0, 0, NULL, "machine-readable output"},
 	{"csv", 0, GROUP_CSV, KIND_FLAG, AT(csv), 0, 0, NULL, "tables as CSV"},
 	{"tasks", 0, GROUP_STUDY, KIND_STRING, AT(tasks), 0, 0, "FILE",
@@ -287,7 +295,8 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 						.top_p = -1,
 						.min_p = -1,
 						.pace = -1,
-						.limit = -1};
+						.limit = -1,
+						.speed = -1};
 	opterr = 0;
 	optind = 1;
 	for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
@@ -354,7 +363,7 @@ void cli_help(const struct subcommand *command)
 /* "a|b" as "a b", for compgen -W. */
 static const char *spaced(const char *choices, char out[128])
 {
-	snprintf(out, 128, "%s", choices);
+	snprintf(out, 128, "%.*s", (int)strcspn(choices, " "), choices);
 	for (char *bar = out; (bar = strchr(bar, '|')) != NULL;)
 		*bar = ' ';
 	return out;

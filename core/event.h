@@ -72,11 +72,13 @@ struct event {
 			struct model
 				*model; // the journal holds it until every reader has passed; to keep it, retain
 			enum math math;
+			enum dtype kv_dtype;
 			char rung[32];
 			int n_threads, context;
-		} opened;
+		} opened; // a replayed one has no model; text: the recorded line, a JSON object
 		struct {
 			int id, parent; // of the turn; parent -1 = none
+			int known; // messages of the path before that stay; those that follow come behind them
 			struct turn_settings settings;
 			enum math math;
 			char rung[32];
@@ -98,6 +100,7 @@ struct event {
 			uint64_t
 				took_ns; // computing only: forward, pick, decode. 0 = came out of a prefill (TTFT)
 			struct picked picked;
+			bool forced;        // not the model's choice: the thoughts were ended
 			bool thinking_ends; // this token is </think>; its text is empty, as a stop id's
 		} token;
 		struct {

@@ -186,12 +186,13 @@ static int say_messages(struct track *track, const struct conversation *conversa
 	return 0;
 }
 
-static void emit_turn(struct track *track, int parent)
+static void emit_turn(struct track *track, int parent, size_t known)
 {
 	struct worker *worker = track->worker;
 	struct event event = {.type = EV_TURN, .seq = track->seq};
 	event.turn.id = track->id;
 	event.turn.parent = parent;
+	event.turn.known = (int)known;
 	event.turn.settings = track->turn.settings;
 	event.turn.math = worker->options.device.math;
 	if (worker->device)
@@ -221,7 +222,7 @@ void track_accept(struct track *track, struct request_copy *request)
 		settings.thinking = false;
 	turn_begin(&track->turn, &worker->stage.rules, &settings, chat || asked->stop_eos);
 	track->turn.rule = rule;
-	emit_turn(track, chat ? parent_of(track, known) : -1);
+	emit_turn(track, chat ? parent_of(track, known) : -1, known);
 	if (chat && asked->conversation && !failed)
 		failed = say_messages(track, asked->conversation, known, &err);
 	worker_gauge(worker, track);
@@ -534,6 +535,7 @@ void track_take(struct track *track, const struct picked *picked, uint64_t began
 	const struct slice *slice = sequence_slice(&track->sequence);
 	struct event event = {.type = EV_TOKEN, .seq = track->seq};
 	int at = track->sequence.n_tokens, room = track->sequence.capacity - at;
+	event.token.forced = track->turn.forced >= 0;
 	struct turn_step step =
 		turn_take(&track->turn, picked->id, has_newline(tokenizer, picked->id), room);
 	struct error err = {0};

@@ -165,6 +165,7 @@ static void emit_opened(struct worker *worker)
 	struct event event = {.type = EV_OPENED};
 	event.opened.model = worker->stage.model;
 	event.opened.math = worker->options.device.math;
+	event.opened.kv_dtype = worker->stage.kv_dtype;
 	strncpy(event.opened.rung, backend->rung(worker->device), sizeof event.opened.rung - 1);
 	event.opened.n_threads = backend->threads(worker->device);
 	event.opened.context = worker->stage.context;

@@ -180,6 +180,7 @@ static void session(struct text *out, const struct event *event)
 	add_name(out, "device", device);
 	add_name(out, "time", now);
 	add_name(out, "math", event->opened.math == MATH_FAST ? "fast" : "exact");
+	add_name(out, "kv", event->opened.kv_dtype == DTYPE_F32 ? "f32" : "bf16");
 	add_integer(out, "context", event->opened.context);
 }
 
@@ -199,6 +200,7 @@ static void turn(struct text *out, const struct event *event)
 		text_add(out, ",\"parent\":null");
 	else
 		add_integer(out, "parent", event->turn.parent);
+	add_integer(out, "known", event->turn.known);
 	text_format(out, ",\"seed\":%llu", (unsigned long long)settings->sampling.seed);
 	add_number(out, "temperature", settings->sampling.temperature);
 	add_number(out, "top_p", settings->sampling.top_p);
@@ -238,6 +240,8 @@ static void token(struct text *out, const struct event *event)
 		text_add_char(out, ']');
 	}
 	text_add_char(out, ']');
+	if (event->token.forced)
+		text_add(out, ",\"forced\":true");
 	if (event->token.thinking_ends)
 		text_add(out, ",\"thinking_ends\":true");
 }
@@ -302,7 +306,7 @@ static void fields(struct text *out, const struct event *event)
 	}
 }
 
-int event_json(const struct event *event, struct text *out, struct error *err)
+const char *event_type_name(enum event_type type)
 {
 	static const char *const names[N_EVENT_TYPES] = {
 		[EV_OPENED] = "session",  [EV_TURN] = "turn",   [EV_MESSAGE] = "message",
@@ -310,10 +314,21 @@ int event_json(const struct event *event, struct text *out, struct error *err)
 		[EV_MEMORY] = "memory",   [EV_STOP] = "stop",   [EV_ERROR] = "error",
 		[EV_NOTICE] = "notice",
 	};
-	if ((unsigned)event->type >= N_EVENT_TYPES || !names[event->type])
+	return (unsigned)type < N_EVENT_TYPES ? names[type] : NULL;
+}
+
+int event_json(const struct event *event, struct text *out, struct error *err)
+{
+	const char *name = event_type_name(event->type);
+	if (!name)
 		return 0;
+	if (event->type == EV_OPENED && !event->opened.model && event->text && event->text[0] == '{') {
+		text_append(out, event->text, event->length); // as it was recorded
+		text_add_char(out, '\n');
+		return text_check(out, err);
+	}
 	text_add(out, "{\"ev\":\"");
-	text_add(out, names[event->type]);
+	text_add(out, name);
 	text_add_char(out, '"');
 	add_ms(out, "ms", event->at_ns);
 	add_integer(out, "seq", event->seq);

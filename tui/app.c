@@ -65,9 +65,9 @@ static void take_events(struct app *app)
 	while ((event = engine_next(app->talk.engine))) {
 		bool opening = app->talk.opening;
 		talk_event(&app->talk, event);
-		if (event->type == EV_OPENED)
+		if (event->type == EV_OPENED && app->talk.model)
 			model_opened(app);
-		if (event->type == EV_ERROR && opening && !app->talk.model)
+		if (event->type == EV_ERROR && opening && !app->talk.model && !app->talk.replay)
 			fail_with(app, event->text ? event->text : "the model can't be opened");
 		for (int i = 0; i < n_panes; i++)
 			app->panes[i]->table->event(app->panes[i], event);
@@ -374,6 +374,7 @@ int tui_run(const struct tui_options *options, struct error *err)
 	sigset_t before;
 	sigemptyset(&before);
 	talk_init(&app.talk, NULL);
+	app.talk.replay = options->replay;
 	int result = start(&app, &loop, &before, err);
 	if (result == 0) {
 		result = run_loop(&loop);

@@ -36,7 +36,8 @@ struct tui_options {
 	const char *theme;             // NULL = "default"
 	bool no_color;                 // the flag; the environment is looked at here
 	bool tour;
-	bool no_log;               // record nothing
+	bool replay; // open_engine plays a session (sessions/replay.h): no model, nobody answers
+	bool no_log; // record nothing
 	const char *log_directory; // NULL = $XDG_DATA_HOME/elastiscope/sessions
 };
 

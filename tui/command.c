@@ -1,6 +1,7 @@
 #include "tui/command.h"
 #include "base/file.h"
 #include "tui/experiment.h"
+#include "tui/recall.h"
 #include "tui/setting.h"
 #include "tui/state.h"
 #include <errno.h>
@@ -295,6 +296,8 @@ const struct command commands[] = {
 	{"branch", "next|previous|back|AT ID [BUDGET]", "other ways the answer could go (see Tokens)", COMPLETE_NOTHING, run_branch, false},
 	{"redraw", "", "draw the screen anew", COMPLETE_NOTHING, run_redraw, true},
 	{"help", "[keys|commands|settings|NAME]", "help", COMPLETE_TOPIC, run_help, false},
+	{"sessions", "[TEXT]", "what was recorded; with TEXT: where it was said", COMPLETE_NOTHING, recall_sessions, false},
+	{"resume", "FILE|NUMBER", "go on with a recorded session", COMPLETE_FILE, recall_resume, false},
 	{"quit", "", "leave", COMPLETE_NOTHING, run_quit, false},
 };
 /* clang-format on */

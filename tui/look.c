@@ -169,7 +169,7 @@ int look_heat_columns(int n, int room)
 
 int look_budget(const struct talk *talk)
 {
-	return talk->model ? elastic_find(&talk->model->elastic, talk_budget_name(talk)) : -1;
+	return talk_budget_index(talk, talk_budget_name(talk));
 }
 
 void look_say(const struct canvas *canvas, int row, enum role role, const char *sentence)
@@ -188,6 +188,8 @@ bool look_ready(const struct pane *pane, const struct canvas *canvas)
 	if (pane->talk->model)
 		return true;
 	look_say(canvas, 0, ROLE_DIM,
-			 pane->talk->opening ? "Opening the model ..." : "No model is open (:open DIR).");
+			 pane->talk->opening  ? "Opening the model ..."
+			 : pane->talk->replay ? "No model: this is a replay, and a session keeps no weights."
+								  : "No model is open (:open DIR).");
 	return false;
 }

@@ -136,7 +136,7 @@ static int last_top(const struct pane_chat *chat)
 
 static void thought_label(const struct pane_chat *chat, const struct entry *entry, struct text *out)
 {
-	const struct model *model = chat->pane.talk->model;
+	const struct elastic *elastic = talk_elastic(chat->pane.talk);
 	int last = -2;
 	text_add(out, entry->live ? "thinking" : "thought");
 	for (size_t i = 0; i < entry->n_tokens; i++) { // the budgets in the order they wrote
@@ -144,8 +144,8 @@ static void thought_label(const struct pane_chat *chat, const struct entry *entr
 		if (budget == last)
 			continue;
 		text_format(out, "%s%s", last == -2 ? " [" : ">",
-					model && budget >= 0 && budget < model->elastic.n_budgets
-						? model->elastic.budgets[budget].name
+					elastic && budget >= 0 && budget < elastic->n_budgets
+						? elastic->budgets[budget].name
 						: "typed");
 		last = budget;
 	}
@@ -213,7 +213,9 @@ static void draw_welcome(const struct pane_chat *chat, const struct canvas *canv
 	int row = canvas->rows > 8 ? 1 : 0;
 	if (!talk->model) {
 		canvas_text(canvas, row, 2, ROLE_DIM,
-					talk->opening ? "Opening the model ..." : "No model is open.");
+					talk->opening  ? "Opening the model ..."
+					: talk->replay ? "A replay: no model is needed."
+								   : "No model is open.");
 		return;
 	}
 	const struct elastic *elastic = &talk->model->elastic;

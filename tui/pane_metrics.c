@@ -46,7 +46,7 @@ static double megabytes_per_token(const struct pane_metrics *m, const char *budg
 
 static int index_of(const struct pane_metrics *m, const char *budget)
 {
-	return m->pane.talk->model ? elastic_find(&m->pane.talk->model->elastic, budget) : -1;
+	return talk_budget_index(m->pane.talk, budget);
 }
 
 static bool before(const struct pane_metrics *m, const struct metrics_row *a,
@@ -81,8 +81,8 @@ static void draw_speed_row(const struct pane_metrics *m, const struct table *tab
 			most = metrics_row_tps(&metrics->rows[i]);
 	table_cell(table, canvas, row, 0, ROLE_TEXT, phase_name(it->phase));
 	table_cell(table, canvas, row, 1, role_of_budget(index),
-			   m->pane.talk->model
-				   ? budget_label(&m->pane.talk->model->elastic, index, it->budget, 10).text
+			   talk_elastic(m->pane.talk)
+				   ? budget_label(talk_elastic(m->pane.talk), index, it->budget, 10).text
 				   : it->budget);
 	table_cell(table, canvas, row, 2, ROLE_TEXT, number_rate(rate).text);
 	if (!prefill && most > 0)
@@ -210,8 +210,10 @@ static void memory_without_engine(const struct pane_metrics *m, struct memory_us
 {
 	const struct model *model = m->pane.talk->model;
 	struct memory_facts facts;
-	memory_measure(&facts, model);
 	*use = (struct memory_use){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+	if (!model) // a replay
+		return;
+	memory_measure(&facts, model);
 	use->weights_bytes = (int64_t)facts.mapped;
 	use->resident_bytes = (int64_t)facts.resident;
 	if (facts.rss_known)
@@ -278,9 +280,9 @@ static void metrics_draw(struct pane *pane, struct canvas *canvas)
 								   draw_history, draw_memory,  draw_formula};
 	struct pane_metrics *m = (struct pane_metrics *)pane;
 	struct error err;
-	if (!look_ready(pane, canvas))
+	if (!talk_elastic(pane->talk) && !look_ready(pane, canvas))
 		return;
-	if (!m->ready && nesting_open(&m->costs, pane->talk->model, NULL, &err))
+	if (!m->ready && pane->talk->model && nesting_open(&m->costs, pane->talk->model, NULL, &err))
 		forget(m);
 	m->ready = true;
 	m->rows = canvas->rows;

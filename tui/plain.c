@@ -1,8 +1,10 @@
 #include "tui/plain.h"
 #include "sessions/log.h"
+#include "sessions/replay.h"
 #include "tui/cells.h"
 #include "tui/setting.h"
 #include "tui/status.h"
+#include <ctype.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -104,12 +106,26 @@ static void apply_settings(struct plain *plain)
 			plain->failed = plain->quit = true;
 }
 
+/* What a live chat echoes as it is typed. */
+static void show_message(const struct plain *plain, const struct event *event)
+{
+	printf("%s%c%s: ", plain->in_line ? "\n" : "", toupper((unsigned char)*event->message.role),
+		   event->message.role + (*event->message.role != 0));
+	print_harmless(event->text, event->length);
+	fputs("\n", stdout);
+	fflush(stdout);
+}
+
 static void take_event(struct plain *plain, const struct event *event)
 {
 	struct talk *talk = &plain->talk;
 	bool opening = talk->opening, first = !talk->model;
 	talk_event(talk, event);
 	switch (event->type) {
+	case EV_MESSAGE:
+		if (talk->replay)
+			show_message(plain, event);
+		break;
 	case EV_TURN:
 		plain->phase = -1;
 		plain->shown_reasoning = plain->shown_answer = 0;
@@ -130,8 +146,8 @@ static void take_event(struct plain *plain, const struct event *event)
 		show_costs(plain);
 		break;
 	case EV_ERROR:
-		plain->failed |= !plain->terminal;
-		if (opening && first)
+		plain->failed |= !plain->terminal && !talk->replay;
+		if (opening && first && !talk->replay)
 			plain->failed = plain->quit = true;
 		snprintf(plain->error.text, sizeof plain->error.text, "%s", event->text ? event->text : "");
 		break;
@@ -140,26 +156,34 @@ static void take_event(struct plain *plain, const struct event *event)
 	show_notice(plain);
 }
 
+/* A replay is under way until its end. */
+static bool is_busy(const struct plain *plain)
+{
+	const struct talk *talk = &plain->talk;
+	return talk->opening || talk->running ||
+		   (plain->options->replay && !engine_replay_over(talk->engine));
+}
+
 /* Takes events until the model is open and no turn runs. */
 static int wait_idle(struct plain *plain)
 {
 	struct talk *talk = &plain->talk;
 	struct pollfd fds[] = {{.fd = talk->engine->table->fd(talk->engine), .events = POLLIN},
 						   {.fd = plain->signals, .events = POLLIN}};
-	while ((talk->opening || talk->running) && !plain->quit) {
+	while (is_busy(plain) && !plain->quit) {
 		const struct event *event;
 		while ((event = engine_next(talk->engine)))
 			take_event(plain, event);
-		if (!(talk->opening || talk->running) || plain->quit)
+		if (!is_busy(plain) || plain->quit)
 			break;
 		if (poll(fds, 2, -1) < 0 && errno != EINTR)
 			return fail(&plain->error, "poll: %s", strerror(errno));
 		struct signalfd_siginfo info;
 		if (fds[1].revents && read(plain->signals, &info, sizeof info) == sizeof info) {
-			if (talk->running)
+			if (talk->running && !talk->replay)
 				talk_stop(talk, NULL);
 			else
-				plain->quit = true; // while the model is loading
+				plain->quit = true; // while the model is loading, or in a replay
 		}
 	}
 	return 0;
@@ -275,7 +299,7 @@ static int chat(struct plain *plain)
 {
 	if (wait_idle(plain))
 		return -1;
-	while (!plain->quit) {
+	while (!plain->quit && !plain->options->replay) {
 		char *line = read_line(plain);
 		if (!line)
 			break;
@@ -296,6 +320,7 @@ int plain_run(const struct tui_options *options, struct error *err)
 	struct plain plain = {.options = options, .signals = -1, .phase = -1};
 	plain.terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 	talk_init(&plain.talk, NULL);
+	plain.talk.replay = options->replay;
 	completing = &plain;
 	rl_readline_name = "elastiscope";
 	rl_attempted_completion_function = attempt;

@@ -129,6 +129,8 @@ static void memory_part(const struct talk *talk, bool all, struct text *out)
 static void compose(const struct talk *talk, int detail, struct text *out)
 {
 	text_clear(out);
+	if (talk->replay)
+		text_add(out, "REPLAY | ");
 	if (talk->gauges.log_failed)
 		text_add(out, "NOT RECORDED | ");
 	budgets_part(talk, out);
@@ -152,7 +154,7 @@ static void compose(const struct talk *talk, int detail, struct text *out)
 
 void status_line(const struct talk *talk, int columns, struct text *out)
 {
-	if (!talk->model) {
+	if (!talk->model && !talk->recorded) {
 		text_add(out, talk->opening ? "opening the model" : "no model: :open DIR");
 		return;
 	}
@@ -176,7 +178,7 @@ static void gauge_row(const struct talk *talk, const struct canvas *canvas, int 
 					  enum phase phase)
 {
 	double most = largest_rate(&talk->metrics);
-	const struct elastic *elastic = talk->model ? &talk->model->elastic : NULL;
+	const struct elastic *elastic = talk_elastic(talk);
 	int at = canvas_print(canvas, row, 0, ROLE_DIM, "%-7s", phase_name(phase)), shown = 0;
 	int n = elastic && elastic->n_budgets < 4 ? elastic->n_budgets : 4;
 	for (int i = 0; elastic && i < elastic->n_budgets && i < n; i++) {
@@ -234,8 +236,8 @@ void status_strip(const struct talk *talk, const struct canvas *canvas)
 				continue;
 			int budget = entry->tokens[j].budget;
 			char letter[2] = "?";
-			if (talk->model && budget >= 0)
-				letter[0] = elastic_mark(&talk->model->elastic, budget);
+			if (talk_elastic(talk) && budget >= 0)
+				letter[0] = elastic_mark(talk_elastic(talk), budget);
 			canvas_text(canvas, 0, (int)(at - skip), role_of_budget(budget), letter);
 		}
 	}

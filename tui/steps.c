@@ -81,7 +81,7 @@ static int wait_for(struct app *app, const char *what, struct error *err)
 	const struct talk *talk = &app->talk;
 	bool begun = !talk->running || talk->turn_begun;
 	if (strcmp(what, "idle") == 0)
-		return talk->model && !talk->opening && !talk->running;
+		return (talk->model || talk->replay) && !talk->opening && !talk->running;
 	if (strcmp(what, "turn") == 0)
 		return !talk->running && talk->reply.done;
 	if (strcmp(what, "work") == 0)

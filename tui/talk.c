@@ -1,6 +1,7 @@
 #include "tui/talk.h"
 #include "core/sampler.h"
 #include "core/slice.h"
+#include "tui/recall.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,6 +137,7 @@ void talk_init(struct talk *talk, struct engine *engine)
 void talk_free(struct talk *talk)
 {
 	model_release(talk->model);
+	recall_free(talk);
 	conversation_free(&talk->conversation);
 	transcript_free(&talk->transcript);
 	tape_free(&talk->tape);
@@ -151,9 +153,14 @@ void talk_event(struct talk *talk, const struct event *event)
 		return;
 	metrics_event(&talk->metrics, event);
 	reply_event(&talk->reply, event);
-	tape_event(&talk->tape, event, talk->model ? &talk->model->elastic : NULL);
+	if (talk->replay)
+		recall_event(talk, event);
+	tape_event(&talk->tape, event, talk_elastic(talk));
 	switch (event->type) {
-	case EV_OPENED: opened(talk, event); break;
+	case EV_OPENED:
+		if (!talk->replay)
+			opened(talk, event);
+		break;
 	case EV_TURN:
 		talk->turn_begun = true;
 		branch_begun(talk, event);
@@ -222,6 +229,8 @@ int talk_open(struct talk *talk, const char *directory, const char *budgets_file
 
 int talk_send(struct talk *talk, const char *text, size_t length, struct error *err)
 {
+	if (talk->replay)
+		return fail(err, "this is a replay: there is no model that could answer");
 	if (!talk->model)
 		return fail(err,
 					talk->opening ? "the model is still loading" : "no model is open: :open DIR");
@@ -260,6 +269,8 @@ int talk_end_thinking(struct talk *talk, struct error *err)
 
 int talk_undo(struct talk *talk, struct text *out, struct error *err)
 {
+	if (talk->replay)
+		return fail(err, "this is a replay; it goes its own way");
 	if (talk->running)
 		return fail(err, "the model is still answering; Ctrl-C stops it");
 	int user = conversation_undo(&talk->conversation);
@@ -329,6 +340,11 @@ int talk_settings_changed(struct talk *talk, struct error *err)
 				  err);
 }
 
+const struct elastic *talk_elastic(const struct talk *talk)
+{
+	return talk->model ? &talk->model->elastic : talk->recorded;
+}
+
 const char *talk_budget_name(const struct talk *talk)
 {
 	const struct turn_settings *settings = &talk->settings;
@@ -341,7 +357,8 @@ const char *talk_budget_name(const struct talk *talk)
 
 int talk_budget_index(const struct talk *talk, const char *name)
 {
-	return talk->model ? elastic_find(&talk->model->elastic, name) : -1;
+	const struct elastic *elastic = talk_elastic(talk);
+	return elastic ? elastic_find(elastic, name) : -1;
 }
 
 int talk_check_budget(const struct talk *talk, const char *name, struct error *err)

@@ -17,9 +17,11 @@
 struct jobs;
 
 struct talk {
-	struct engine *engine; // borrowed
-	int seq;               // of the engine: whose events these are, where requests go
-	struct model *model;   // retained; NULL until EV_OPENED
+	struct engine *engine;    // borrowed
+	int seq;                  // of the engine: whose events these are, where requests go
+	struct model *model;      // retained; NULL until EV_OPENED, and in a replay
+	bool replay;              // the engine plays a session: sessions/replay.h
+	struct elastic *recorded; // of a replay: budgets by name alone; NULL = none
 	enum math math;
 	char rung[32];
 	int n_threads;
@@ -71,6 +73,9 @@ int talk_pause(struct talk *talk, bool pause, struct error *err);
 int talk_step(struct talk *talk, struct error *err);
 /* Tells the engine about talk->settings, for what is running and for the next turn. */
 int talk_settings_changed(struct talk *talk, struct error *err);
+
+/* The open model's budgets, or the replayed session's (names only); NULL = none. */
+const struct elastic *talk_elastic(const struct talk *talk);
 
 /* The budget that reads next: of the running phase, or the one that would begin. */
 const char *talk_budget_name(const struct talk *talk);

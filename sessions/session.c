@@ -1,0 +1,258 @@
+/*
+ * The path is kept as the engine keeps it (core/track.c): a message each, and one place for every
+ * answer even if nothing came of it, because EV_TURN counts in these.
+ */
+#include "sessions/session.h"
+#include "base/memory.h"
+#include "sessions/log.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct builder {
+	struct session *session;
+	struct error *err;
+	bool failed;
+	int line;
+	int *path; // messages, NO_MESSAGE for an answer without text
+	size_t n_path, path_capacity;
+	bool in_turn;
+	const char *system; // of the path
+	size_t *places;     // (n_turns): where the path stood behind the turn's answer
+	size_t places_capacity;
+};
+
+static void push(struct builder *b, int message)
+{
+	if (mem_grow(&b->path, &b->path_capacity, b->n_path + 1, sizeof *b->path, b->err))
+		b->failed = true;
+	else
+		b->path[b->n_path++] = message;
+}
+
+/* The first n of the path stay. */
+static void cut(struct builder *b, size_t n)
+{
+	int active = NO_MESSAGE;
+	if (n < b->n_path)
+		b->n_path = n;
+	for (size_t i = 0; i < b->n_path; i++)
+		active = b->path[i] != NO_MESSAGE ? b->path[i] : active;
+	conversation_select(&b->session->conversation, active);
+}
+
+static int append(struct builder *b, enum chat_role role, const struct text *text,
+				  const struct text *reasoning)
+{
+	int message = conversation_append(
+		&b->session->conversation, role, (struct chat_string){text_chars(text), text->length},
+		(struct chat_string){text_chars(reasoning), reasoning->length}, b->err);
+	b->failed |= message < 0;
+	return message;
+}
+
+static void end_turn(struct builder *b)
+{
+	struct session *session = b->session;
+	if (!b->in_turn)
+		return;
+	struct session_turn *turn = &session->turns[session->n_turns - 1];
+	const struct reply *reply = &turn->reply;
+	b->in_turn = false;
+	turn->end = session->n_events;
+	if (reply->answer.length + reply->reasoning.length > 0)
+		turn->answer = append(b, CHAT_ASSISTANT, &reply->answer, &reply->reasoning);
+	push(b, turn->answer);
+	b->places[session->n_turns - 1] = b->n_path;
+}
+
+/* Where the path goes on. Logs that do not count say at least which answer it follows. */
+static size_t known(const struct builder *b, const struct event *event)
+{
+	const struct session *session = b->session;
+	if (event->turn.known >= 0)
+		return (size_t)event->turn.known;
+	for (size_t i = session->n_turns; i-- > 0 && event->turn.parent >= 0;)
+		if (session->events[session->turns[i].first].turn.id == event->turn.parent)
+			return b->places[i];
+	return 0;
+}
+
+static void begin_turn(struct builder *b, const struct event *event)
+{
+	struct session *session = b->session;
+	end_turn(b);
+	cut(b, known(b, event));
+	if (mem_grow(&session->turns, &session->turns_capacity, session->n_turns + 1,
+				 sizeof *session->turns, b->err) ||
+		mem_grow(&b->places, &b->places_capacity, session->n_turns + 1, sizeof *b->places,
+				 b->err)) {
+		b->failed = true;
+		return;
+	}
+	session->turns[session->n_turns++] =
+		(struct session_turn){.first = session->n_events - 1,
+							  .opening = (int)session->n_openings - 1,
+							  .user = session->conversation.active,
+							  .answer = NO_MESSAGE,
+							  .active_before = session->conversation.active,
+							  .system = b->system};
+	b->in_turn = true;
+}
+
+static void message(struct builder *b, const struct event *event)
+{
+	struct session *session = b->session;
+	struct chat_string text = {event->text, event->length};
+	int role = chat_role_find(event->message.role, strlen(event->message.role));
+	if (role == CHAT_SYSTEM && conversation_set_system(&session->conversation, event->text, b->err))
+		b->failed = true;
+	if (role == CHAT_SYSTEM)
+		b->system = event->text;
+	if (b->in_turn)
+		session->turns[session->n_turns - 1].system = b->system;
+	if (role < 0 || role == CHAT_SYSTEM)
+		return;
+	int added = conversation_append(&session->conversation, (enum chat_role)role, text,
+									(struct chat_string){0}, b->err);
+	b->failed |= added < 0;
+	push(b, added);
+	if (b->in_turn && added >= 0)
+		session->turns[session->n_turns - 1].user = added;
+}
+
+static void opening(struct builder *b, const struct event *event)
+{
+	struct session *session = b->session;
+	end_turn(b);
+	cut(b, 0);
+	b->system = NULL;
+	if (mem_grow(&session->openings, &session->openings_capacity, session->n_openings + 1,
+				 sizeof *session->openings, b->err)) {
+		b->failed = true;
+		return;
+	}
+	struct session_opening *opening = &session->openings[session->n_openings];
+	opening->event = session->n_events - 1;
+	if (session_origin_read(event, &opening->origin, b->err) == 0)
+		session->n_openings++;
+}
+
+static void take(struct builder *b, const struct event *event)
+{
+	struct session *session = b->session;
+	if (event->type == EV_OPENED)
+		opening(b, event);
+	if (event->seq != 0)
+		return;
+	if (event->type == EV_TURN)
+		begin_turn(b, event);
+	else if (event->type == EV_MESSAGE)
+		message(b, event);
+	if (!b->in_turn || b->failed)
+		return;
+	struct session_turn *turn = &session->turns[session->n_turns - 1];
+	reply_event(&turn->reply, event);
+	if (event->type == EV_STOP) {
+		turn->over = true;
+		end_turn(b);
+	}
+}
+
+static int on_line(void *user, const char *line, size_t length)
+{
+	struct builder *b = user;
+	struct session *session = b->session;
+	struct error err = {0};
+	struct event event;
+	b->line++;
+	int kind = event_read(line, length, &event, &err);
+	if (kind <= 0) {
+		if (kind < 0 && session->n_broken++ == 0)
+			fail(&session->broken, "line %d: %s", b->line, err.text);
+		session->n_unknown += kind == 0;
+		return 0;
+	}
+	if (mem_grow(&session->events, &session->events_capacity, session->n_events + 1,
+				 sizeof *session->events, b->err)) {
+		event_release(&event);
+		b->failed = true;
+		return -1;
+	}
+	session->events[session->n_events++] = event;
+	take(b, &session->events[session->n_events - 1]);
+	return b->failed ? -1 : 0;
+}
+
+int session_read(const char *path, struct session *session, struct error *err)
+{
+	struct error unused;
+	struct builder b = {.session = session, .err = err ? err : &unused};
+	*session = (struct session){.path = mem_string(path, strlen(path), b.err)};
+	conversation_init(&session->conversation);
+	b.failed = !session->path ||
+			   session_log_read(path, on_line, &b, &session->torn_bytes, b.err) < 0 || b.failed;
+	if (!b.failed)
+		end_turn(&b);
+	if (!b.failed && session->n_events == 0)
+		b.failed = fail(b.err, "%s: %s%s", path,
+						session->n_broken ? "no session log: " : "no whole line of a session log",
+						session->broken.text);
+	free(b.path);
+	free(b.places);
+	if (b.failed)
+		session_free(session);
+	return b.failed ? -1 : 0;
+}
+
+void session_free(struct session *session)
+{
+	for (size_t i = 0; i < session->n_events; i++)
+		event_release(&session->events[i]);
+	for (size_t i = 0; i < session->n_openings; i++)
+		session_origin_free(&session->openings[i].origin);
+	for (size_t i = 0; i < session->n_turns; i++)
+		reply_free(&session->turns[i].reply);
+	free(session->events);
+	free(session->openings);
+	free(session->turns);
+	free(session->path);
+	conversation_free(&session->conversation);
+	*session = (struct session){0};
+}
+
+const struct session_origin *session_last_origin(const struct session *session)
+{
+	return session->n_openings ? &session->openings[session->n_openings - 1].origin : NULL;
+}
+
+int session_check_hash(const struct session *session, const char *hash, struct error *err)
+{
+	const struct session_origin *origin = session_last_origin(session);
+	if (!origin || !origin->hash[0])
+		return fail(err, "%s does not say which checkpoint it was recorded with", session->path);
+	if (strcmp(origin->hash, hash) != 0)
+		return fail(err, "recorded with checkpoint %s (hash %s), open is one with hash %s",
+					origin->checkpoint, origin->hash, hash);
+	return 0;
+}
+
+const struct session_turn *session_turn_of(const struct session *session, int answer)
+{
+	for (size_t i = 0; i < session->n_turns; i++)
+		if (session->turns[i].answer == answer)
+			return &session->turns[i];
+	return NULL;
+}
+
+void session_damage(const struct session *session, struct text *out)
+{
+	if (session->torn_bytes)
+		text_format(out, "the last line is torn (%zu bytes left out)", session->torn_bytes);
+	if (session->n_broken)
+		text_format(out, "%s%d broken line%s left out (%s)", out->length ? "; " : "",
+					session->n_broken, session->n_broken == 1 ? "" : "s", session->broken.text);
+	if (session->n_unknown)
+		text_format(out, "%s%d line%s of a kind that this version does not know",
+					out->length ? "; " : "", session->n_unknown,
+					session->n_unknown == 1 ? "" : "s");
+}
