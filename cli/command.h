@@ -51,7 +51,7 @@ struct cli {
 	const struct subcommand *command;
 	const char *model;  // directory; NULL = $ELASTISCOPE_MODEL, else the bundled demo
 	const char *budget; // -b, or after # in the model
-	const char *budgets_file, *think, *answer, *handoff, *device, *math, *kv;
+	const char *budgets_file, *think, *answer, *read, *policy, *handoff, *device, *math, *kv;
 	bool lenient, warm, quiet, json, csv;
 	int64_t threads, context;               // 0 = by itself
 	int64_t seed, n, think_limit, top_k;    // -1 = not given

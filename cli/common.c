@@ -115,15 +115,15 @@ static int set_policy(const struct cli *cli, const struct model *model,
 	settings->policy = cli->think != NULL || cli->answer != NULL;
 	if (set_budget(settings->budget, budget, "budget", model, err) < 0 ||
 		set_budget(settings->think, think, "think", model, err) < 0 ||
-		set_budget(settings->answer, answer, "answer", model, err) < 0)
+		set_budget(settings->answer, answer, "answer", model, err) < 0 ||
+		(cli->read != NULL && set_budget(settings->read, cli->read, "read", model, err) < 0))
 		return -1;
+	if (cli->policy != NULL) // checked when it was parsed; its budgets are the engine's to check
+		snprintf(settings->rule, sizeof settings->rule, "%s", cli->policy);
 	settings->handoff = model->elastic.carry ? HANDOFF_CARRY : HANDOFF_REPREFILL;
-	if (cli->handoff != NULL) {
-		int handoff = handoff_find(cli->handoff);
-		if (handoff < 0)
-			return fail(err, "--handoff: '%s': expected reprefill or carry", cli->handoff);
-		settings->handoff = (enum handoff)handoff;
-	}
+	if (cli->handoff != NULL &&
+		handoff_parse(cli->handoff, &settings->handoff, &settings->repair, err) < 0)
+		return fail_in(err, "--handoff");
 	return 0;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "core/rule.h"
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -16,6 +17,8 @@ enum kind {
 	KIND_FLAG,
 	KIND_STRING,
 	KIND_CHOICE, // one of the words in value
+	KIND_HANDOFF,
+	KIND_POLICY,
 	KIND_TOKENS, // a string that lists token ids
 	KIND_INTEGER,
 	KIND_NUMBER,
@@ -49,7 +52,10 @@ static const struct option_row rows[] = {
 	 "a budget's name, or widths: hidden_size=96,n_routed_experts=12,skip=3+7"},
 	{"think", 0, GROUP_POLICY, KIND_STRING, AT(think), 0, 0, "B", "the budget that thinks"},
 	{"answer", 0, GROUP_POLICY, KIND_STRING, AT(answer), 0, 0, "B", "the budget that answers"},
-	{"handoff", 0, GROUP_POLICY, KIND_CHOICE, AT(handoff), 0, 0, "reprefill|carry",
+	{"read", 0, GROUP_POLICY, KIND_STRING, AT(read), 0, 0, "B", "the budget that reads the prompt"},
+	{"policy", 0, GROUP_POLICY, KIND_POLICY, AT(policy), 0, 0, "P",
+	 "who writes: entropy>2.0 large else small, top1<0.6 .., every N .."},
+	{"handoff", 0, GROUP_POLICY, KIND_HANDOFF, AT(handoff), 0, 0, "reprefill|carry|repair:N",
 	 "what a change of budget does with the state"},
 	{"device", 0, GROUP_DEVICE, KIND_STRING, AT(device), 0, 0, "auto|cpu", "where the model runs"},
 	{"threads", 't', GROUP_DEVICE, KIND_INTEGER, AT(threads), 1, 1024, "N", "CPU threads"},
@@ -202,6 +208,13 @@ static int check_choice(const struct option_row *row, const char *word, struct e
 	return fail(err, "--%s: '%s': expected %s", row->name, word, row->value);
 }
 
+static int check_handoff(const struct option_row *row, const char *value, struct error *err)
+{
+	enum handoff handoff;
+	int repair;
+	return handoff_parse(value, &handoff, &repair, err) ? fail_in(err, "--%s", row->name) : 0;
+}
+
 static int check_tokens(const struct option_row *row, const char *value, struct error *err)
 {
 	int32_t *ids;
@@ -216,11 +229,14 @@ static int set_value(struct cli *cli, const struct option_row *row, const char *
 					 struct error *err)
 {
 	void *place = (char *)cli + row->offset;
+	struct rule rule;
 	switch (row->kind) {
 	case KIND_FLAG: *(bool *)place = true; return 0;
 	case KIND_FILE:
 	case KIND_STRING: *(const char **)place = value; return 0;
 	case KIND_CHOICE: *(const char **)place = value; return check_choice(row, value, err);
+	case KIND_HANDOFF: *(const char **)place = value; return check_handoff(row, value, err);
+	case KIND_POLICY: *(const char **)place = value; return rule_parse(&rule, value, err);
 	case KIND_TOKENS: *(const char **)place = value; return check_tokens(row, value, err);
 	case KIND_LIST: return add_item(place, value, err);
 	case KIND_INTEGER:

@@ -19,6 +19,8 @@ static int settings_of(const struct cli *cli, struct tui_setting out[MAX_SETTING
 		{"budget", cli_named_budget(cli)},
 		{"think", cli->think},
 		{"answer", cli->answer},
+		{"read", cli->read},
+		{"rule", cli->policy},
 		{"handoff", cli->handoff},
 		{"thinking", cli->no_think ? "off" : NULL},
 	};

@@ -58,8 +58,13 @@ static int run_policy(struct command_context *context, const char *arguments, bo
 {
 	(void)forced;
 	const struct turn_settings *turn = &context->talk->settings;
+	bool word = strcmp(arguments, "on") == 0 || strcmp(arguments, "off") == 0;
 	if (!*arguments)
-		arguments = turn->policy ? "off" : "on";
+		arguments = turn->policy || *turn->rule ? "off" : "on";
+	else if (!word)
+		return set_or_tell(context, "rule", arguments, err);
+	if (*turn->rule && setting_set(context, "rule", "off", err))
+		return -1;
 	if (setting_set(context, "policy", arguments, err))
 		return -1;
 	if (turn->policy)
@@ -276,7 +281,7 @@ const struct command commands[] = {
 	{"think", "[NAME]", "this budget thinks (policy on)", COMPLETE_BUDGET, run_think, false},
 	{"answer", "[NAME]", "this budget answers (policy on)", COMPLETE_BUDGET, run_answer, false},
 	{"policy", "[on|off]", "think and answer with their own budgets", COMPLETE_ON_OFF, run_policy, false},
-	{"handoff", "[carry|reprefill]", "what a change of budget does with the state", COMPLETE_HANDOFF, run_handoff, false},
+	{"handoff", "[carry|reprefill|repair:N]", "what a change of budget does with the state", COMPLETE_HANDOFF, run_handoff, false},
 	{"set", "[NAME [VALUE]]", "show or change a setting", COMPLETE_SETTING, run_set, false},
 	{"system", "[TEXT]", "show or set the system text (:system! removes it)", COMPLETE_NOTHING, run_system, false},
 	{"open", "DIR", "open another checkpoint", COMPLETE_FILE, run_open, false},

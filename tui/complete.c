@@ -55,7 +55,8 @@ static enum complete_kind kind_of(const struct words *words)
 /* The i-th name of a kind, whatever its beginning. */
 static const char *name_of_kind(const struct talk *talk, enum complete_kind kind, int i)
 {
-	static const char *const on_off[] = {"on", "off"}, *const handoffs[] = {"carry", "reprefill"},
+	static const char *const on_off[] = {"on", "off"},
+							 *const handoffs[] = {"carry", "reprefill", "repair:16"},
 							 *const topics[] = {"keys", "commands", "settings"};
 	switch (kind) {
 	case COMPLETE_BUDGET:
@@ -66,7 +67,7 @@ static const char *name_of_kind(const struct talk *talk, enum complete_kind kind
 	case COMPLETE_THEME: return theme_bundled(i);
 	case COMPLETE_VIEW: return i < n_panes ? panes[i].name : NULL;
 	case COMPLETE_ON_OFF: return i < 2 ? on_off[i] : NULL;
-	case COMPLETE_HANDOFF: return i < 2 ? handoffs[i] : NULL;
+	case COMPLETE_HANDOFF: return i < 3 ? handoffs[i] : NULL;
 	case COMPLETE_TOPIC:
 		return i < 3 ? topics[i] : i - 3 < n_commands ? commands[i - 3].name : NULL;
 	default: return NULL;

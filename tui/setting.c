@@ -1,4 +1,5 @@
 #include "tui/setting.h"
+#include "core/rule.h"
 #include "core/sampler.h"
 #include "tui/state.h"
 #include <math.h>
@@ -104,18 +105,65 @@ static void get_policy(const struct command_context *context, struct text *out)
 	text_add(out, turn_of(context)->policy ? "on" : "off");
 }
 
+static int set_read(struct command_context *context, const char *value, struct error *err)
+{
+	char *to = turn(context)->read;
+	bool off = strcmp(value, "off") == 0;
+	if (!off && talk_check_budget(context->talk, value, err))
+		return -1;
+	memset(to, 0, BUDGET_NAME_BYTES);
+	if (!off)
+		snprintf(to, BUDGET_NAME_BYTES, "%s", value);
+	return 0;
+}
+
+static void get_read(const struct command_context *context, struct text *out)
+{
+	text_add(out, *turn_of(context)->read ? turn_of(context)->read : "off");
+}
+
+static int check_clause(struct command_context *context, const struct rule_clause *clause,
+						struct error *err)
+{
+	if (clause->kind == RULE_NONE)
+		return 0;
+	if (talk_check_budget(context->talk, clause->then, err))
+		return -1;
+	return clause->kind == RULE_ALWAYS ? 0
+									   : talk_check_budget(context->talk, clause->otherwise, err);
+}
+
+static int set_rule(struct command_context *context, const char *value, struct error *err)
+{
+	struct rule rule;
+	char *to = turn(context)->rule;
+	bool off = strcmp(value, "off") == 0;
+	if (!off && (rule_parse(&rule, value, err) || check_clause(context, &rule.think, err) ||
+				 check_clause(context, &rule.answer, err)))
+		return -1;
+	memset(to, 0, RULE_BYTES);
+	if (!off)
+		snprintf(to, RULE_BYTES, "%s", value);
+	return 0;
+}
+
+static void get_rule(const struct command_context *context, struct text *out)
+{
+	text_add(out, *turn_of(context)->rule ? turn_of(context)->rule : "off");
+}
+
 static int set_handoff(struct command_context *context, const char *value, struct error *err)
 {
-	int handoff = handoff_find(value);
-	if (handoff < 0)
-		return fail(err, "handoff: '%s': carry or reprefill is expected", value);
-	turn(context)->handoff = (enum handoff)handoff;
+	if (handoff_parse(value, &turn(context)->handoff, &turn(context)->repair, err))
+		return fail_in(err, "handoff");
 	return 0;
 }
 
 static void get_handoff(const struct command_context *context, struct text *out)
 {
-	text_add(out, handoff_name(turn_of(context)->handoff));
+	char name[HANDOFF_TEXT_BYTES];
+	handoff_write(turn_of(context)->handoff, turn_of(context)->repair, name);
+	text_add(out, name);
 }
 
 /* Checked by the sampler's own rules; the old value stays when they refuse. */
@@ -306,7 +354,9 @@ const struct setting settings[] = {
 	{"think", "NAME", "who thinks; turns the policy on", COMPLETE_BUDGET, set_think, get_think, true},
 	{"answer", "NAME", "who answers; turns the policy on", COMPLETE_BUDGET, set_answer, get_answer, true},
 	{"policy", "on|off", "think and answer with their own budgets", COMPLETE_ON_OFF, set_policy, get_policy, true},
-	{"handoff", "carry|reprefill", "how a change of budget treats the state", COMPLETE_HANDOFF, set_handoff, get_handoff, true},
+	{"read", "NAME|off", "who reads the prompt; off: who writes", COMPLETE_BUDGET, set_read, get_read, true},
+	{"rule", "RULE|off", "entropy>2.0 large else small; top1<0.6 ..; every N ..; think: RULE; answer: RULE", COMPLETE_NOTHING, set_rule, get_rule, true},
+	{"handoff", "carry|reprefill|repair:N", "how a change of budget treats the state", COMPLETE_HANDOFF, set_handoff, get_handoff, true},
 	{"temp", "0..100", "temperature, 0 = greedy", COMPLETE_NOTHING, set_temp, get_temp, true},
 	{"top-p", "0..1", "smallest set of tokens with this probability, 1 = off", COMPLETE_NOTHING, set_top_p, get_top_p, true},
 	{"top-k", "N", "the N most probable tokens, 0 = off", COMPLETE_NOTHING, set_top_k, get_top_k, true},

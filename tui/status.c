@@ -44,7 +44,9 @@ static void budgets_part(const struct talk *talk, struct text *out)
 	text_format(out, "%s%s", talk_budget_name(talk), talk->running ? "*" : "");
 	if (settings->policy)
 		text_format(out, " think:%s answer:%s", settings->think, settings->answer);
-	text_format(out, " %s", handoff_name(settings->handoff));
+	char handoff[HANDOFF_TEXT_BYTES];
+	handoff_write(settings->handoff, settings->repair, handoff);
+	text_format(out, "%s %s", *settings->rule ? " rule" : "", handoff);
 }
 
 static void phase_part(const struct talk *talk, struct text *out)

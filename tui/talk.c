@@ -383,6 +383,7 @@ int talk_choose_budget(struct talk *talk, const char *name, struct error *err)
 	int index = talk_budget_index(talk, name);
 	copy_name(talk->settings.budget, index >= 0 ? talk->model->elastic.budgets[index].name : name);
 	talk->settings.policy = false;
+	memset(talk->settings.rule, 0, sizeof talk->settings.rule);
 	if (talk_settings_changed(talk, err)) {
 		talk->settings = before;
 		return -1;
