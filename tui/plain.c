@@ -147,8 +147,10 @@ static void take_event(struct plain *plain, const struct event *event)
 		break;
 	case EV_ERROR:
 		plain->failed |= !plain->terminal && !talk->replay;
-		if (opening && first && !talk->replay)
+		if (opening && first && !talk->replay) {
 			plain->failed = plain->quit = true;
+			plain->notices = talk->notices; // the caller says it
+		}
 		snprintf(plain->error.text, sizeof plain->error.text, "%s", event->text ? event->text : "");
 		break;
 	default: break;
