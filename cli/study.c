@@ -124,7 +124,7 @@ static int read_grid(struct run *run, struct error *err)
 	for (size_t i = 0; i < cli->grid.n; i++)
 		if (grid_parse(&run->grid, cli->grid.items[i], err))
 			return fail_in(err, "--grid");
-	for (int axis = GRID_THINK; named && axis <= GRID_ANSWER; axis++)
+	for (int axis = GRID_THINK; named && axis <= GRID_ANSWER; axis++) // -b: these two
 		if (run->grid.values[axis].n == 0 && grid_add(&run->grid, (enum grid_axis)axis, named, err))
 			return fail_in(err, "--budget");
 	char limit[32];

@@ -19,13 +19,16 @@ static char letter_of(size_t cell)
 	return cell < sizeof letters - 1 ? letters[cell] : '#';
 }
 
-/* An axis has a column if its values differ, and think and answer always. */
+/* An axis has a column if its values differ or say something; think and answer always. */
 static bool has_column(const struct study *study, int axis)
 {
-	for (size_t cell = 1; cell < study->n_cells; cell++)
-		if (strcmp(study->cells[cell].value[axis], study->cells[0].value[axis]))
+	static const char *const plain[N_GRID_AXES] = {
+		[GRID_READ] = GRID_SAME,    [GRID_THINK] = "",  [GRID_ANSWER] = "",
+		[GRID_HANDOFF] = GRID_NONE, [GRID_LIMIT] = "0", [GRID_POLICY] = GRID_NONE};
+	for (size_t cell = 0; cell < study->n_cells; cell++)
+		if (strcmp(study->cells[cell].value[axis], plain[axis]))
 			return true;
-	return axis == GRID_THINK || axis == GRID_ANSWER;
+	return false;
 }
 
 static int column_width(const struct study *study, int axis)

@@ -1,6 +1,7 @@
 #include "inspect/grid.h"
 #include "base/memory.h"
 #include "core/model.h"
+#include "core/rule.h"
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -17,30 +18,37 @@ static int copy_budget(char to[BUDGET_NAME_BYTES], const char *value, struct err
 	return 0;
 }
 
+static int apply_read(struct turn_settings *settings, const char *value, struct error *err)
+{
+	return copy_budget(settings->read, strcmp(value, GRID_SAME) == 0 ? "" : value, err);
+}
+
+/* "" lets the checkpoint's own policy name the budget, where the rule never asks for it. */
+static int copy_writer(char to[BUDGET_NAME_BYTES], const char *value, struct error *err)
+{
+	return copy_budget(to, strcmp(value, GRID_RULE) == 0 ? "" : value, err);
+}
+
 static int apply_think(struct turn_settings *settings, const char *value, struct error *err)
 {
 	settings->thinking = strcmp(value, GRID_OFF) != 0;
 	settings->policy = true;
-	return settings->thinking ? copy_budget(settings->think, value, err) : 0;
+	return settings->thinking ? copy_writer(settings->think, value, err) : 0;
 }
 
 /* Comes after think: without thoughts the answer's budget does everything. */
 static int apply_answer(struct turn_settings *settings, const char *value, struct error *err)
 {
-	if (!settings->thinking && copy_budget(settings->think, value, err))
+	if (!settings->thinking && copy_writer(settings->think, value, err))
 		return -1;
-	return copy_budget(settings->answer, value, err) || copy_budget(settings->budget, value, err)
-			   ? -1
-			   : 0;
+	return copy_writer(settings->answer, value, err);
 }
 
 static int apply_handoff(struct turn_settings *settings, const char *value, struct error *err)
 {
-	int handoff = strcmp(value, GRID_NONE) == 0 ? HANDOFF_REPREFILL : handoff_find(value);
-	if (handoff < 0)
-		return fail(err, "'%s': expected reprefill or carry", value);
-	settings->handoff = (enum handoff)handoff;
-	return 0;
+	bool none = strcmp(value, GRID_NONE) == 0;
+	return handoff_parse(none ? handoff_name(HANDOFF_REPREFILL) : value, &settings->handoff,
+						 &settings->repair, err);
 }
 
 static int apply_limit(struct turn_settings *settings, const char *value, struct error *err)
@@ -54,16 +62,29 @@ static int apply_limit(struct turn_settings *settings, const char *value, struct
 	return 0;
 }
 
+static int apply_policy(struct turn_settings *settings, const char *value, struct error *err)
+{
+	const char *text = strcmp(value, GRID_NONE) == 0 ? "" : value;
+	struct rule rule;
+	size_t length = strlen(text);
+	if (length >= RULE_BYTES)
+		return fail(err, "%zu characters, at most %d", length, RULE_BYTES - 1);
+	memcpy(settings->rule, text, length + 1);
+	return rule_parse(&rule, text, err);
+}
+
 static const struct axis_row {
 	const char *name;
-	bool budget;      // values are budgets of the model
-	const char *idle; // value where nobody thinks; NULL = stays
+	const char *defaults; // a list; NULL = every budget of the model
+	const char *word;     // the value that is no budget; NULL = values are no budgets
 	int (*apply)(struct turn_settings *settings, const char *value, struct error *err);
 } rows[N_GRID_AXES] = {
-	[GRID_THINK] = {"think", true, NULL, apply_think},
-	[GRID_ANSWER] = {"answer", true, NULL, apply_answer},
-	[GRID_HANDOFF] = {"handoff", false, GRID_NONE, apply_handoff},
-	[GRID_LIMIT] = {"think-limit", false, "0", apply_limit},
+	[GRID_READ] = {"read", GRID_SAME, GRID_SAME, apply_read},
+	[GRID_THINK] = {"think", NULL, GRID_OFF, apply_think},
+	[GRID_ANSWER] = {"answer", NULL, "", apply_answer},
+	[GRID_HANDOFF] = {"handoff", "reprefill,carry", NULL, apply_handoff},
+	[GRID_LIMIT] = {"think-limit", "0", NULL, apply_limit},
+	[GRID_POLICY] = {"policy", GRID_NONE, NULL, apply_policy},
 };
 
 const char *grid_axis_name(enum grid_axis axis)
@@ -145,17 +166,20 @@ int grid_parse(struct grid *grid, const char *typed, struct error *err)
 int grid_complete(struct grid *grid, const struct model *model, struct error *err)
 {
 	for (int axis = 0; axis < N_GRID_AXES; axis++) {
-		if (grid->values[axis].n > 0 || !rows[axis].budget)
+		if (grid->values[axis].n > 0)
 			continue;
+		if (rows[axis].defaults) {
+			if (grid_add(grid, (enum grid_axis)axis, rows[axis].defaults, err))
+				return -1;
+			continue;
+		}
 		for (int i = 0; i < model->elastic.n_budgets; i++) {
 			const char *name = model->elastic.budgets[i].name;
 			if (add_value(grid, (enum grid_axis)axis, name, strlen(name), err))
 				return -1;
 		}
 	}
-	if (grid->values[GRID_HANDOFF].n == 0 && grid_add(grid, GRID_HANDOFF, "reprefill,carry", err))
-		return -1;
-	return grid->values[GRID_LIMIT].n == 0 ? grid_add(grid, GRID_LIMIT, "0", err) : 0;
+	return 0;
 }
 
 bool cell_equal(const struct cell *a, const struct cell *b)
@@ -169,27 +193,58 @@ bool cell_equal(const struct cell *a, const struct cell *b)
 /* What can't matter gets the value that says so, so that cells that do the same compare equal. */
 static void normalise(struct cell *cell)
 {
-	bool off = strcmp(cell->value[GRID_THINK], GRID_OFF) == 0;
-	for (int axis = 0; axis < N_GRID_AXES; axis++)
-		if (off && rows[axis].idle)
-			cell->value[axis] = rows[axis].idle;
-	if (strcmp(cell->value[GRID_THINK], cell->value[GRID_ANSWER]) == 0)
-		cell->value[GRID_HANDOFF] = GRID_NONE;
+	const char **value = cell->value;
+	bool off = strcmp(value[GRID_THINK], GRID_OFF) == 0;
+	struct turn_settings settings = {0};
+	struct rule rule = {0};
+	apply_policy(&settings, value[GRID_POLICY], NULL); // was checked
+	rule_parse(&rule, settings.rule, NULL);
+	if (off)
+		value[GRID_LIMIT] = "0";
+	if (off && rule.answer.kind == RULE_NONE)
+		value[GRID_POLICY] = GRID_NONE;
+	if (!off && rule.think.kind != RULE_NONE)
+		value[GRID_THINK] = GRID_RULE;
+	if (rule.answer.kind != RULE_NONE)
+		value[GRID_ANSWER] = GRID_RULE;
+	const char *first = value[off ? GRID_ANSWER : GRID_THINK];
+	if (strcmp(value[GRID_READ], first) == 0)
+		value[GRID_READ] = GRID_SAME;
+	bool one = strcmp(first, value[GRID_ANSWER]) == 0 && strcmp(first, GRID_RULE) != 0;
+	if (one && strcmp(value[GRID_READ], GRID_SAME) == 0)
+		value[GRID_HANDOFF] = GRID_NONE;
+}
+
+static int check_budget(const struct model *model, const char *value, struct error *err)
+{
+	struct budget budget = {0};
+	int result = *value && model ? model_budget(model, value, &budget, err) : 0;
+	budget_free(&budget);
+	return result;
+}
+
+static int check_value(int axis, const char *value, const struct model *model, struct error *err)
+{
+	struct turn_settings scratch = {0};
+	struct rule rule;
+	if (rows[axis].word && strcmp(value, rows[axis].word) && check_budget(model, value, err))
+		return -1;
+	if (rows[axis].apply(&scratch, value, err) || rule_parse(&rule, scratch.rule, err))
+		return -1;
+	return check_budget(model, rule.think.then, err) ||
+				   check_budget(model, rule.think.otherwise, err) ||
+				   check_budget(model, rule.answer.then, err) ||
+				   check_budget(model, rule.answer.otherwise, err)
+			   ? -1
+			   : 0;
 }
 
 static int check(const struct grid *grid, const struct model *model, struct error *err)
 {
 	for (int axis = 0; axis < N_GRID_AXES; axis++)
-		for (size_t i = 0; i < grid->values[axis].n; i++) {
-			const char *value = grid->values[axis].items[i];
-			struct turn_settings scratch = {0};
-			struct budget budget = {0};
-			bool named = rows[axis].budget && (axis != GRID_THINK || strcmp(value, GRID_OFF));
-			if ((named && model && model_budget(model, value, &budget, err)) ||
-				rows[axis].apply(&scratch, value, err))
+		for (size_t i = 0; i < grid->values[axis].n; i++)
+			if (check_value(axis, grid->values[axis].items[i], model, err))
 				return fail_in(err, "%s", rows[axis].name);
-			budget_free(&budget);
-		}
 	return 0;
 }
 

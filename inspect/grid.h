@@ -10,10 +10,20 @@
 
 struct model;
 
-enum grid_axis { GRID_THINK, GRID_ANSWER, GRID_HANDOFF, GRID_LIMIT, N_GRID_AXES };
+enum grid_axis {
+	GRID_READ,
+	GRID_THINK,
+	GRID_ANSWER,
+	GRID_HANDOFF,
+	GRID_LIMIT,
+	GRID_POLICY,
+	N_GRID_AXES
+};
 
+#define GRID_SAME "same" // of read: who writes first
 #define GRID_OFF "off"   // of think: no thoughts
-#define GRID_NONE "none" // of handoff: one budget does everything, nothing is handed over
+#define GRID_RULE "rule" // of think and answer: the policy says who
+#define GRID_NONE "none" // of policy; of handoff: one budget does everything
 
 struct grid {
 	struct grid_values {
@@ -35,8 +45,8 @@ int grid_parse(struct grid *grid, const char *typed, struct error *err);
 /* The same for one axis: "small,large". */
 int grid_add(struct grid *grid, enum grid_axis axis, const char *list, struct error *err);
 
-/* Axes without values get the default: every budget thinks, every budget answers, reprefill and
- * carry. */
+/* Axes without values get the default: every budget thinks (having read the prompt), every budget
+ * answers, reprefill and carry, no limit, no policy. */
 int grid_complete(struct grid *grid, const struct model *model, struct error *err);
 
 /* The cells, in the axes' order, in *cells (free()); every value is checked. Returns how many, -1

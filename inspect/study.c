@@ -13,7 +13,8 @@ static int plainness(const struct cell *cell, const char *largest)
 {
 	const char *think = cell->value[GRID_THINK];
 	bool all = strcmp(cell->value[GRID_ANSWER], largest) == 0 &&
-			   (strcmp(think, largest) == 0 || strcmp(think, GRID_OFF) == 0);
+			   (strcmp(think, largest) == 0 || strcmp(think, GRID_OFF) == 0) &&
+			   strcmp(cell->value[GRID_READ], GRID_SAME) == 0;
 	return all + (all && strcmp(cell->value[GRID_LIMIT], "0") == 0);
 }
 

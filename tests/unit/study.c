@@ -22,9 +22,9 @@ static const char source[] = "{\"prompt\":\"a\",\"answer\":\"1\",\"kind\":\"x, y
 							 "{\"prompt\":\"c\",\"answer\":\"3\"}\n"
 							 "{\"prompt\":\"d\",\"answer\":\"4\"}\n";
 static const struct cell cells[N_CELLS] = {
-	{{"large", "large", "none", "0"}},
-	{{"small", "large", "reprefill", "0"}},
-	{{"small", "large", "carry", "0"}},
+	{{"same", "large", "large", "none", "0", "none"}},
+	{{"same", "small", "large", "reprefill", "0", "none"}},
+	{{"same", "small", "large", "carry", "0", "none"}},
 };
 /* What the scripted engine answers: all right; the last wrong; two wrong. */
 static const char *const replies[N_CELLS][N_TASKS] = {
@@ -168,8 +168,8 @@ static void a_failed_turn_is_wrong_and_named(void **state)
 	struct study_summary sums[N_CELLS];
 	(void)state;
 	open_scene(&scene);
+	tasks_limit(&scene.tasks, 1);
 	scene.study.n_cells = 1;
-	scene.tasks.n = 1;
 	script_on(scene.script, REQUEST_TURN);
 	script_turn(scene.script, 0, &(struct turn_settings){.thinking = true});
 	script_error(scene.script, 1, "the prompt has 28 tokens, the context holds 20");
@@ -272,7 +272,7 @@ static void other_studies_are_refused(void **state)
 	open_scene(&scene);
 	append(path, "abcd,100,x\n");
 	assert_null(open_file(&scene, path, facts, &err));
-	assert_non_null(strstr(err.text, "line 14: expected 23 columns, found 3"));
+	assert_non_null(strstr(err.text, "line 14: expected 25 columns, found 3"));
 	assert_int_equal(truncate(path, 0), 0);
 	append(path, "not a study\n");
 	assert_null(open_file(&scene, path, facts, &err));
