@@ -196,10 +196,9 @@ static int check_keys_by_hash(struct reader *r, const struct json_node *object, 
 		if (scratch->failed)
 			return text_check(scratch, r->err);
 		size_t slot = hash_mix(hash_bytes(bytes, length)) & (size - 1);
-		for (; table[slot]; slot = (slot + 1) & (size - 1)) {
+		for (; table[slot]; slot = (slot + 1) & (size - 1))
 			if (string_is(r->json, &r->json->nodes[table[slot]], bytes, length))
 				return duplicate(r, key);
-		}
 		table[slot] = key;
 	}
 	return 0;
@@ -213,10 +212,9 @@ static int check_few_keys(struct reader *r, const struct json_node *object, stru
 		const char *bytes = key_bytes(r, key, scratch, &length);
 		if (scratch->failed)
 			return text_check(scratch, r->err);
-		for (uint32_t other = first; other != key; other = r->json->nodes[other + 1].next) {
+		for (uint32_t other = first; other != key; other = r->json->nodes[other + 1].next)
 			if (string_is(r->json, &r->json->nodes[other], bytes, length))
 				return duplicate(r, key);
-		}
 	}
 	return 0;
 }
@@ -463,10 +461,9 @@ static int read_text(struct reader *r)
 		return fail_at(r, 0, "a byte order mark, expected a value");
 	if (read_value(r) < 0)
 		return -1;
-	while (r->depth > 0) {
+	while (r->depth > 0)
 		if (read_in_group(r) < 0)
 			return -1;
-	}
 	skip_space(r);
 	return r->at < r->length ? expected(r, "the end") : 0;
 }
@@ -518,10 +515,9 @@ const struct json_node *json_member(const struct json *json, const struct json_n
 	if (!json_is(object, JSON_OBJECT))
 		return NULL;
 	for (const struct json_node *at = json_first(json, object); at;
-		 at = json_next(json, object, at)) {
+		 at = json_next(json, object, at))
 		if (string_is(json, at, key, length))
 			return json_value(at);
-	}
 	return NULL;
 }
 

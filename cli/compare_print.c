@@ -19,12 +19,11 @@ static void add_text(const struct comparison *c, int from, int to, struct text *
 	const struct tokenizer *tokenizer = c->models[0]->tokenizer;
 	struct decode_state state = {0};
 
-	for (int i = from < 0 ? 0 : from; i < to; i++) {
+	for (int i = from < 0 ? 0 : from; i < to; i++)
 		if (tokenizer)
 			tokenizer_decode_step(tokenizer, &state, c->ids[i], out);
 		else
 			text_format(out, "%s%d", i > from ? " " : "", (int)c->ids[i]);
-	}
 	tokenizer_decode_flush(&state, out);
 }
 

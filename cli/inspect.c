@@ -18,13 +18,11 @@ int inspect_extra_budget(const struct cli *cli, const struct model *model, struc
 						 bool *has, struct error *err)
 {
 	*extra = (struct budget){0};
-	if (cli_budget(cli, model, extra, err) < 0) {
+	if (cli_budget(cli, model, extra, err) < 0)
 		return -1;
-	}
 	*has = elastic_find(&model->elastic, extra->name) < 0;
-	if (!*has) {
+	if (!*has)
 		budget_free(extra);
-	}
 	return 0;
 }
 
@@ -32,9 +30,8 @@ int inspect_print_json(cJSON *root, struct error *err)
 {
 	char *text = root ? cJSON_Print(root) : NULL;
 	cJSON_Delete(root);
-	if (!text) {
+	if (!text)
 		return fail(err, "no memory for JSON");
-	}
 	puts(text);
 	cJSON_free(text);
 	return 0;
@@ -42,11 +39,10 @@ int inspect_print_json(cJSON *root, struct error *err)
 
 void inspect_add_number(cJSON *object, const char *key, double value)
 {
-	if (isnan(value)) {
+	if (isnan(value))
 		cJSON_AddNullToObject(object, key);
-	} else {
+	else
 		cJSON_AddNumberToObject(object, key, value);
-	}
 }
 
 cJSON *inspect_numbers(const float *values, int n)
@@ -70,9 +66,8 @@ const char *inspect_grouped(uint64_t value, char out[32])
 	char digits[24];
 	int n = snprintf(digits, sizeof digits, "%llu", (unsigned long long)value), at = 0;
 	for (int i = 0; i < n; i++) {
-		if (i && (n - i) % 3 == 0) {
+		if (i && (n - i) % 3 == 0)
 			out[at++] = ',';
-		}
 		out[at++] = digits[i];
 	}
 	out[at] = '\0';
@@ -87,9 +82,8 @@ void inspect_csv(const char *field)
 	}
 	putchar('"');
 	for (; *field; field++) {
-		if (*field == '"') {
+		if (*field == '"')
 			putchar('"');
-		}
 		putchar(*field);
 	}
 	putchar('"');
@@ -100,9 +94,8 @@ int cli_inspect(const struct cli *cli)
 	struct error err = {0};
 	const char *name = cli->arguments.items[0];
 	for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
-		if (strcmp(views[i].name, name) != 0) {
+		if (strcmp(views[i].name, name) != 0)
 			continue;
-		}
 		struct model *model = cli_open_model(cli, &err);
 		int status = model ? views[i].run(cli, model, &err) : -1;
 		model_release(model);

@@ -17,26 +17,22 @@ static int each_curve(const struct cli *cli, const struct model *model, curve_fu
 	const struct config *config = &model->config;
 	bool slow = model->importance.n_tensors == 0 && model->checkpoint.tensor_bytes > 4ull << 30;
 	for (int layer = -1; layer < config->n_layers; layer++) {
-		if (slow && !cli->quiet) {
+		if (slow && !cli->quiet)
 			fprintf(stderr, "weight norms: layer %d of %d\n", layer + 1, config->n_layers);
-		}
 		for (int axis = 0; axis <= N_AXES; axis++) {
 			bool there = layer < 0 ? axis == AXIS_HIDDEN || axis == N_AXES
 								   : axis < N_AXES && axis_on_layer(axis, config->kinds[layer]) &&
 										 axis_parent_width(axis, config) > 0;
-			if (!there) {
+			if (!there)
 				continue;
-			}
 			struct importance_query query = {axis, layer, -1, IMPORTANCE_DEFAULT};
 			struct importance_curve curve;
-			if (importance_open(&curve, model, &query, err) < 0) {
+			if (importance_open(&curve, model, &query, err) < 0)
 				return -1;
-			}
 			int status = show(&curve, model, into, err);
 			importance_close(&curve);
-			if (status < 0) {
+			if (status < 0)
 				return -1;
-			}
 		}
 	}
 	return 0;
@@ -106,9 +102,8 @@ static int curve_row(const struct importance_curve *curve, const struct model *m
 	}
 	printf(" %7s %8.2f%%", rho,
 		   curve->pairs ? 100.0 * (double)curve->inversions / (double)curve->pairs : 0);
-	for (int b = 0; b < curve->n_budgets; b++) {
+	for (int b = 0; b < curve->n_budgets; b++)
 		printf(" %10.4f", curve->retained[b]);
-	}
 	putchar('\n');
 	return 0;
 }
@@ -118,9 +113,8 @@ static cJSON *agreement_json(const struct model *model, struct error *err)
 	cJSON *list = cJSON_CreateArray();
 	for (int i = 0; i < model->config.n_layers; i++) {
 		struct importance_agreement agree;
-		if (model->config.kinds[i] != LAYER_MOE || importance_agree(&agree, model, i, err) < 0) {
+		if (model->config.kinds[i] != LAYER_MOE || importance_agree(&agree, model, i, err) < 0)
 			continue;
-		}
 		cJSON *one = cJSON_CreateObject();
 		inspect_add_layer(one, i);
 		inspect_add_number(one, "reap_count", agree.reap_count);
@@ -149,13 +143,11 @@ int inspect_importance(const struct cli *cli, const struct model *model, struct 
 	}
 	printf("%5s %-36s %6s %-20s %-9s %7s %9s", "layer", "axis", "n", "score", "origin", "rho",
 		   "inverted");
-	for (int b = 0; b < model->elastic.n_budgets; b++) {
+	for (int b = 0; b < model->elastic.n_budgets; b++)
 		printf(" %10.10s", model->elastic.budgets[b].name);
-	}
 	putchar('\n');
-	if (each_curve(cli, model, curve_row, NULL, err) < 0) {
+	if (each_curve(cli, model, curve_row, NULL, err) < 0)
 		return -1;
-	}
 	puts("rho: Spearman of the stored order against the scores; the last columns: share of the "
 		 "scores that a budget keeps");
 	return 0;
@@ -167,11 +159,9 @@ int inspect_importance(const struct cli *cli, const struct model *model, struct 
 static const char *smallest(const struct experts_view *views, const struct model *model, int row,
 							int expert)
 {
-	for (int b = model->elastic.n_budgets - 1; b >= 0; b--) {
-		if (views[b].rows[row].kept[expert]) {
+	for (int b = model->elastic.n_budgets - 1; b >= 0; b--)
+		if (views[b].rows[row].kept[expert])
 			return model->elastic.budgets[b].name;
-		}
-	}
 	return NULL;
 }
 
@@ -205,12 +195,10 @@ static void layer_rows(const struct experts_view *views, const struct model *mod
 	for (int e = 0; e < views[0].n_experts; e++) {
 		const char *budget = smallest(views, model, r, e);
 		char reap[32] = "", frequency[32] = "";
-		if (row->reap) {
+		if (row->reap)
 			snprintf(reap, sizeof reap, csv ? "%.9g" : "%.4f", (double)row->reap[e]);
-		}
-		if (row->frequency) {
+		if (row->frequency)
 			snprintf(frequency, sizeof frequency, csv ? "%.9g" : "%.4f", (double)row->frequency[e]);
-		}
 		if (csv) {
 			printf("%d,%d,%s,%s,", row->layer, e, reap, frequency);
 			inspect_csv(budget ? budget : "");
@@ -230,9 +218,8 @@ static int show_experts(const struct cli *cli, const struct model *model,
 		bool file = model->importance.n_tensors > 0;
 		cJSON_AddStringToObject(root, "origin", origin_name(file ? ORIGIN_FILE : ORIGIN_UNKNOWN));
 		cJSON *layers = cJSON_AddArrayToObject(root, "layers");
-		for (int r = 0; r < views[0].n_rows; r++) {
+		for (int r = 0; r < views[0].n_rows; r++)
 			cJSON_AddItemToArray(layers, layer_json(views, model, r));
-		}
 		return inspect_print_json(root, err);
 	}
 	if (cli->csv) {
@@ -241,9 +228,8 @@ static int show_experts(const struct cli *cli, const struct model *model,
 		printf("%5s %6s %10s %10s  %s\n", "layer", "expert", "REAP", "frequency",
 			   "smallest budget with it");
 	}
-	for (int r = 0; r < views[0].n_rows; r++) {
+	for (int r = 0; r < views[0].n_rows; r++)
 		layer_rows(views, model, r, cli->csv);
-	}
 	if (!cli->csv && model->importance.n_tensors == 0) {
 		puts("no importance file: REAP and frequency are not known; live counts are in the "
 			 "workbench");
@@ -255,14 +241,11 @@ int inspect_experts(const struct cli *cli, const struct model *model, struct err
 {
 	struct experts_view views[MAX_BUDGETS];
 	int n = 0, status = 0;
-	for (; n < model->elastic.n_budgets && status == 0; n++) {
+	for (; n < model->elastic.n_budgets && status == 0; n++)
 		status = experts_open(&views[n], model, NULL, EXPERTS_ALL, &model->elastic.budgets[n], err);
-	}
-	if (status == 0) {
+	if (status == 0)
 		status = show_experts(cli, model, views, err);
-	}
-	while (n-- > 0) {
+	while (n-- > 0)
 		experts_close(&views[n]);
-	}
 	return status;
 }

@@ -12,13 +12,11 @@ static int open(const struct cli *cli, const struct model *model, struct nesting
 {
 	struct budget extra;
 	bool has;
-	if (inspect_extra_budget(cli, model, &extra, &has, err) < 0) {
+	if (inspect_extra_budget(cli, model, &extra, &has, err) < 0)
 		return -1;
-	}
 	int status = nesting_open(nesting, model, has ? &extra : NULL, err);
-	if (has) {
+	if (has)
 		budget_free(&extra);
-	}
 	return status;
 }
 
@@ -87,9 +85,8 @@ static int nesting_json(const struct nesting *nesting, struct error *err)
 		inspect_add_layer(one, row->layer);
 		cJSON_AddNumberToObject(one, "parent", row->parent);
 		cJSON *widths = cJSON_AddObjectToObject(one, "widths");
-		for (int b = 0; b < nesting->n_budgets; b++) {
+		for (int b = 0; b < nesting->n_budgets; b++)
 			cJSON_AddNumberToObject(widths, nesting->budgets[b].name, row->width[b]);
-		}
 		cJSON_AddItemToArray(axes, one);
 	}
 	add_violations(root, nesting);
@@ -111,9 +108,8 @@ static void nesting_csv(const struct nesting *nesting)
 		char layer[16];
 		printf("%s,%s,%d", row->layer < 0 ? "" : inspect_layer(row->layer, layer),
 			   axis_name(row->axis), row->parent);
-		for (int b = 0; b < nesting->n_budgets; b++) {
+		for (int b = 0; b < nesting->n_budgets; b++)
 			printf(",%d", row->width[b]);
-		}
 		putchar('\n');
 	}
 }
@@ -145,9 +141,8 @@ static void print_costs(const struct nesting *nesting)
 static void nesting_table(const struct nesting *nesting, const struct config *config)
 {
 	printf("%5s %-9s %-36s", "layer", "kind", "axis");
-	for (int b = 0; b < nesting->n_budgets; b++) {
+	for (int b = 0; b < nesting->n_budgets; b++)
 		printf(" %10.10s", nesting->budgets[b].name);
-	}
 	putchar('\n');
 	for (int r = 0; r < nesting->n_rows; r++) {
 		const struct nesting_row *row = &nesting->rows[r];
@@ -176,16 +171,14 @@ int inspect_nesting(const struct cli *cli, const struct model *model, struct err
 {
 	struct nesting nesting;
 	int status = open(cli, model, &nesting, err);
-	if (status < 0) {
+	if (status < 0)
 		return -1;
-	}
-	if (cli->json) {
+	if (cli->json)
 		status = nesting_json(&nesting, err);
-	} else if (cli->csv) {
+	else if (cli->csv)
 		nesting_csv(&nesting);
-	} else {
+	else
 		nesting_table(&nesting, &model->config);
-	}
 	nesting_close(&nesting);
 	return status;
 }
@@ -220,9 +213,8 @@ static int masks_json(const struct nesting *nesting, const struct config *config
 		const struct nesting_row *row = &nesting->rows[r];
 		for (int b = 0; b < nesting->n_budgets; b++) {
 			cJSON *runs = only >= 0 && b != only ? NULL : runs_json(nesting, config, b, row, err);
-			if (!runs) {
+			if (!runs)
 				continue;
-			}
 			cJSON *one = cJSON_CreateObject();
 			cJSON_AddStringToObject(one, "axis", axis_name(row->axis));
 			inspect_add_layer(one, row->layer);
@@ -246,9 +238,8 @@ static int only_budget(const struct cli *cli, const struct model *model,
 		cli->budget || (cli->model && strchr(cli->model, '#') && !file_is_directory(cli->model));
 	struct budget budget = {0};
 	struct error err;
-	if (!named || cli_budget(cli, model, &budget, &err) < 0) {
+	if (!named || cli_budget(cli, model, &budget, &err) < 0)
 		return -1;
-	}
 	int found = elastic_find(&model->elastic, budget.name);
 	budget_free(&budget);
 	return found >= 0 ? found : nesting->n_budgets - 1;
@@ -258,9 +249,8 @@ int inspect_masks(const struct cli *cli, const struct model *model, struct error
 {
 	struct nesting nesting;
 	int status = open(cli, model, &nesting, err);
-	if (status < 0) {
+	if (status < 0)
 		return -1;
-	}
 	int only = only_budget(cli, model, &nesting);
 	if (cli->json) {
 		status = masks_json(&nesting, &model->config, only, err);
@@ -271,11 +261,9 @@ int inspect_masks(const struct cli *cli, const struct model *model, struct error
 			   "channels, half-open");
 	}
 	for (int r = 0; r < nesting.n_rows && !cli->json; r++) {
-		for (int b = 0; b < nesting.n_budgets && status == 0; b++) {
-			if (only < 0 || b == only) {
+		for (int b = 0; b < nesting.n_budgets && status == 0; b++)
+			if (only < 0 || b == only)
 				status = mask_text(&nesting, &model->config, b, &nesting.rows[r], cli->csv, err);
-			}
-		}
 	}
 	nesting_close(&nesting);
 	return status;

@@ -67,9 +67,8 @@ static void print_csv(const struct router_view *view, const struct model *model)
 static void print_axis(const struct router_axis_view *axis, const struct model *model)
 {
 	printf("\n%s, choices", router_axis_name(axis->axis));
-	for (int i = 0; i < axis->axis->n_choices; i++) {
+	for (int i = 0; i < axis->axis->n_choices; i++)
 		printf(" %d", axis->axis->choices[i]);
-	}
 	printf("\n%-12s %5s %7s %7s %8s  %s\n", "budget", "layer", "width", "budget", "margin",
 		   "logit / probability / P(choice), choice by choice");
 	for (int r = 0; r < axis->n_rows; r++) {
@@ -88,9 +87,8 @@ static void print_axis(const struct router_axis_view *axis, const struct model *
 int inspect_router(const struct cli *cli, const struct model *model, struct error *err)
 {
 	struct router_view view;
-	if (router_open(&view, model, NULL, err) < 0) {
+	if (router_open(&view, model, NULL, err) < 0)
 		return -1;
-	}
 	int status = 0;
 	if (cli->json) {
 		status = print_json(&view, model, err);
@@ -103,9 +101,8 @@ int inspect_router(const struct cli *cli, const struct model *model, struct erro
 				   "%d disagree with the budget's width\n",
 				   (double)view.tau, (double)view.scaler, view.n_disagree);
 		}
-		for (int a = 0; a < view.n_axes; a++) {
+		for (int a = 0; a < view.n_axes; a++)
 			print_axis(&view.axes[a], model);
-		}
 	}
 	router_close(&view);
 	return status;

@@ -16,19 +16,16 @@ const char *axis_name(enum axis axis)
 
 int axis_find(const char *name)
 {
-	for (int a = 0; a < N_AXES; a++) {
-		if (strcmp(name, names[a]) == 0) {
+	for (int a = 0; a < N_AXES; a++)
+		if (strcmp(name, names[a]) == 0)
 			return a;
-		}
-	}
 	return -1;
 }
 
 void axis_names(struct text *out)
 {
-	for (int a = 0; a < N_AXES; a++) {
+	for (int a = 0; a < N_AXES; a++)
 		text_format(out, "%s%s", a ? ", " : "", names[a]);
-	}
 }
 
 bool axis_on_layer(enum axis axis, enum layer_kind kind)
@@ -49,11 +46,9 @@ bool axis_on_layer(enum axis axis, enum layer_kind kind)
 
 bool axis_in_model(enum axis axis, const struct config *config)
 {
-	for (int i = 0; i < config->n_layers; i++) {
-		if (axis_on_layer(axis, config->kinds[i])) {
+	for (int i = 0; i < config->n_layers; i++)
+		if (axis_on_layer(axis, config->kinds[i]))
 			return axis_parent_width(axis, config) > 0;
-		}
-	}
 	return false;
 }
 
@@ -75,11 +70,9 @@ int axis_parent_width(enum axis axis, const struct config *config)
 
 int axis_groups(enum axis axis, const struct config *config)
 {
-	if (axis == AXIS_MAMBA_HEADS && config->n_groups > 0) {
+	if (axis == AXIS_MAMBA_HEADS && config->n_groups > 0)
 		return config->n_groups;
-	}
-	if (axis == AXIS_ATTENTION_HEADS && config->num_key_value_heads > 0) {
+	if (axis == AXIS_ATTENTION_HEADS && config->num_key_value_heads > 0)
 		return config->num_key_value_heads;
-	}
 	return 1;
 }

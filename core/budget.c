@@ -16,9 +16,8 @@ static const struct budget_runs *find_runs(const struct budget *budget, enum axi
 {
 	for (int i = 0; i < budget->n_runs; i++) {
 		const struct budget_runs *runs = &budget->runs[i];
-		if (runs->axis == axis && (axis == AXIS_HIDDEN || runs->layer == layer)) {
+		if (runs->axis == axis && (axis == AXIS_HIDDEN || runs->layer == layer))
 			return runs;
-		}
 	}
 	return NULL;
 }
@@ -26,9 +25,8 @@ static const struct budget_runs *find_runs(const struct budget *budget, enum axi
 static void *duplicate(const void *from, size_t n, size_t size, struct error *err)
 {
 	void *to = mem_new(n, size, err);
-	if (to && n) {
+	if (to && n)
 		memcpy(to, from, n * size);
-	}
 	return to;
 }
 
@@ -45,9 +43,8 @@ int budget_init(struct budget *budget, const struct config *config, const char *
 					sizeof budget->name - 1);
 	}
 	memcpy(budget->name, name, length + 1);
-	for (int a = 0; a < N_AXES; a++) {
+	for (int a = 0; a < N_AXES; a++)
 		budget->width[a] = axis_parent_width(a, config);
-	}
 	return 0;
 }
 
@@ -59,27 +56,22 @@ int budget_copy(struct budget *to, const struct budget *from, struct error *err)
 	copy.runs = NULL;
 	copy.n_runs = 0;
 	size_t n = (size_t)from->n_layers;
-	for (int a = 0; a < N_AXES; a++) {
+	for (int a = 0; a < N_AXES; a++)
 		if (from->layer_width[a] &&
-			!(copy.layer_width[a] = duplicate(from->layer_width[a], n, sizeof(int), err))) {
+			!(copy.layer_width[a] = duplicate(from->layer_width[a], n, sizeof(int), err)))
 			goto out;
-		}
-	}
-	if (from->keep && !(copy.keep = duplicate(from->keep, n, 1, err))) {
+	if (from->keep && !(copy.keep = duplicate(from->keep, n, 1, err)))
 		goto out;
-	}
 	if (from->n_runs) {
 		copy.runs = mem_new((size_t)from->n_runs, sizeof *copy.runs, err);
-		if (!copy.runs) {
+		if (!copy.runs)
 			goto out;
-		}
 		for (; copy.n_runs < from->n_runs; copy.n_runs++) {
 			struct budget_runs *runs = &copy.runs[copy.n_runs];
 			*runs = from->runs[copy.n_runs];
 			runs->spans = duplicate(runs->spans, (size_t)runs->n_spans, sizeof(struct span), err);
-			if (!runs->spans) {
+			if (!runs->spans)
 				goto out;
-			}
 		}
 	}
 	*to = copy;
@@ -92,13 +84,11 @@ out:
 
 void budget_free(struct budget *budget)
 {
-	for (int a = 0; a < N_AXES; a++) {
+	for (int a = 0; a < N_AXES; a++)
 		free(budget->layer_width[a]);
-	}
 	free(budget->keep);
-	for (int i = 0; i < budget->n_runs; i++) {
+	for (int i = 0; i < budget->n_runs; i++)
 		free(budget->runs[i].spans);
-	}
 	free(budget->runs);
 	*budget = (struct budget){0};
 }
@@ -113,9 +103,8 @@ int budget_width(const struct budget *budget, enum axis axis, int layer)
 	const struct budget_runs *runs = find_runs(budget, axis, layer);
 	if (runs) {
 		int width = 0;
-		for (int i = 0; i < runs->n_spans; i++) {
+		for (int i = 0; i < runs->n_spans; i++)
 			width += runs->spans[i].length;
-		}
 		return width;
 	}
 	return budget->layer_width[axis] && axis != AXIS_HIDDEN ? budget->layer_width[axis][layer]
@@ -124,17 +113,15 @@ int budget_width(const struct budget *budget, enum axis axis, int layer)
 
 int span_list_add(struct span_list *list, int start, int length, struct error *err)
 {
-	if (length == 0) {
+	if (length == 0)
 		return 0;
-	}
 	struct span *last = list->n ? &list->spans[list->n - 1] : NULL;
 	if (last && last->start + last->length == start) {
 		last->length += length;
 		return 0;
 	}
-	if (mem_grow(&list->spans, &list->capacity, list->n + 1, sizeof *list->spans, err) < 0) {
+	if (mem_grow(&list->spans, &list->capacity, list->n + 1, sizeof *list->spans, err) < 0)
 		return -1;
-	}
 	list->spans[list->n++] = (struct span){start, length};
 	return 0;
 }
@@ -144,46 +131,38 @@ int budget_spans(const struct budget *budget, const struct config *config, enum 
 {
 	const struct budget_runs *runs = find_runs(budget, axis, layer);
 	if (runs) {
-		for (int i = 0; i < runs->n_spans; i++) {
-			if (span_list_add(out, runs->spans[i].start, runs->spans[i].length, err) < 0) {
+		for (int i = 0; i < runs->n_spans; i++)
+			if (span_list_add(out, runs->spans[i].start, runs->spans[i].length, err) < 0)
 				return -1;
-			}
-		}
 		return 0;
 	}
 	int groups = axis_groups(axis, config);
 	int stored = axis_parent_width(axis, config) / groups;
 	int kept = budget_width(budget, axis, layer) / groups;
-	for (int g = 0; g < groups; g++) {
-		if (span_list_add(out, g * stored, kept, err) < 0) {
+	for (int g = 0; g < groups; g++)
+		if (span_list_add(out, g * stored, kept, err) < 0)
 			return -1;
-		}
-	}
 	return 0;
 }
 
 bool budget_equal(const struct budget *a, const struct budget *b)
 {
-	if (a->n_layers != b->n_layers || a->top_k != b->top_k || a->n_runs != b->n_runs) {
+	if (a->n_layers != b->n_layers || a->top_k != b->top_k || a->n_runs != b->n_runs)
 		return false;
-	}
 	for (int i = 0; i < a->n_runs; i++) {
 		const struct budget_runs *x = &a->runs[i];
 		const struct budget_runs *y = find_runs(b, x->axis, x->layer);
 		if (!y || x->n_spans != y->n_spans ||
-			memcmp(x->spans, y->spans, (size_t)x->n_spans * sizeof *x->spans) != 0) {
+			memcmp(x->spans, y->spans, (size_t)x->n_spans * sizeof *x->spans) != 0)
 			return false;
-		}
 	}
 	for (int layer = 0; layer < a->n_layers; layer++) {
-		if (budget_keeps_layer(a, layer) != budget_keeps_layer(b, layer)) {
+		if (budget_keeps_layer(a, layer) != budget_keeps_layer(b, layer))
 			return false;
-		}
 		for (int axis = 0; axis < N_AXES && budget_keeps_layer(a, layer); axis++) {
 			int x = budget_width(a, axis, layer), y = budget_width(b, axis, layer);
-			if (x != y && x && y) { // 0: the layer lacks the axis
+			if (x != y && x && y) // 0: the layer lacks the axis
 				return false;
-			}
 		}
 	}
 	return true;
@@ -224,18 +203,15 @@ static int check_runs(const struct budget *budget, const struct config *config, 
 static int check_width(const struct budget *budget, const struct config *config, enum axis axis,
 					   int layer, struct error *err)
 {
-	if (find_runs(budget, axis, layer)) {
+	if (find_runs(budget, axis, layer))
 		return 0;
-	}
 	char where[32] = "";
-	if (axis != AXIS_HIDDEN && budget->layer_width[axis]) {
+	if (axis != AXIS_HIDDEN && budget->layer_width[axis])
 		snprintf(where, sizeof where, "layer %d: ", layer);
-	}
 	int width = budget_width(budget, axis, layer);
 	int parent = axis_parent_width(axis, config), groups = axis_groups(axis, config);
-	if (parent == 0 && width == 0) {
+	if (parent == 0 && width == 0)
 		return 0; // a MoE model without a shared expert
-	}
 	if (width <= 0 || width > parent) {
 		return fail(err, "budget %s: %s%s is %d, expected 1 to the parent's %d", budget->name,
 					where, axis_name(axis), width, parent);
@@ -254,31 +230,25 @@ int budget_check(const struct budget *budget, const struct config *config, struc
 		return fail(err, "budget %s is for %d layers, the model has %d", budget->name,
 					budget->n_layers, config->n_layers);
 	}
-	if (check_runs(budget, config, err) < 0 ||
-		check_width(budget, config, AXIS_HIDDEN, 0, err) < 0) {
+	if (check_runs(budget, config, err) < 0 || check_width(budget, config, AXIS_HIDDEN, 0, err) < 0)
 		return -1;
-	}
 	int kept = 0;
 	for (int layer = 0; layer < config->n_layers; layer++) {
 		kept += budget_keeps_layer(budget, layer);
-		for (int axis = 0; axis < N_AXES; axis++) {
+		for (int axis = 0; axis < N_AXES; axis++)
 			if (applies(budget, config, axis, layer) &&
-				check_width(budget, config, axis, layer, err) < 0) {
+				check_width(budget, config, axis, layer, err) < 0)
 				return -1;
-			}
-		}
-		if (!applies(budget, config, AXIS_EXPERTS, layer)) {
+		if (!applies(budget, config, AXIS_EXPERTS, layer))
 			continue;
-		}
 		int experts = budget_width(budget, AXIS_EXPERTS, layer);
 		if (budget->top_k < 1 || budget->top_k > experts) {
 			return fail(err, "budget %s: num_experts_per_tok is %d, layer %d keeps %d experts",
 						budget->name, budget->top_k, layer, experts);
 		}
 	}
-	if (kept == 0) {
+	if (kept == 0)
 		return fail(err, "budget %s leaves out every layer", budget->name);
-	}
 	return 0;
 }
 
@@ -289,16 +259,13 @@ static int outside(const struct span_list *outer, const struct span_list *inner)
 	size_t o = 0;
 	for (size_t i = 0; i < inner->n; i++) {
 		struct span span = inner->spans[i];
-		while (o < outer->n && outer->spans[o].start + outer->spans[o].length <= span.start) {
+		while (o < outer->n && outer->spans[o].start + outer->spans[o].length <= span.start)
 			o++;
-		}
-		if (o == outer->n || outer->spans[o].start > span.start) {
+		if (o == outer->n || outer->spans[o].start > span.start)
 			return span.start;
-		}
 		int end = outer->spans[o].start + outer->spans[o].length;
-		if (end < span.start + span.length) {
+		if (end < span.start + span.length)
 			return end;
-		}
 	}
 	return -1;
 }
@@ -311,15 +278,13 @@ static int violation_at(const struct budget *outer, const struct budget *inner,
 	struct error err;
 	int channel = -1;
 	if (budget_spans(outer, config, axis, layer, &a, &err) == 0 &&
-		budget_spans(inner, config, axis, layer, &b, &err) == 0) {
+		budget_spans(inner, config, axis, layer, &b, &err) == 0)
 		channel = outside(&a, &b);
-	}
 	free(a.spans);
 	free(b.spans);
 	if (channel >= 0 && violations) {
-		if (axis != AXIS_HIDDEN) {
+		if (axis != AXIS_HIDDEN)
 			text_format(violations, "layer %d, ", layer);
-		}
 		text_format(violations, "%s: %s (%d) keeps channel %d, %s (%d) does not\n", axis_name(axis),
 					inner->name, budget_width(inner, axis, layer), channel, outer->name,
 					budget_width(outer, axis, layer));
@@ -332,9 +297,8 @@ int budget_violations(const struct budget *outer, const struct budget *inner,
 {
 	int n = violation_at(outer, inner, config, AXIS_HIDDEN, 0, violations);
 	for (int layer = 0; layer < config->n_layers && (violations || n == 0); layer++) {
-		if (!budget_keeps_layer(inner, layer)) {
+		if (!budget_keeps_layer(inner, layer))
 			continue;
-		}
 		if (!budget_keeps_layer(outer, layer)) {
 			n++;
 			if (violations) {
@@ -343,11 +307,9 @@ int budget_violations(const struct budget *outer, const struct budget *inner,
 			}
 			continue;
 		}
-		for (int axis = AXIS_HIDDEN + 1; axis < N_AXES; axis++) {
-			if (axis_on_layer(axis, config->kinds[layer])) {
+		for (int axis = AXIS_HIDDEN + 1; axis < N_AXES; axis++)
+			if (axis_on_layer(axis, config->kinds[layer]))
 				n += violation_at(outer, inner, config, axis, layer, violations);
-			}
-		}
 	}
 	return n;
 }
@@ -357,9 +319,8 @@ int budget_violations(const struct budget *outer, const struct budget *inner,
 // A whole number at *text, which moves behind it. -1 if there is none or it is silly.
 static int take_number(const char **text)
 {
-	if (**text < '0' || **text > '9') {
+	if (**text < '0' || **text > '9')
 		return -1;
-	}
 	char *end;
 	long value = strtol(*text, &end, 10);
 	*text = end;
@@ -371,9 +332,8 @@ static int parse_skip(struct budget *budget, const char *value, const char *type
 {
 	if (!budget->keep) {
 		budget->keep = mem_new((size_t)budget->n_layers, 1, err);
-		if (!budget->keep) {
+		if (!budget->keep)
 			return -1;
-		}
 		memset(budget->keep, 1, (size_t)budget->n_layers);
 	}
 	for (;; value++) {
@@ -383,9 +343,8 @@ static int parse_skip(struct budget *budget, const char *value, const char *type
 						budget->n_layers - 1);
 		}
 		budget->keep[layer] = 0;
-		if (*value == '\0') {
+		if (*value == '\0')
 			return 0;
-		}
 		if (*value != '+') {
 			return fail(err, "%s: skip expects layers with + between them, found \"%s\"", typed,
 						value);
@@ -397,19 +356,16 @@ static int parse_item(struct budget *budget, const struct config *config, char *
 					  const char *typed, struct error *err)
 {
 	char *equals = strchr(item, '=');
-	if (!equals) {
+	if (!equals)
 		return fail(err, "%s: \"%s\" is not AXIS=WIDTH", typed, item);
-	}
 	*equals = '\0';
 	const char *value = equals + 1;
-	if (strcmp(item, "skip") == 0) {
+	if (strcmp(item, "skip") == 0)
 		return parse_skip(budget, value, typed, err);
-	}
 	int axis = axis_find(item);
 	if (axis < 0 && strcmp(item, "num_experts_per_tok") != 0) {
-		if (budget_fixed_key(item)) {
+		if (budget_fixed_key(item))
 			return fail(err, "%s: %s is not elastic in this family", typed, item);
-		}
 		struct text names = {0};
 		axis_names(&names);
 		fail(err, "%s: no axis \"%s\"; there are %s, num_experts_per_tok and skip", typed, item,
@@ -418,16 +374,14 @@ static int parse_item(struct budget *budget, const struct config *config, char *
 		return -1;
 	}
 	int width = take_number(&value);
-	if (width <= 0 || *value) {
+	if (width <= 0 || *value)
 		return fail(err, "%s: %s expects a number from 1, found \"%s\"", typed, item, equals + 1);
-	}
-	if (axis < 0) {
+	if (axis < 0)
 		budget->top_k = width;
-	} else if (!axis_in_model(axis, config)) {
+	else if (!axis_in_model(axis, config))
 		return fail(err, "%s: no layer of this model has %s", typed, item);
-	} else {
+	else
 		budget->width[axis] = width;
-	}
 	return 0;
 }
 
@@ -435,11 +389,9 @@ bool budget_fixed_key(const char *key)
 {
 	static const char *const fixed[] = {"ssm_state_size", "head_dim", "num_key_value_heads",
 										"n_groups"};
-	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
-		if (strcmp(key, fixed[i]) == 0) {
+	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+		if (strcmp(key, fixed[i]) == 0)
 			return true;
-		}
-	}
 	return false;
 }
 
@@ -448,12 +400,10 @@ int budget_parse(struct budget *budget, const struct config *config, const char 
 {
 	*budget = (struct budget){0};
 	char *copy = mem_string(typed, strlen(typed), err);
-	if (!copy) {
+	if (!copy)
 		return -1;
-	}
-	if (budget_init(budget, config, "typed", err) < 0) {
+	if (budget_init(budget, config, "typed", err) < 0)
 		goto out;
-	}
 	budget->origin = ORIGIN_DERIVED;
 	snprintf(budget->source, sizeof budget->source, "typed");
 	snprintf(budget->name, sizeof budget->name, "%s", typed);
@@ -462,16 +412,13 @@ int budget_parse(struct budget *budget, const struct config *config, const char 
 		char *item = next;
 		char *comma = strchr(item, ',');
 		next = comma ? comma + 1 : NULL;
-		if (comma) {
+		if (comma)
 			*comma = '\0';
-		}
-		if (parse_item(budget, config, item, typed, err) < 0) {
+		if (parse_item(budget, config, item, typed, err) < 0)
 			goto out;
-		}
 	}
-	if (budget_check(budget, config, err) < 0) {
+	if (budget_check(budget, config, err) < 0)
 		goto out;
-	}
 	free(copy);
 	return 0;
 out:

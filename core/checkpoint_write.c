@@ -17,14 +17,13 @@
 static void add_json_string(struct text *out, const char *string)
 {
 	text_add_char(out, '"');
-	for (const char *p = string; *p; p++) {
+	for (const char *p = string; *p; p++)
 		if (*p == '"' || *p == '\\')
 			text_format(out, "\\%c", *p);
 		else if ((unsigned char)*p < 0x20)
 			text_format(out, "\\u%04x", *p);
 		else
 			text_add_char(out, *p);
-	}
 	text_add_char(out, '"');
 }
 

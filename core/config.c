@@ -540,14 +540,13 @@ static int read_generation(const struct reading *r)
 static void spell_infinity(char *text, size_t length)
 {
 	bool inside = false;
-	for (size_t i = 0; i < length; i++) {
+	for (size_t i = 0; i < length; i++)
 		if (inside && text[i] == '\\')
 			i++;
 		else if (text[i] == '"')
 			inside = !inside;
 		else if (!inside && length - i >= 8 && memcmp(text + i, "Infinity", 8) == 0)
 			memcpy(text + i, "1e999999", 8);
-	}
 }
 
 static int parse(struct config *config, const char *text, size_t length,

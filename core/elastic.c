@@ -23,12 +23,10 @@ void elastic_init(struct elastic *elastic)
 
 void elastic_free(struct elastic *elastic)
 {
-	for (int i = 0; i < elastic->n_budgets; i++) {
+	for (int i = 0; i < elastic->n_budgets; i++)
 		budget_free(&elastic->budgets[i]);
-	}
-	for (int i = 0; i < elastic->n_router_axes; i++) {
+	for (int i = 0; i < elastic->n_router_axes; i++)
 		free(elastic->router_axes[i].choices);
-	}
 	free(elastic->router_file);
 	free(elastic->importance_file);
 	free(elastic->provenance);
@@ -65,9 +63,8 @@ static int built_in(struct elastic *elastic, const struct config *config, struct
 	int n = is_nano_30b(config) ? (int)(sizeof nano_30b / sizeof *nano_30b) : 1;
 	for (int i = 0; i < n; i++) {
 		struct budget *budget = &elastic->budgets[i];
-		if (budget_init(budget, config, n == 1 ? "parent" : nano_30b[i].name, err) < 0) {
+		if (budget_init(budget, config, n == 1 ? "parent" : nano_30b[i].name, err) < 0)
 			return -1;
-		}
 		elastic->n_budgets++;
 		if (n > 1) {
 			budget->width[AXIS_HIDDEN] = nano_30b[i].hidden;
@@ -84,9 +81,8 @@ int elastic_read(struct elastic *elastic, const struct config *config, const cha
 {
 	*elastic = (struct elastic){0};
 	char *path = budgets_file ? strdup(budgets_file) : file_join(directory, "elastic.json", err);
-	if (!path) {
+	if (!path)
 		return budgets_file ? fail(err, "no memory for a path") : -1;
-	}
 	if (!budgets_file && access(path, F_OK) != 0) {
 		free(path);
 		return built_in(elastic, config, err);
@@ -106,9 +102,8 @@ int elastic_find(const struct elastic *elastic, const char *name)
 {
 	int found = -1, n = 0;
 	for (int i = 0; i < elastic->n_budgets; i++) {
-		if (strcmp(elastic->budgets[i].name, name) == 0) {
+		if (strcmp(elastic->budgets[i].name, name) == 0)
 			return i;
-		}
 		if (strcasecmp(elastic->budgets[i].name, name) == 0) {
 			found = i;
 			n++;
@@ -123,12 +118,10 @@ char elastic_mark(const struct elastic *elastic, int budget)
 	for (int i = 0; i < elastic->n_budgets; i++) {
 		char first = elastic->budgets[i].name[0];
 		ranks |= !isalpha((unsigned char)first);
-		for (int j = 0; j < i; j++) {
+		for (int j = 0; j < i; j++)
 			ranks |= elastic->budgets[j].name[0] == first;
-		}
 	}
-	if (!ranks) {
+	if (!ranks)
 		return elastic->budgets[budget].name[0];
-	}
 	return "123456789abcdefghijklmnopqrstuvwxyz"[budget];
 }

@@ -11,20 +11,16 @@
 static int read_layer_list(struct reader *r, const struct json_node *node, const char *what,
 						   int *out, struct error *err)
 {
-	if (reader_expect(node, JSON_ARRAY, what, err) < 0) {
+	if (reader_expect(node, JSON_ARRAY, what, err) < 0)
 		return -1;
-	}
 	if (node->n_children != (uint32_t)r->config->n_layers) {
 		return fail(err, "%s has %u entries, the model has %d layers", what, node->n_children,
 					r->config->n_layers);
 	}
 	int i = 0;
-	for (const struct json_node *n = json_first(r->json, node); n;
-		 n = json_next(r->json, node, n)) {
-		if (reader_int(r, n, what, &out[i++], err) < 0) {
+	for (const struct json_node *n = json_first(r->json, node); n; n = json_next(r->json, node, n))
+		if (reader_int(r, n, what, &out[i++], err) < 0)
 			return -1;
-		}
-	}
 	return 0;
 }
 
@@ -33,13 +29,11 @@ static int read_keep(struct reader *r, const struct json_node *node, struct budg
 {
 	int bits[CONFIG_MAX_LAYERS];
 	budget->keep = mem_new((size_t)budget->n_layers, 1, err);
-	if (!budget->keep || read_layer_list(r, node, "layers", bits, err) < 0) {
+	if (!budget->keep || read_layer_list(r, node, "layers", bits, err) < 0)
 		return -1;
-	}
 	for (int i = 0; i < budget->n_layers; i++) {
-		if (bits[i] > 1) {
+		if (bits[i] > 1)
 			return fail(err, "layers: entry %d is %d, expected 0 or 1", i, bits[i]);
-		}
 		budget->keep[i] = (uint8_t)bits[i];
 	}
 	return 0;
@@ -50,17 +44,14 @@ static int read_layer_width(struct reader *r, const char *key, const struct json
 {
 	struct budget *budget = into;
 	int axis = axis_find(key);
-	if (axis == AXIS_HIDDEN) {
+	if (axis == AXIS_HIDDEN)
 		return fail(err, "per_layer holds hidden_size, which is one number for the whole model");
-	}
-	if (axis < 0) {
+	if (axis < 0)
 		return budget_fixed_key(key) ? fail(err, "%s is not elastic in this family", key) : 0;
-	}
 	budget->layer_width[axis] = mem_new((size_t)budget->n_layers, sizeof(int), err);
 	if (!budget->layer_width[axis] ||
-		read_layer_list(r, value, key, budget->layer_width[axis], err) < 0) {
+		read_layer_list(r, value, key, budget->layer_width[axis], err) < 0)
 		return -1;
-	}
 	return 1;
 }
 
@@ -69,16 +60,13 @@ static int read_run(struct reader *r, const struct json_node *pair, const char *
 {
 	int from, to;
 	const struct json_node *first = json_first(r->json, pair);
-	if (!json_is(pair, JSON_ARRAY) || pair->n_children != 2) {
+	if (!json_is(pair, JSON_ARRAY) || pair->n_children != 2)
 		return fail(err, "runs of %s: expected [from, to]", key);
-	}
 	if (reader_int(r, first, key, &from, err) < 0 ||
-		reader_int(r, json_next(r->json, pair, first), key, &to, err) < 0) {
+		reader_int(r, json_next(r->json, pair, first), key, &to, err) < 0)
 		return -1;
-	}
-	if (to <= from) {
+	if (to <= from)
 		return fail(err, "runs of %s: [%d, %d) is empty", key, from, to);
-	}
 	*out = (struct span){from, to - from};
 	return 0;
 }
@@ -91,29 +79,23 @@ static int read_runs(struct reader *r, const char *key, const struct json_node *
 	char *end = NULL;
 	long layer = isdigit((unsigned char)key[0]) ? strtol(key, &end, 10) : -1;
 	int axis = axis_find(end && *end == '.' ? end + 1 : key);
-	if (axis < 0 || (axis == AXIS_HIDDEN) != (layer < 0) || layer >= budget->n_layers) {
+	if (axis < 0 || (axis == AXIS_HIDDEN) != (layer < 0) || layer >= budget->n_layers)
 		return fail(err, "runs: key \"%.60s\" is neither LAYER.AXIS nor hidden_size", key);
-	}
-	if (reader_expect(value, JSON_ARRAY, key, err) < 0) {
+	if (reader_expect(value, JSON_ARRAY, key, err) < 0)
 		return -1;
-	}
 	size_t capacity = (size_t)budget->n_runs;
-	if (mem_grow(&budget->runs, &capacity, capacity + 1, sizeof *budget->runs, err) < 0) {
+	if (mem_grow(&budget->runs, &capacity, capacity + 1, sizeof *budget->runs, err) < 0)
 		return -1;
-	}
 	struct budget_runs *runs = &budget->runs[budget->n_runs];
 	*runs = (struct budget_runs){.layer = (int)layer, .axis = axis};
 	runs->spans = mem_new(value->n_children, sizeof *runs->spans, err);
-	if (!runs->spans) {
+	if (!runs->spans)
 		return -1;
-	}
 	budget->n_runs++;
 	for (const struct json_node *n = json_first(r->json, value); n;
-		 n = json_next(r->json, value, n)) {
-		if (read_run(r, n, key, &runs->spans[runs->n_spans++], err) < 0) {
+		 n = json_next(r->json, value, n))
+		if (read_run(r, n, key, &runs->spans[runs->n_spans++], err) < 0)
 			return -1;
-		}
-	}
 	return 1;
 }
 
@@ -121,12 +103,10 @@ static int read_target(struct reader *r, const char *key, const struct json_node
 					   struct error *err)
 {
 	struct budget *budget = into;
-	if (strcmp(key, "value") == 0) {
+	if (strcmp(key, "value") == 0)
 		return json_number(r->json, value, "target.value", &budget->target_value, err) < 0 ? -1 : 1;
-	}
-	if (strcmp(key, "metric") != 0) {
+	if (strcmp(key, "metric") != 0)
 		return 0;
-	}
 	static const char *const metrics[] = {"active", "total", "bytes", "ms"};
 	for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
 		if (json_equals(r->json, value, metrics[i])) {
@@ -181,9 +161,8 @@ static int settle_lists(struct reader *r, const struct json_node *node, struct b
 			int width = budget->layer_width[axis][i];
 			largest = width > largest ? width : largest;
 		}
-		if (!largest) {
+		if (!largest)
 			continue;
-		}
 		if (json_member(r->json, node, axis_name(axis)) && largest > budget->width[axis]) {
 			return fail(err, "per_layer %s goes up to %d, %s itself is %d", axis_name(axis),
 						largest, axis_name(axis), budget->width[axis]);
@@ -198,17 +177,14 @@ static int read_name(struct reader *r, const struct json_node *node, int index, 
 {
 	char what[32];
 	snprintf(what, sizeof what, "budgets[%d]", index);
-	if (reader_expect(node, JSON_OBJECT, what, err) < 0) {
+	if (reader_expect(node, JSON_OBJECT, what, err) < 0)
 		return -1;
-	}
 	const struct json_node *value = json_member(r->json, node, "name");
-	if (!value) {
+	if (!value)
 		return fail(err, "%s has no name", what);
-	}
 	snprintf(what, sizeof what, "budgets[%d].name", index);
-	if (reader_string(r, value, what, name, err) < 0) {
+	if (reader_string(r, value, what, name, err) < 0)
 		return -1;
-	}
 	for (size_t i = 0; i < name->length; i++) {
 		unsigned char byte = (unsigned char)name->data[i];
 		if (byte <= ' ' || byte == 127 || strchr("=,:#+", byte)) {
@@ -229,9 +205,8 @@ static int read_name(struct reader *r, const struct json_node *node, int index, 
 static int read_budget(struct reader *r, const struct json_node *node, struct error *err)
 {
 	int index = r->elastic->n_budgets;
-	if (index == MAX_BUDGETS) {
+	if (index == MAX_BUDGETS)
 		return fail(err, "more than %d budgets", MAX_BUDGETS);
-	}
 	struct budget *budget = &r->elastic->budgets[index];
 	struct text name = {0};
 	if (read_name(r, node, index, &name, err) < 0 ||
@@ -245,9 +220,8 @@ static int read_budget(struct reader *r, const struct json_node *node, struct er
 	char where[96];
 	snprintf(where, sizeof where, "budget %s", budget->name);
 	if (reader_members(r, node, where, read_budget_member, budget, err) < 0 ||
-		settle_lists(r, node, budget, err) < 0) {
+		settle_lists(r, node, budget, err) < 0)
 		return fail_in(err, "%s", where);
-	}
 	return budget_check(budget, r->config, err);
 }
 
@@ -286,9 +260,8 @@ static int check_nesting(struct reader *r, struct error *err)
 	for (int i = 1; i < e->n_budgets; i++) {
 		struct text lines = {0};
 		int n = budget_violations(&e->budgets[i - 1], &e->budgets[i], r->config, &lines);
-		if (n == 0) {
+		if (n == 0)
 			continue;
-		}
 		if (!r->lenient) {
 			int first = (int)strcspn(text_chars(&lines), "\n");
 			fail(err, "budgets are not nested: %.*s (%d violation%s; --lenient opens it to look)",
@@ -308,20 +281,14 @@ static int check_nesting(struct reader *r, struct error *err)
 
 int reader_budgets(struct reader *r, const struct json_node *list, struct error *err)
 {
-	if (reader_expect(list, JSON_ARRAY, "budgets", err) < 0) {
+	if (reader_expect(list, JSON_ARRAY, "budgets", err) < 0)
 		return -1;
-	}
-	if (list->n_children == 0) {
+	if (list->n_children == 0)
 		return fail(err, "budgets is empty, expected at least the parent");
-	}
-	for (const struct json_node *n = json_first(r->json, list); n;
-		 n = json_next(r->json, list, n)) {
-		if (read_budget(r, n, err) < 0) {
+	for (const struct json_node *n = json_first(r->json, list); n; n = json_next(r->json, list, n))
+		if (read_budget(r, n, err) < 0)
 			return -1;
-		}
-	}
-	if (check_parent(&r->elastic->budgets[0], r->config, err) < 0) {
+	if (check_parent(&r->elastic->budgets[0], r->config, err) < 0)
 		return -1;
-	}
 	return check_nesting(r, err);
 }

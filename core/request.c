@@ -109,12 +109,11 @@ struct request_copy *queue_take(struct request_queue *queue,
 {
 	struct request_copy *taken = NULL, *before = NULL;
 	pthread_mutex_lock(&queue->mutex);
-	for (struct request_copy *at = queue->first; at && !taken; at = at->next) {
+	for (struct request_copy *at = queue->first; at && !taken; at = at->next)
 		if (!may || may(user, &at->request))
 			taken = at;
 		else
 			before = at;
-	}
 	if (taken) {
 		if (before)
 			before->next = taken->next;

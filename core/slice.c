@@ -38,14 +38,12 @@ static void *take(struct builder *b, bool on_device, size_t bytes)
 	if (memory->size - memory->used < bytes) {
 		size_t size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
 		if (mem_grow(&memory->blocks, &memory->capacity, memory->n_blocks + 1, sizeof(void *),
-					 b->err) < 0) {
+					 b->err) < 0)
 			return NULL;
-		}
 		void *block = on_device ? slice->backend->alloc(slice->device, size, b->err)
 								: mem_new_aligned(size, 1, b->err);
-		if (!block) {
+		if (!block)
 			return NULL;
-		}
 		memory->blocks[memory->n_blocks++] = block;
 		memory->size = size;
 		memory->used = 0;
@@ -60,11 +58,10 @@ static void *take(struct builder *b, bool on_device, size_t bytes)
 static const void *put(struct builder *b, const void *from, size_t bytes)
 {
 	void *to = take(b, true, bytes);
-	if (to && b->slice->backend) {
+	if (to && b->slice->backend)
 		b->slice->backend->upload(b->slice->device, to, from, bytes);
-	} else if (to) {
+	else if (to)
 		memcpy(to, from, bytes);
-	}
 	return to;
 }
 
@@ -102,12 +99,10 @@ static int add_nested(struct builder *b, struct span_list *list, int from, struc
 	for (int u = 0; u < units.n; u++) {
 		struct span span = units.spans[u];
 		for (int unit = span.start; unit < span.start + span.length; unit++) {
-			for (int i = 0; i < inside.n; i++) {
+			for (int i = 0; i < inside.n; i++)
 				if (span_list_add(list, from + unit * stride + inside.spans[i].start,
-								  inside.spans[i].length, b->err) < 0) {
+								  inside.spans[i].length, b->err) < 0)
 					return -1;
-				}
-			}
 		}
 	}
 	return 0;
@@ -135,11 +130,9 @@ static int keep_units(struct builder *b, struct kept units, int stride, struct k
 static int32_t *expand(struct builder *b, struct kept kept)
 {
 	int32_t *list = mem_new((size_t)kept.total, sizeof *list, b->err);
-	for (int s = 0, n = 0; list && s < kept.n; s++) {
-		for (int i = 0; i < kept.spans[s].length; i++) {
+	for (int s = 0, n = 0; list && s < kept.n; s++)
+		for (int i = 0; i < kept.spans[s].length; i++)
 			list[n++] = kept.spans[s].start + i;
-		}
-	}
 	return list;
 }
 
@@ -164,9 +157,8 @@ static int wrong(struct builder *b, const char *what, const struct tensor *tenso
 				 int64_t columns)
 {
 	char where[32] = "";
-	if (b->layer >= 0) {
+	if (b->layer >= 0)
 		snprintf(where, sizeof where, "layer %d ", b->layer);
-	}
 	return fail(b->err,
 				"budget %s: %s%s is %s [%lld, %lld], the budget reads up to [%lld, %lld] of it",
 				b->slice->budget.name, where, what, dtype_name(tensor->dtype),
@@ -199,15 +191,13 @@ static int view(struct builder *b, const char *what, const struct tensor *tensor
 	bool plain =
 		tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BF16 || tensor->dtype == DTYPE_F16;
 	if (!tensor->data || !plain || tensor->n_dims != 2 || end_of(rows) > tensor->shape[0] ||
-		end_of(columns) > tensor->shape[1]) {
+		end_of(columns) > tensor->shape[1])
 		return wrong(b, what, tensor, end_of(rows), end_of(columns));
-	}
 	const void *data = tensor->data;
 	if (b->slice->backend) {
 		data = b->slice->backend->adopt(b->slice->device, data, tensor->bytes, b->err);
-		if (!data) {
+		if (!data)
 			return -1;
-		}
 	}
 	*out = (struct matrix){data,   tensor->dtype, tensor->shape[1], rows.spans,   columns.spans,
 						   rows.n, columns.n,     rows.total,       columns.total};
@@ -217,9 +207,8 @@ static int view(struct builder *b, const char *what, const struct tensor *tensor
 static int matrix(struct builder *b, const char *what, const struct tensor *tensor,
 				  struct kept rows, struct kept columns, struct matrix *out)
 {
-	if (view(b, what, tensor, rows, columns, out) < 0) {
+	if (view(b, what, tensor, rows, columns, out) < 0)
 		return -1;
-	}
 	charge(b, tensor->dtype, (uint64_t)rows.total * (uint64_t)columns.total, 1, 1);
 	return 0;
 }
@@ -230,28 +219,24 @@ static int gather(struct builder *b, const char *what, const struct tensor *tens
 				  struct kept kept, int each)
 {
 	size_t n = (size_t)kept.total * (size_t)each;
-	if (mem_grow(&b->staging, &b->staging_capacity, n, sizeof(float), b->err) < 0) {
+	if (mem_grow(&b->staging, &b->staging_capacity, n, sizeof(float), b->err) < 0)
 		return -1;
-	}
 	if (!tensor->data) {
 		memset(b->staging, 0, n * sizeof(float));
 		return 0;
 	}
 	int64_t elements = 1;
-	for (int d = 0; d < tensor->n_dims; d++) {
+	for (int d = 0; d < tensor->n_dims; d++)
 		elements *= tensor->shape[d];
-	}
-	if (end_of(kept) * each > elements) {
+	if (end_of(kept) * each > elements)
 		return wrong(b, what, tensor, end_of(kept), each);
-	}
 	float *to = b->staging;
 	for (int s = 0; s < kept.n; s++) {
 		size_t length = (size_t)kept.spans[s].length * (size_t)each;
 		const char *from = (const char *)tensor->data +
 						   (size_t)kept.spans[s].start * (size_t)each * dtype_bytes(tensor->dtype);
-		if (!convert_to_f32(from, tensor->dtype, length, to)) {
+		if (!convert_to_f32(from, tensor->dtype, length, to))
 			return wrong(b, what, tensor, end_of(kept), each);
-		}
 		to += length;
 	}
 	charge(b, tensor->dtype, n, 1, 1);
@@ -261,9 +246,8 @@ static int gather(struct builder *b, const char *what, const struct tensor *tens
 static int vector(struct builder *b, const char *what, const struct tensor *tensor,
 				  struct kept kept, int each, const float **out)
 {
-	if (gather(b, what, tensor, kept, each) < 0) {
+	if (gather(b, what, tensor, kept, each) < 0)
 		return -1;
-	}
 	*out = put(b, b->staging, (size_t)kept.total * (size_t)each * sizeof(float));
 	return *out ? 0 : -1;
 }
@@ -283,9 +267,8 @@ static int mamba_groups(struct builder *b, struct kept heads, struct mamba_slice
 			group[h] /= each;
 			count[group[h]] += (float)out->head_dim;
 		}
-		for (int g = 0; g < n_groups; g++) {
+		for (int g = 0; g < n_groups; g++)
 			start[g + 1] = start[g] + (int32_t)count[g];
-		}
 		out->head_group = put(b, group, (size_t)heads.total * sizeof *group);
 		out->group_start = put(b, start, ((size_t)n_groups + 1) * sizeof *start);
 		out->norm_count = put(b, count, (size_t)n_groups * sizeof *count);
@@ -329,9 +312,8 @@ static int build_mamba(struct builder *b, const struct layer_weights *w, struct 
 	struct kept heads, head_channels, in_rows, conv, inner;
 	if (keep_axis(b, AXIS_MAMBA_HEADS, &heads) < 0 ||
 		keep_axis(b, AXIS_MAMBA_CHANNELS, &head_channels) < 0 ||
-		mamba_spans(b, heads, head_channels, &in_rows, &conv, &inner) < 0) {
+		mamba_spans(b, heads, head_channels, &in_rows, &conv, &inner) < 0)
 		return -1;
-	}
 	out->n_heads = heads.total;
 	out->head_dim = head_channels.total;
 	out->inner = inner.total;
@@ -346,12 +328,10 @@ static int build_mamba(struct builder *b, const struct layer_weights *w, struct 
 		vector(b, "D", &w->d, heads, 1, &out->d) < 0 ||
 		vector(b, "dt_bias", &w->dt_bias, heads, 1, &out->dt_bias) < 0 ||
 		vector(b, "norm", &w->gated_norm, inner, 1, &out->norm) < 0 ||
-		gather(b, "A_log", &w->a_log, heads, 1) < 0) {
+		gather(b, "A_log", &w->a_log, heads, 1) < 0)
 		return -1;
-	}
-	for (int h = 0; h < heads.total; h++) {
+	for (int h = 0; h < heads.total; h++)
 		b->staging[h] = -expf(b->staging[h]);
-	}
 	out->a = put(b, b->staging, (size_t)heads.total * sizeof(float));
 	out->channel = put_list(b, conv, true);
 	return out->a && out->channel ? 0 : -1;
@@ -368,15 +348,13 @@ static int build_attention(struct builder *b, const struct layer_weights *w,
 		matrix(b, "q_proj", &w->q, q_rows, b->hidden, &out->q) < 0 ||
 		matrix(b, "k_proj", &w->k, kv_rows, b->hidden, &out->k) < 0 ||
 		matrix(b, "v_proj", &w->v, kv_rows, b->hidden, &out->v) < 0 ||
-		matrix(b, "o_proj", &w->o, b->hidden, q_rows, &out->o) < 0) {
+		matrix(b, "o_proj", &w->o, b->hidden, q_rows, &out->o) < 0)
 		return -1;
-	}
 	out->n_heads = heads.total;
 	out->head = put_list(b, heads, false);
 	int32_t *kv_head = expand(b, heads);
-	for (int h = 0; kv_head && h < heads.total; h++) {
+	for (int h = 0; kv_head && h < heads.total; h++)
 		kv_head[h] /= c->num_attention_heads / c->num_key_value_heads;
-	}
 	out->kv_head = kv_head ? put(b, kv_head, (size_t)heads.total * sizeof *kv_head) : NULL;
 	free(kv_head);
 	return out->head && out->kv_head ? 0 : -1;
@@ -387,18 +365,16 @@ static int build_experts(struct builder *b, const struct layer_weights *w, struc
 {
 	size_t bytes = (size_t)out->n_experts * sizeof(struct matrix);
 	struct matrix *up = take(b, false, bytes), *down = take(b, false, bytes);
-	if (!up || !down) {
+	if (!up || !down)
 		return -1;
-	}
 	uint64_t n = (uint64_t)ffn.total * (uint64_t)b->hidden.total;
 	for (int e = 0; e < out->n_experts; e++) {
 		const struct tensor *u = &w->up[out->expert[e]], *d = &w->down[out->expert[e]];
 		char what[48];
 		snprintf(what, sizeof what, "experts.%d", out->expert[e]);
 		if (view(b, what, u, ffn, b->hidden, &up[e]) < 0 ||
-			view(b, what, d, b->hidden, ffn, &down[e]) < 0) {
+			view(b, what, d, b->hidden, ffn, &down[e]) < 0)
 			return -1;
-		}
 		// A token uses top_k of them; which ones is not known, their sizes are the same.
 		charge(b, u->dtype, n, 1, e < out->top_k);
 		charge(b, d->dtype, n, 1, e < out->top_k);
@@ -412,21 +388,18 @@ static int build_moe(struct builder *b, const struct layer_weights *w, struct mo
 {
 	struct kept experts, ffn, shared;
 	if (keep_axis(b, AXIS_EXPERTS, &experts) < 0 || keep_axis(b, AXIS_EXPERT_FFN, &ffn) < 0 ||
-		keep_axis(b, AXIS_SHARED_FFN, &shared) < 0) {
+		keep_axis(b, AXIS_SHARED_FFN, &shared) < 0)
 		return -1;
-	}
 	out->n_experts = experts.total;
 	out->ffn = ffn.total;
 	out->top_k = b->slice->budget.top_k;
 	out->expert = put_list(b, experts, false);
 	if (!out->expert || build_experts(b, w, ffn, out) < 0 ||
 		matrix(b, "gate", &w->gate, experts, b->hidden, &out->gate) < 0 ||
-		vector(b, "gate.e_score_correction_bias", &w->gate_bias, experts, 1, &out->bias) < 0) {
+		vector(b, "gate.e_score_correction_bias", &w->gate_bias, experts, 1, &out->bias) < 0)
 		return -1;
-	}
-	if (!w->shared_up.data) {
+	if (!w->shared_up.data)
 		return 0;
-	}
 	out->shared_ffn = shared.total;
 	return matrix(b, "shared_experts.up_proj", &w->shared_up, shared, b->hidden, &out->shared_up) |
 		   matrix(b, "shared_experts.down_proj", &w->shared_down, b->hidden, shared,
@@ -436,9 +409,8 @@ static int build_moe(struct builder *b, const struct layer_weights *w, struct mo
 static int build_mlp(struct builder *b, const struct layer_weights *w, struct mlp_slice *out)
 {
 	struct kept ffn;
-	if (keep_axis(b, AXIS_FFN, &ffn) < 0) {
+	if (keep_axis(b, AXIS_FFN, &ffn) < 0)
 		return -1;
-	}
 	out->ffn = ffn.total;
 	return matrix(b, "up_proj", &w->mlp_up, ffn, b->hidden, &out->up) |
 		   matrix(b, "down_proj", &w->mlp_down, b->hidden, ffn, &out->down);
@@ -449,14 +421,12 @@ static int build_layer(struct builder *b, struct layer_slice *out)
 	const struct layer_weights *w = &b->weights->layers[b->layer];
 	out->kind = b->config->kinds[b->layer];
 	out->keep = budget_keeps_layer(&b->slice->budget, b->layer);
-	if (!out->keep) {
+	if (!out->keep)
 		return 0;
-	}
 	out->norm_count = (float)b->hidden.total;
 	out->norm_scale = 1;
-	if (vector(b, "norm", &w->norm, b->hidden, 1, &out->norm) < 0) {
+	if (vector(b, "norm", &w->norm, b->hidden, 1, &out->norm) < 0)
 		return -1;
-	}
 	switch (out->kind) {
 	case LAYER_MAMBA: return build_mamba(b, w, &out->mamba);
 	case LAYER_ATTENTION: return build_attention(b, w, &out->attention);
@@ -474,14 +444,12 @@ static int build_ends(struct builder *b)
 	if (keep_all(b, b->config->vocab_size, &vocab) < 0 ||
 		view(b, "embeddings", &w->embeddings, vocab, b->hidden, &slice->embeddings) < 0 ||
 		matrix(b, "lm_head", &w->lm_head, vocab, b->hidden, &slice->lm_head) < 0 ||
-		vector(b, "norm_f", &w->norm_f, b->hidden, 1, &slice->norm_f) < 0) {
+		vector(b, "norm_f", &w->norm_f, b->hidden, 1, &slice->norm_f) < 0)
 		return -1;
-	}
 	slice->norm_f_count = (float)b->hidden.total;
 	slice->norm_f_scale = 1;
-	if (w->lm_head.data != w->embeddings.data) {
+	if (w->lm_head.data != w->embeddings.data)
 		charge(b, w->embeddings.dtype, (uint64_t)vocab.total * (uint64_t)b->hidden.total, 1, 0);
-	}
 	slice->cost.bytes_per_token += (uint64_t)b->hidden.total * dtype_bytes(w->embeddings.dtype);
 	return 0;
 }
@@ -493,33 +461,28 @@ int slice_build(struct slice *slice, const struct weights *weights, const struct
 	*slice = (struct slice){.config = config, .backend = backend, .device = device};
 	struct builder b = {
 		.slice = slice, .config = config, .weights = weights, .layer = -1, .err = err};
-	if (budget_check(budget, config, err) < 0 || budget_copy(&slice->budget, budget, err) < 0) {
+	if (budget_check(budget, config, err) < 0 || budget_copy(&slice->budget, budget, err) < 0)
 		return -1;
-	}
 	size_t n_layers = (size_t)config->n_layers;
 	slice->layers = mem_new(n_layers, sizeof *slice->layers, err);
 	int status = slice->layers ? keep_axis(&b, AXIS_HIDDEN, &b.hidden) : -1;
 	slice->hidden = b.hidden.total;
 	status = status == 0 ? build_ends(&b) : -1;
-	for (b.layer = 0; b.layer < config->n_layers && status == 0; b.layer++) {
+	for (b.layer = 0; b.layer < config->n_layers && status == 0; b.layer++)
 		status = build_layer(&b, &slice->layers[b.layer]);
-	}
 	free(b.staging);
-	if (status < 0) {
+	if (status < 0)
 		slice_free(slice);
-	}
 	return status;
 }
 
 static void release(struct slice *slice, struct slice_memory *memory, bool on_device)
 {
-	for (size_t i = 0; i < memory->n_blocks; i++) {
-		if (on_device) {
+	for (size_t i = 0; i < memory->n_blocks; i++)
+		if (on_device)
 			slice->backend->release(slice->device, memory->blocks[i]);
-		} else {
+		else
 			free(memory->blocks[i]);
-		}
-	}
 	free(memory->blocks);
 }
 

@@ -24,12 +24,10 @@ const float *importance_scores(const struct model *model, const char *name, int6
 static void show_shape(const int64_t *shape, int n_dims, char *out, size_t size)
 {
 	size_t at = (size_t)snprintf(out, size, "[");
-	for (int d = 0; d < n_dims && at < size; d++) {
+	for (int d = 0; d < n_dims && at < size; d++)
 		at += (size_t)snprintf(out + at, size - at, "%s%lld", d ? ", " : "", (long long)shape[d]);
-	}
-	if (at < size) {
+	if (at < size)
 		snprintf(out + at, size - at, "]");
-	}
 }
 
 // Finds a tensor and checks it to be F32 [rows, n] (rows 0: [n]). *out NULL if there is none.
@@ -38,9 +36,8 @@ static int find(const struct model *model, const char *name, int64_t rows, int64
 {
 	const struct tensor *t = lookup(model, name);
 	*out = NULL;
-	if (!t) {
+	if (!t)
 		return 0;
-	}
 	int dims = rows ? 2 : 1;
 	if (t->dtype != DTYPE_F32 || t->n_dims != dims || t->shape[dims - 1] != n ||
 		(rows && t->shape[0] != rows)) {
@@ -57,11 +54,9 @@ static int find(const struct model *model, const char *name, int64_t rows, int64
 // A column-wise mean over rows (experts) of equal weight.
 static void mean_rows(const float *from, int rows, int n, float *out)
 {
-	for (int r = 0; r < rows; r++) {
-		for (int i = 0; i < n; i++) {
+	for (int r = 0; r < rows; r++)
+		for (int i = 0; i < n; i++)
 			out[i] += from[(size_t)r * (size_t)n + (size_t)i] / (float)rows;
-		}
-	}
 }
 
 // Copies the file's scores into curve->score. 1 = found, 0 = there are none, -1 = wrong shape.
@@ -88,18 +83,15 @@ static int from_file(struct importance_curve *curve, const struct model *model, 
 		snprintf(name, sizeof name, "%d.%s", q->layer, axis_name(q->axis));
 		rows = q->axis == AXIS_EXPERT_FFN ? model->config.n_routed_experts : 0;
 		row = q->expert;
-		if (q->axis == AXIS_MAMBA_HEADS || q->axis == AXIS_MAMBA_CHANNELS) {
+		if (q->axis == AXIS_MAMBA_HEADS || q->axis == AXIS_MAMBA_CHANNELS)
 			curve->unit = "L2 of x";
-		} else if (q->axis == AXIS_ATTENTION_HEADS) {
+		else if (q->axis == AXIS_ATTENTION_HEADS)
 			curve->unit = "mean L2";
-		}
 	}
-	if (find(model, name, rows, curve->n, &from, err) < 0) {
+	if (find(model, name, rows, curve->n, &from, err) < 0)
 		return -1;
-	}
-	if (!from) {
+	if (!from)
 		return 0;
-	}
 	if (rows && row < 0) {
 		mean_rows(from, (int)rows, curve->n, curve->score);
 	} else {
@@ -115,15 +107,12 @@ static int check(const struct importance_query *q, const struct config *c, struc
 	const char *name = q->axis == N_AXES ? "layers" : axis_name(q->axis);
 	if ((q->axis == N_AXES && q->layer >= 0) || q->layer >= c->n_layers ||
 		(q->layer < 0 && q->axis != N_AXES && q->axis != AXIS_HIDDEN) ||
-		(q->layer >= 0 && !axis_on_layer(q->axis, c->kinds[q->layer]))) {
+		(q->layer >= 0 && !axis_on_layer(q->axis, c->kinds[q->layer])))
 		return fail(err, "importance of %s: layer %d has no such axis", name, q->layer);
-	}
-	if (q->expert >= 0 && (q->axis != AXIS_EXPERT_FFN || q->expert >= c->n_routed_experts)) {
+	if (q->expert >= 0 && (q->axis != AXIS_EXPERT_FFN || q->expert >= c->n_routed_experts))
 		return fail(err, "importance of %s: no expert %d", name, q->expert);
-	}
-	if (q->metric == IMPORTANCE_COUNT && q->axis != AXIS_EXPERTS) {
+	if (q->metric == IMPORTANCE_COUNT && q->axis != AXIS_EXPERTS)
 		return fail(err, "importance of %s: token counts are of experts only", name);
-	}
 	return 0;
 }
 
@@ -133,19 +122,16 @@ static int rank(struct importance_curve *curve, struct error *err)
 {
 	int each = curve->n / curve->n_groups, defined = 0;
 	double sum = 0;
-	for (int i = 0; i < curve->n; i++) {
+	for (int i = 0; i < curve->n; i++)
 		curve->total += (double)curve->score[i];
-	}
 	curve->spearman = NAN;
-	if (curve->query.axis == N_AXES) {
+	if (curve->query.axis == N_AXES)
 		return 0; // layers are not stored by importance
-	}
 	for (int g = 0; g < curve->n_groups; g++) {
 		double rho;
 		const float *score = curve->score + g * each;
-		if (rank_stored(score, each, &rho, err) < 0) {
+		if (rank_stored(score, each, &rho, err) < 0)
 			return -1;
-		}
 		if (!isnan(rho)) {
 			sum += rho;
 			defined++;
@@ -165,20 +151,17 @@ int importance_retained(const struct importance_curve *curve, const struct confi
 	double kept = 0;
 	*share = 0;
 	if (q->axis == N_AXES) {
-		for (int i = 0; i < curve->n; i++) {
+		for (int i = 0; i < curve->n; i++)
 			kept += budget_keeps_layer(budget, i) ? (double)curve->score[i] : 0;
-		}
 	} else if (q->layer < 0 || budget_keeps_layer(budget, q->layer)) {
 		struct span_list list = {0};
 		if (budget_spans(budget, config, q->axis, q->layer < 0 ? 0 : q->layer, &list, err) < 0) {
 			free(list.spans);
 			return -1;
 		}
-		for (size_t s = 0; s < list.n; s++) {
-			for (int i = 0; i < list.spans[s].length && list.spans[s].start + i < curve->n; i++) {
+		for (size_t s = 0; s < list.n; s++)
+			for (int i = 0; i < list.spans[s].length && list.spans[s].start + i < curve->n; i++)
 				kept += (double)curve->score[list.spans[s].start + i];
-			}
-		}
 		free(list.spans);
 	}
 	*share = curve->total > 0 ? kept / curve->total : 0;
@@ -191,16 +174,13 @@ static int cut(struct importance_curve *curve, const struct model *model, struct
 	curve->n_budgets = model->elastic.n_budgets;
 	for (int i = 0; i < curve->n_budgets; i++) {
 		const struct budget *budget = &model->elastic.budgets[i];
-		if (importance_retained(curve, &model->config, budget, &curve->retained[i], err) < 0) {
+		if (importance_retained(curve, &model->config, budget, &curve->retained[i], err) < 0)
 			return -1;
-		}
-		if (q->axis == N_AXES) {
-			for (int l = 0; l < curve->n; l++) {
+		if (q->axis == N_AXES)
+			for (int l = 0; l < curve->n; l++)
 				curve->width[i] += budget_keeps_layer(budget, l);
-			}
-		} else if (q->layer < 0 || budget_keeps_layer(budget, q->layer)) {
+		else if (q->layer < 0 || budget_keeps_layer(budget, q->layer))
 			curve->width[i] = budget_width(budget, q->axis, q->layer < 0 ? 0 : q->layer);
-		}
 	}
 	return 0;
 }
@@ -209,9 +189,8 @@ static int fill(struct importance_curve *curve, const struct model *model, struc
 {
 	const struct importance_query *q = &curve->query;
 	int found = q->metric == IMPORTANCE_WEIGHTS ? 0 : from_file(curve, model, err);
-	if (found < 0) {
+	if (found < 0)
 		return -1;
-	}
 	if (!found && (q->axis == N_AXES || q->metric == IMPORTANCE_COUNT)) {
 		curve->n = 0; // nobody knows
 		curve->spearman = NAN;
@@ -220,9 +199,8 @@ static int fill(struct importance_curve *curve, const struct model *model, struc
 	if (!found) {
 		curve->origin = ORIGIN_DERIVED;
 		curve->unit = "L2 norm of weights";
-		if (norms_of(model, q->axis, q->layer, q->expert, curve->score, err) < 0) {
+		if (norms_of(model, q->axis, q->layer, q->expert, curve->score, err) < 0)
 			return -1;
-		}
 	}
 	return rank(curve, err) < 0 ? -1 : cut(curve, model, err);
 }
@@ -231,9 +209,8 @@ int importance_open(struct importance_curve *curve, const struct model *model,
 					const struct importance_query *query, struct error *err)
 {
 	*curve = (struct importance_curve){.query = *query, .n_groups = 1, .unit = ""};
-	if (check(query, &model->config, err) < 0) {
+	if (check(query, &model->config, err) < 0)
 		return -1;
-	}
 	curve->n = model->config.n_layers;
 	if (query->axis != N_AXES) {
 		curve->n = axis_parent_width(query->axis, &model->config);
@@ -272,11 +249,9 @@ int importance_agree(struct importance_agreement *out, const struct model *model
 	snprintf(name, sizeof name, "%d.n_routed_experts.count", layer);
 	const float *count = importance_scores(model, name, n);
 	*out = (struct importance_agreement){NAN, NAN, NAN};
-	if (reap && rank_stored(reap, n, &out->reap_stored, err) < 0) {
+	if (reap && rank_stored(reap, n, &out->reap_stored, err) < 0)
 		return -1;
-	}
-	if (count && rank_stored(count, n, &out->count_stored, err) < 0) {
+	if (count && rank_stored(count, n, &out->count_stored, err) < 0)
 		return -1;
-	}
 	return reap && count ? rank_spearman(reap, count, n, &out->reap_count, err) : 0;
 }

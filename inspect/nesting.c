@@ -12,9 +12,8 @@ static int by_runs(const struct budget *budget, const struct config *config, enu
 	struct budget prefix = {.n_layers = budget->n_layers};
 	prefix.width[axis] = budget_width(budget, axis, layer);
 	int status = budget_spans(budget, config, axis, layer, &kept, err);
-	if (status == 0) {
+	if (status == 0)
 		status = budget_spans(&prefix, config, axis, layer, &plain, err);
-	}
 	*out = kept.n != plain.n ||
 		   (kept.n && memcmp(kept.spans, plain.spans, kept.n * sizeof *kept.spans) != 0);
 	free(kept.spans);
@@ -31,13 +30,11 @@ static int add_row(struct nesting *nesting, const struct config *config, enum ax
 	int at = layer < 0 ? 0 : layer;
 	for (int i = 0; i < nesting->n_budgets; i++) {
 		const struct budget *budget = &nesting->budgets[i];
-		if (layer >= 0 && !budget_keeps_layer(budget, layer)) {
+		if (layer >= 0 && !budget_keeps_layer(budget, layer))
 			continue;
-		}
 		row->width[i] = budget_width(budget, axis, at);
-		if (budget->n_runs && by_runs(budget, config, axis, at, &row->runs[i], err) < 0) {
+		if (budget->n_runs && by_runs(budget, config, axis, at, &row->runs[i], err) < 0)
 			return -1;
-		}
 	}
 	return 0;
 }
@@ -46,16 +43,13 @@ static int add_rows(struct nesting *nesting, const struct config *config, struct
 {
 	size_t most = 1 + (size_t)config->n_layers * N_AXES;
 	nesting->rows = mem_new(most, sizeof *nesting->rows, err);
-	if (!nesting->rows || add_row(nesting, config, AXIS_HIDDEN, -1, err) < 0) {
+	if (!nesting->rows || add_row(nesting, config, AXIS_HIDDEN, -1, err) < 0)
 		return -1;
-	}
 	for (int layer = 0; layer < config->n_layers; layer++) {
-		for (int axis = AXIS_HIDDEN + 1; axis < N_AXES; axis++) {
+		for (int axis = AXIS_HIDDEN + 1; axis < N_AXES; axis++)
 			if (axis_on_layer(axis, config->kinds[layer]) && axis_parent_width(axis, config) > 0 &&
-				add_row(nesting, config, axis, layer, err) < 0) {
+				add_row(nesting, config, axis, layer, err) < 0)
 				return -1;
-			}
-		}
 	}
 	return 0;
 }
@@ -65,9 +59,8 @@ static int container_of(const struct nesting *nesting, const struct model *model
 	int container = budget - 1;
 	while (budget == model->elastic.n_budgets && container > 0 &&
 		   budget_violations(&nesting->budgets[container], &nesting->budgets[budget],
-							 &model->config, NULL) > 0) {
+							 &model->config, NULL) > 0)
 		container--;
-	}
 	return container;
 }
 
@@ -76,9 +69,8 @@ static int add_costs(struct nesting *nesting, const struct model *model, struct 
 	for (int i = 0; i < nesting->n_budgets; i++) {
 		struct slice slice;
 		if (slice_build(&slice, &model->weights, &model->config, &nesting->budgets[i], NULL, NULL,
-						err) < 0) {
+						err) < 0)
 			return -1;
-		}
 		nesting->cost[i] = slice.cost;
 		nesting->separate_bytes += slice.cost.bytes;
 		slice_free(&slice);
@@ -116,9 +108,8 @@ int nesting_open(struct nesting *nesting, const struct model *model, const struc
 
 void nesting_close(struct nesting *nesting)
 {
-	for (int i = 0; i < nesting->n_budgets; i++) {
+	for (int i = 0; i < nesting->n_budgets; i++)
 		budget_free(&nesting->budgets[i]);
-	}
 	free(nesting->rows);
 	text_free(&nesting->violations);
 	*nesting = (struct nesting){0};

@@ -17,9 +17,8 @@ static int squares(const struct tensor *t, int64_t from, int64_t to, double *by_
 	}
 	size_t n = (size_t)t->shape[1], size = dtype_bytes(t->dtype);
 	float *row = mem_new(n, sizeof *row, err);
-	if (!row) {
+	if (!row)
 		return -1;
-	}
 	for (int64_t r = from; r < to; r++) {
 		const char *data = (const char *)t->data + (size_t)r * n * size;
 		if (!convert_to_f32(data, t->dtype, n, row)) {
@@ -30,13 +29,11 @@ static int squares(const struct tensor *t, int64_t from, int64_t to, double *by_
 		for (size_t c = 0; c < n; c++) {
 			double square = (double)row[c] * (double)row[c];
 			sum += square;
-			if (by_column) {
+			if (by_column)
 				by_column[c] += square;
-			}
 		}
-		if (by_row) {
+		if (by_row)
 			by_row[r - from] += sum;
-		}
 	}
 	free(row);
 	return 0;
@@ -69,9 +66,8 @@ static int hidden(const struct model *model, int layer, double *sums, struct err
 				   ? -1
 				   : columns(&l->v, sums, err);
 	case LAYER_MOE:
-		if (l->shared_up.data && columns(&l->shared_up, sums, err) < 0) {
+		if (l->shared_up.data && columns(&l->shared_up, sums, err) < 0)
 			return -1;
-		}
 		return columns(&l->gate, sums, err);
 	case LAYER_MLP: return columns(&l->mlp_up, sums, err);
 	}
@@ -91,17 +87,14 @@ static int expert_ffn(const struct model *model, int layer, double *sums, struct
 	double *one = mem_new((size_t)n, sizeof *one, err);
 	int status = one ? 0 : -1;
 	for (int e = 0; e < n_experts && status == 0; e++) {
-		for (int i = 0; i < n; i++) {
+		for (int i = 0; i < n; i++)
 			one[i] = 0;
-		}
 		status = ffn(&l->up[e], &l->down[e], one, err);
-		for (int i = 0; i < n; i++) {
+		for (int i = 0; i < n; i++)
 			sums[i] += sqrt(one[i]) / n_experts;
-		}
 	}
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		sums[i] *= sums[i];
-	}
 	free(one);
 	return status;
 }
@@ -113,13 +106,11 @@ static int experts(const struct model *model, int layer, double *sums, struct er
 	double *one = mem_new((size_t)n, sizeof *one, err);
 	int status = one ? 0 : -1;
 	for (int e = 0; e < n_experts && status == 0; e++) {
-		for (int i = 0; i < n; i++) {
+		for (int i = 0; i < n; i++)
 			one[i] = 0;
-		}
 		status = ffn(&l->up[e], &l->down[e], one, err);
-		for (int i = 0; i < n; i++) {
+		for (int i = 0; i < n; i++)
 			sums[e] += one[i];
-		}
 	}
 	free(one);
 	return status;
@@ -136,9 +127,8 @@ static int mamba(const struct model *model, enum axis axis, int layer, double *s
 		free(x);
 		return -1;
 	}
-	for (int i = 0; i < inner; i++) {
+	for (int i = 0; i < inner; i++)
 		sums[axis == AXIS_MAMBA_HEADS ? i / c->mamba_head_dim : i % c->mamba_head_dim] += x[i];
-	}
 	free(x);
 	return 0;
 }
@@ -153,9 +143,8 @@ static int attention(const struct model *model, int layer, double *sums, struct 
 		free(each);
 		return -1;
 	}
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		sums[i / c->head_dim] += each[i];
-	}
 	free(each);
 	return 0;
 }
@@ -165,9 +154,8 @@ int norms_of(const struct model *model, enum axis axis, int layer, int expert, f
 {
 	int n = axis_parent_width(axis, &model->config), status = 0;
 	double *sums = mem_new((size_t)n, sizeof *sums, err);
-	if (!sums) {
+	if (!sums)
 		return -1;
-	}
 	const struct layer_weights *l = layer < 0 ? NULL : &model->weights.layers[layer];
 	switch (axis) {
 	case AXIS_HIDDEN: status = hidden(model, layer, sums, err); break;
@@ -183,9 +171,8 @@ int norms_of(const struct model *model, enum axis axis, int layer, int expert, f
 	case AXIS_ATTENTION_HEADS: status = attention(model, layer, sums, err); break;
 	case N_AXES: break;
 	}
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		out[i] = (float)sqrt(sums[i]);
-	}
 	free(sums);
 	return status;
 }

@@ -20,15 +20,13 @@ static int find(const struct model *model, const struct router_axis *axis, int p
 	char name[96];
 	snprintf(name, sizeof name, "router.%s.%d.weight", router_axis_name(axis), part);
 	const struct tensor *t = checkpoint_find(&model->router, name);
-	if (!t) {
+	if (!t)
 		return fail(err, "%s: no tensor %s", model->elastic.router_file, name);
-	}
 	if (t->dtype != DTYPE_F32 || t->n_dims != 2 || (rows && t->shape[0] != rows) ||
 		t->shape[1] != columns) {
 		char expected[32] = "d_router";
-		if (rows) {
+		if (rows)
 			snprintf(expected, sizeof expected, "%lld", (long long)rows);
-		}
 		return fail(err, "%s: %s is %s [%lld, %lld], expected F32 [%s, %lld]",
 					model->elastic.router_file, name, dtype_name(t->dtype),
 					(long long)(t->n_dims > 0 ? t->shape[0] : 0),
@@ -44,21 +42,18 @@ static int evaluate(const struct tensor *w0, const struct tensor *w1, const floa
 {
 	int64_t n_hidden = w0->shape[0], n_in = w0->shape[1], n_out = w1->shape[0];
 	double *hidden = mem_new((size_t)n_hidden, sizeof *hidden, err);
-	if (!hidden) {
+	if (!hidden)
 		return -1;
-	}
 	const float *a = w0->data, *b = w1->data;
 	for (int64_t j = 0; j < n_hidden; j++) {
-		for (int64_t i = 0; i < n_in; i++) {
+		for (int64_t i = 0; i < n_in; i++)
 			hidden[j] += (double)a[j * n_in + i] * (double)mix[i];
-		}
 		hidden[j] = hidden[j] < 0 ? 0.1 * hidden[j] : hidden[j];
 	}
 	for (int64_t o = 0; o < n_out; o++) {
 		double sum = 0;
-		for (int64_t j = 0; j < n_hidden; j++) {
+		for (int64_t j = 0; j < n_hidden; j++)
 			sum += (double)b[o * n_hidden + j] * hidden[j];
-		}
 		out[o] = (float)sum;
 	}
 	free(hidden);
@@ -68,32 +63,25 @@ static int evaluate(const struct tensor *w0, const struct tensor *w1, const floa
 static void softmax(const float *logits, int n, double tau, float *out)
 {
 	double most = -INFINITY, sum = 0;
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		most = fmax(most, (double)logits[i]);
-	}
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		sum += exp(((double)logits[i] - most) / tau);
-	}
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		out[i] = (float)(exp(((double)logits[i] - most) / tau) / sum);
-	}
 }
 
 static void scale(float *logits, int n, bool normalize, float scaler)
 {
 	double mean = 0, square = 0, factor = (double)scaler;
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		mean += (double)logits[i] / n;
-	}
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		square += ((double)logits[i] - mean) * ((double)logits[i] - mean) / n;
-	}
-	if (normalize && square > 0) {
+	if (normalize && square > 0)
 		factor /= sqrt(square);
-	}
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		logits[i] = (float)((double)logits[i] * factor);
-	}
 }
 
 // views ------------------------------------------------------------------------------------------
@@ -101,18 +89,14 @@ static void scale(float *logits, int n, bool normalize, float scaler)
 static void choose(struct router_row *row, const struct router_axis *axis)
 {
 	row->chosen = 0;
-	for (int i = 1; i < axis->n_choices; i++) {
-		if (row->logits[i] > row->logits[row->chosen]) {
+	for (int i = 1; i < axis->n_choices; i++)
+		if (row->logits[i] > row->logits[row->chosen])
 			row->chosen = i;
-		}
-	}
 	row->runner_up = -1;
-	for (int i = 0; i < axis->n_choices; i++) {
+	for (int i = 0; i < axis->n_choices; i++)
 		if (i != row->chosen &&
-			(row->runner_up < 0 || row->logits[i] > row->logits[row->runner_up])) {
+			(row->runner_up < 0 || row->logits[i] > row->logits[row->runner_up]))
 			row->runner_up = i;
-		}
-	}
 	row->width = axis->choices[row->chosen];
 	row->margin = row->runner_up < 0
 					  ? 0
@@ -127,9 +111,8 @@ static int width_of(const struct budget *budget, const struct router_axis *axis,
 				   : budget_width(budget, axis->axis, layer < 0 ? 0 : layer);
 	}
 	int kept = 0;
-	for (int i = 0; i < budget->n_layers; i++) {
+	for (int i = 0; i < budget->n_layers; i++)
 		kept += budget_keeps_layer(budget, i);
-	}
 	return kept;
 }
 
@@ -145,14 +128,11 @@ static int plain_width(const struct budget *budget, const struct router_axis *ax
 static int layers_of(const struct router_axis *axis, const struct config *config, int *layers)
 {
 	int n = 0;
-	for (int i = 0; axis->hetero && i < config->n_layers; i++) {
-		if (axis_on_layer(axis->axis, config->kinds[i])) {
+	for (int i = 0; axis->hetero && i < config->n_layers; i++)
+		if (axis_on_layer(axis->axis, config->kinds[i]))
 			layers[n++] = i;
-		}
-	}
-	if (!axis->hetero) {
+	if (!axis->hetero)
 		layers[n++] = -1;
-	}
 	return n;
 }
 
@@ -172,21 +152,18 @@ static int open_axis(struct router_view *view, const struct model *model,
 	int n_choices = axis->n_choices, n_out = n_choices * n_layers;
 	const struct tensor *w0, *w1;
 	if (find(model, axis, 0, 0, model->elastic.n_router_budgets, &w0, err) < 0 ||
-		find(model, axis, 1, n_out, w0->shape[0], &w1, err) < 0) {
+		find(model, axis, 1, n_out, w0->shape[0], &w1, err) < 0)
 		return -1;
-	}
 	struct router_axis_view *out = &view->axes[view->n_axes++];
 	out->axis = axis;
 	out->rows = mem_new((size_t)(in->n * n_layers), sizeof *out->rows, err);
 	out->values = mem_new((size_t)(in->n * n_out), 3 * sizeof(float), err);
-	if (!out->rows || !out->values) {
+	if (!out->rows || !out->values)
 		return -1;
-	}
 	for (int b = 0; b < in->n; b++) {
 		float *values = out->values + (size_t)b * (size_t)n_out * 3;
-		if (evaluate(w0, w1, in->mix[b], values, err) < 0) {
+		if (evaluate(w0, w1, in->mix[b], values, err) < 0)
 			return -1;
-		}
 		for (int l = 0; l < n_layers; l++) {
 			struct router_row *row = &out->rows[out->n_rows++];
 			row->budget = in->budget[b];
@@ -221,9 +198,8 @@ static void say_source(struct router_view *view, const struct model *model)
 	text_add(&view->source, "no router in this checkpoint: widths come from ");
 	for (int i = 0; i < model->elastic.n_budgets; i++) {
 		const struct budget *budget = &model->elastic.budgets[i];
-		if (i && strcmp(budget->source, first->source) == 0) {
+		if (i && strcmp(budget->source, first->source) == 0)
 			continue;
-		}
 		text_format(&view->source, "%s%s", i ? ", " : "", budget->source);
 	}
 }
@@ -242,9 +218,8 @@ static int open_view(struct router_view *view, const struct model *model, const 
 		status =
 			open_axis(view, model, &e->router_axes[i], in, options ? options->normalize : -1, err);
 	}
-	if (status < 0) {
+	if (status < 0)
 		router_close(view);
-	}
 	return status;
 }
 
@@ -278,13 +253,11 @@ static int target_of(const struct model *model, const struct budget *budget, con
 		*out = budget->target_value;
 		return 0;
 	}
-	if (strcmp(metric, "ms") == 0) {
+	if (strcmp(metric, "ms") == 0)
 		return fail(err, "budget %s has no target in ms", budget->name);
-	}
 	struct slice slice;
-	if (slice_build(&slice, &model->weights, &model->config, budget, NULL, NULL, err) < 0) {
+	if (slice_build(&slice, &model->weights, &model->config, budget, NULL, NULL, err) < 0)
 		return -1;
-	}
 	*out = (double)(strcmp(metric, "active") == 0  ? slice.cost.active
 					: strcmp(metric, "total") == 0 ? slice.cost.total
 												   : slice.cost.bytes);
@@ -299,20 +272,16 @@ int router_open_target(struct router_view *view, const struct model *model, cons
 	int n = model->elastic.n_router_budgets, above = -1, below = -1;
 	double target[MAX_BUDGETS];
 	*view = (struct router_view){0};
-	if (model->router.n_tensors == 0) {
+	if (model->router.n_tensors == 0)
 		return fail(err, "no router in this checkpoint answers %s=%g", metric, value);
-	}
 	for (int i = 0; i < n; i++) {
 		const struct budget *budget = &model->elastic.budgets[model->elastic.router_budgets[i]];
-		if (target_of(model, budget, metric, &target[i], err) < 0) {
+		if (target_of(model, budget, metric, &target[i], err) < 0)
 			return -1;
-		}
-		if (target[i] >= value && (above < 0 || target[i] < target[above])) {
+		if (target[i] >= value && (above < 0 || target[i] < target[above]))
 			above = i;
-		}
-		if (target[i] <= value && (below < 0 || target[i] > target[below])) {
+		if (target[i] <= value && (below < 0 || target[i] > target[below]))
 			below = i;
-		}
 	}
 	if (above < 0 || below < 0) {
 		in.mix[0][above < 0 ? below : above] = 1;
@@ -328,16 +297,14 @@ int router_open_target(struct router_view *view, const struct model *model, cons
 int router_budget(const struct router_view *view, const struct model *model, const char *name,
 				  struct budget *budget, struct error *err)
 {
-	if (budget_init(budget, &model->config, name, err) < 0) {
+	if (budget_init(budget, &model->config, name, err) < 0)
 		return -1;
-	}
 	budget->origin = ORIGIN_DERIVED;
 	snprintf(budget->source, sizeof budget->source, "router");
 	for (int a = 0; a < view->n_axes; a++) {
 		const struct router_axis_view *axis = &view->axes[a];
-		if (axis->axis->layers) {
+		if (axis->axis->layers)
 			continue; // which layers go is not the router's to say
-		}
 		int *width = &budget->width[axis->axis->axis];
 		*width = 0;
 		for (int r = 0; r < axis->n_rows; r++) {
@@ -351,9 +318,8 @@ int router_budget(const struct router_view *view, const struct model *model, con
 					return -1;
 				}
 			}
-			if (row->layer >= 0) {
+			if (row->layer >= 0)
 				(*list)[row->layer] = row->width;
-			}
 		}
 	}
 	if (budget_check(budget, &model->config, err) < 0) {

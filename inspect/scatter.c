@@ -68,12 +68,11 @@ static void draw_front(const struct scatter *scatter, const struct range *x, con
 
 static void draw_row(const struct scatter *scatter, const char *cells, int width, struct text *out)
 {
-	for (int column = 0; column < width; column++) {
+	for (int column = 0; column < width; column++)
 		if (cells[column] == STEP)
 			text_add(out, scatter->ascii ? "." : "·");
 		else
 			text_add_char(out, cells[column]);
-	}
 	while (out->length > 0 && out->data[out->length - 1] == ' ')
 		out->data[--out->length] = 0;
 	text_add_char(out, '\n');

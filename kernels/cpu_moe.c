@@ -253,12 +253,11 @@ static void expert_run(struct experts_job *job, int l, int expert, bool down, co
 		}
 		matrix_tile(job->rung, down ? &o->down[expert] : &o->up[expert], run, x, n_x,
 					narrow != NULL, tile);
-		for (int i = 0; i < n_x; i++) {
+		for (int i = 0; i < n_x; i++)
 			if (down)
 				down_store(o, run, pair[i], tile[i]);
 			else
 				up_store(o, lane, run, pair[i], tile[i]);
-		}
 	}
 }
 
