@@ -214,7 +214,8 @@ static int print_result(const struct cli *cli, const struct session_origin *orig
 	else if (!result->differs)
 		puts("nothing to verify: no turn has a message and a token");
 	if (result->n_left_out)
-		printf("%d turn%s left out: without a message or a token, or of another checkpoint\n",
+		printf("%d turn%s left out: without a message or a token, of another checkpoint, or "
+			   "branches inside an answer\n",
 			   result->n_left_out, result->n_left_out == 1 ? "" : "s");
 	if (!result->differs)
 		return 0;

@@ -17,7 +17,7 @@ struct model;
 enum event_type {
 	EV_OPENED,   // a model is open; in the log the line `session`
 	EV_TURN,     // a turn begins, with every setting that decides it
-	EV_MESSAGE,  // a message enters the conversation; text
+	EV_MESSAGE,  // a message enters the conversation; text. Role "reasoning": of the next one
 	EV_PREFILL,  // tokens were read
 	EV_TOKEN,    // one token was chosen; text = what may be shown of it (may be empty)
 	EV_SWITCH,   // another budget reads from now on

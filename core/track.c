@@ -179,6 +179,8 @@ static int say_messages(struct track *track, const struct conversation *conversa
 	for (size_t i = known; i < n; i++) {
 		const struct message *message = &conversation->messages[i];
 		track->said[i] = (struct said){.hash = message_hash(message), .turn = -1};
+		if (message->reasoning_length > 0) // of an answer that another session made
+			emit_message(track, "reasoning", message->reasoning, message->reasoning_length);
 		emit_message(track, chat_role_name(message->role), message->text, message->text_length);
 	}
 	track->said[n] = (struct said){.turn = track->id};

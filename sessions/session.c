@@ -16,8 +16,9 @@ struct builder {
 	int *path; // messages, NO_MESSAGE for an answer without text
 	size_t n_path, path_capacity;
 	bool in_turn;
-	const char *system; // of the path
-	size_t *places;     // (n_turns): where the path stood behind the turn's answer
+	const char *system;           // of the path
+	struct chat_string reasoning; // of the next message; borrowed from its event
+	size_t *places;               // (n_turns): where the path stood behind the turn's answer
 	size_t places_capacity;
 };
 
@@ -110,10 +111,13 @@ static void message(struct builder *b, const struct event *event)
 		b->system = event->text;
 	if (b->in_turn)
 		session->turns[session->n_turns - 1].system = b->system;
+	if (!strcmp(event->message.role, "reasoning"))
+		b->reasoning = text;
 	if (role < 0 || role == CHAT_SYSTEM)
 		return;
 	int added = conversation_append(&session->conversation, (enum chat_role)role, text,
-									(struct chat_string){0}, b->err);
+									b->reasoning, b->err);
+	b->reasoning = (struct chat_string){0};
 	b->failed |= added < 0;
 	push(b, added);
 	if (b->in_turn && added >= 0)

@@ -15,6 +15,8 @@ struct run {
 	struct turn_settings settings; // of the running turn, as they are now
 	bool over;                     // EV_STOP has come
 	bool was_forced;               // the token before
+	int prompt;                    // tokens of the recorded prompt, 0 = the log does not say
+	bool other_prompt; // what was asked cannot be told from the messages: a branch inside an answer
 	struct error *err;
 };
 
@@ -32,6 +34,8 @@ static const struct event *await_token(struct run *run, bool *failed)
 	while (!run->over && (event = engine_wait(run->engine, -1))) {
 		if (event->type == EV_TURN)
 			memcpy(run->result->rung, event->turn.rung, sizeof run->result->rung);
+		if (event->type == EV_PREFILL && run->prompt > 0)
+			run->other_prompt |= event->prefill.from + event->prefill.tokens != run->prompt;
 		if (event->type == EV_ERROR)
 			fail(&error, "%s", event->text);
 		if (event->type == EV_TOKEN)
@@ -61,8 +65,11 @@ static int compare(struct run *run, const struct event *recorded)
 	struct verify_result *result = run->result;
 	bool failed;
 	const struct event *now = await_token(run, &failed);
+	run->prompt = 0; // only of the turn's beginning
 	if (failed)
 		return -1;
+	if (run->other_prompt)
+		return 0;
 	if (now && now->token.id == recorded->token.id && now->token.at == recorded->token.at &&
 		!strcmp(now->token.budget, recorded->token.budget)) {
 		double change = fabs((double)now->token.logprob - (double)recorded->token.logprob);
@@ -108,6 +115,7 @@ static void begin_settings(struct run *run, int *n_tokens, bool *fresh)
 	const struct session_turn *turn = run->turn;
 	const struct event *events = run->session->events;
 	bool has_reader = false, has_writer = false;
+	run->prompt = 0;
 	*n_tokens = 0;
 	*fresh = false;
 	run->settings = events[turn->first].turn.settings;
@@ -122,6 +130,7 @@ static void begin_settings(struct run *run, int *n_tokens, bool *fresh)
 		if (event->type == EV_PREFILL && !has_reader) {
 			has_reader = true;
 			*fresh = event->prefill.cached == 0;
+			run->prompt = event->prefill.from + event->prefill.tokens;
 		}
 		if (event->type == EV_TOKEN && !has_writer) {
 			has_writer = true;
@@ -139,7 +148,7 @@ static int end(struct run *run)
 	const struct event *last = &run->session->events[turn->end - 1];
 	bool by_itself = turn->over && last->type == EV_STOP &&
 					 (last->stop.reason == STOP_EOS || last->stop.reason == STOP_LENGTH);
-	if ((run->result->differs || !by_itself) && !run->over &&
+	if ((run->result->differs || run->other_prompt || !by_itself) && !run->over &&
 		submit(run, (struct request){.type = REQUEST_STOP}))
 		return -1;
 	while (!run->over && !failed)
@@ -178,7 +187,7 @@ static int verify_turn(struct run *run)
 		run->result->n_left_out++;
 		return 0;
 	}
-	run->over = run->was_forced = false;
+	run->over = run->was_forced = run->other_prompt = false;
 	memcpy(run->result->recorded_rung, session->events[run->turn->first].turn.rung, 32);
 	if (ask(run, fresh))
 		return -1;
@@ -186,7 +195,7 @@ static int verify_turn(struct run *run)
 		state = do_event(run, &session->events[i], first);
 		first &= session->events[i].type != EV_TOKEN;
 	}
-	run->result->n_turns++;
+	*(run->other_prompt ? &run->result->n_left_out : &run->result->n_turns) += 1;
 	return state < 0 ? -1 : end(run);
 }
 

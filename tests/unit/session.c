@@ -692,6 +692,20 @@ static void a_demo_session_is_replayed_and_verified(void **state)
 	assert_int_equal(result.n_turns, 0);
 	session_free(&session);
 
+	struct text branch = {0}; // its first turn began from more than its messages
+	text_append(&branch, file.data, file.length);
+	char *tokens = strstr(strstr(branch.data, "\"ev\":\"prefill\""), "\"tokens\":") + 9;
+	*tokens = *tokens == '9' ? '8' : (char)(*tokens + 1);
+	write_file(path, branch.data, branch.length);
+	assert_int_equal(session_read(path, &session, &err), 0);
+	assert_int_equal(session_verify(&session, engine, model->hash, NULL, NULL, &result, &err), 0);
+	assert_false(result.differs);
+	assert_int_equal(result.n_left_out, 1);
+	assert_int_equal(result.n_turns, 3);
+	verify_free(&result);
+	session_free(&session);
+	text_free(&branch);
+
 	for (int nth = 0; nth < n_tokens; nth += n_tokens / 3) {
 		struct text doctored = {0};
 		text_append(&doctored, file.data, file.length);
