@@ -115,7 +115,7 @@ static const struct option_row rows[] = {
 	{"tasks", 0, GROUP_STUDY, KIND_STRING, AT(tasks), 0, 0, "FILE",
 	 "a task a line: {\"prompt\", \"answer\", \"match\": \"exact|regex|number\"}"},
 	{"grid", 0, GROUP_STUDY, KIND_LIST, AT(grid), 0, 0, "AXIS=V,V;AXIS=V",
-	 "axes: read, think (or off), answer, handoff, think-limit, policy; {a,b} is one"},
+	 "read, think (or off), answer, handoff, think-limit, policy; {a,b} is one"},
 	{"limit", 0, GROUP_STUDY, KIND_INTEGER, AT(limit), 1, 1e9, "N",
 	 "N tasks only, evenly spread over the file"},
 	{"csv", 0, GROUP_STUDY, KIND_FILE, AT(csv_file), 0, 0, "[FILE]",
