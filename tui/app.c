@@ -4,6 +4,7 @@
  */
 #include "tui/app.h"
 #include "base/clock.h"
+#include "core/job.h"
 #include "tui/setting.h"
 #include "tui/state.h"
 #include <errno.h>
@@ -168,6 +169,21 @@ static int watch_panes(const struct app *app, struct pollfd *fds)
 	return n;
 }
 
+/* Jobs that have ended go to the pane that asked for them. */
+static void take_jobs(struct app *app)
+{
+	struct job *job;
+	while ((job = jobs_next(app->talk.jobs))) {
+		bool taken = false;
+		for (int i = 0; i < n_panes && !taken; i++)
+			if (app->panes[i]->more && app->panes[i]->more->job)
+				taken = app->panes[i]->more->job(app->panes[i], job);
+		if (!taken)
+			job->free(job);
+	}
+	app->wanted = true; // progress
+}
+
 static void wake_panes(struct app *app)
 {
 	for (int i = 0; i < n_panes; i++) {
@@ -182,13 +198,14 @@ static void wake_panes(struct app *app)
 static int wait_for_work(struct loop *loop, bool now)
 {
 	struct app *app = loop->app;
-	struct pollfd fds[4 + MAX_WATCHED] = {
+	struct pollfd fds[5 + MAX_WATCHED] = {
 		{.fd = loop->signals, .events = POLLIN},
 		{.fd = loop->timer, .events = POLLIN},
 		{.fd = app->talk.engine->table->fd(app->talk.engine), .events = POLLIN},
 		{.fd = app->screen.in_fd, .events = POLLIN},
+		{.fd = jobs_fd(app->talk.jobs), .events = POLLIN},
 	};
-	int n = 4 + watch_panes(app, fds + 4);
+	int n = 5 + watch_panes(app, fds + 5);
 	arm(loop->timer, next_due(loop));
 	if (poll(fds, (nfds_t)n, now ? 0 : -1) < 0 && errno != EINTR)
 		return fail(&app->error, "poll: %s", strerror(errno));
@@ -197,6 +214,8 @@ static int wait_for_work(struct loop *loop, bool now)
 	(void)ignored;
 	if (fds[0].revents)
 		take_signals(loop);
+	if (fds[4].revents)
+		take_jobs(app);
 	if (fds[3].revents & POLLIN)
 		input_read(&app->input, &(struct input_sink){on_key, on_paste, app});
 	if (fds[3].revents & (POLLHUP | POLLERR | POLLNVAL)) { // the terminal is gone
@@ -321,6 +340,8 @@ static void close_all(struct app *app, struct loop *loop)
 	line_close();
 	input_close(&app->input);
 	screen_close(&app->screen); // the terminal first: closing the engine may wait for a token
+	jobs_close(app->talk.jobs);
+	app->talk.jobs = NULL;
 	engine_close(app->talk.engine);
 	session_log_close(app->log);
 	for (int i = 0; i < n_panes && i < MAX_PANES; i++)
@@ -356,7 +377,7 @@ static int start(struct app *app, struct loop *loop, sigset_t *before, struct er
 		app->steps = steps_from(tour_text, "tour", err);
 		app->tour = app->steps != NULL;
 	}
-	if (open_panes(app, err) || open_screen(app, err))
+	if (!(app->talk.jobs = jobs_open(err)) || open_panes(app, err) || open_screen(app, err))
 		return -1;
 	if (keymap_load(&app->keymap, &wrong))
 		talk_say(&app->talk, "error: %s", wrong.text);

@@ -22,6 +22,10 @@ const struct pane_row panes[] = {
 	{'6', "compare", "Compare",
 	 "budgets side by side (:compare A B): h l columns, d where they part, Enter keeps the column",
 	 pane_compare_open},
+	{'7', "tokens", "Tokens",
+	 "what every budget says at the cursor: h l tokens, j k < > alternatives, Enter branches, b B "
+	 "branches, u back",
+	 pane_tokens_open},
 	{'8', "metrics", "Metrics", "speed, latency, memory, and how they are counted: s sorts",
 	 pane_metrics_open},
 };

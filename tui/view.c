@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define TITLE_COLUMNS 88 // all labels with blanks around them
+
 static struct canvas canvas_of(struct app *app, const struct rect *rect)
 {
 	return (struct canvas){app->screen.window, &app->theme, rect->row,
@@ -81,8 +83,10 @@ static void draw_title(struct app *app)
 	canvas_blank(&canvas, ROLE_TITLE);
 	for (int i = 0; i < n_panes; i++) {
 		enum role role = i == app->view ? ROLE_TITLE_ON : ROLE_TITLE;
-		if (canvas.columns >= 72 || i == app->view)
+		if (canvas.columns >= TITLE_COLUMNS || (canvas.columns < 72 && i == app->view))
 			at += canvas_print(&canvas, 0, at, role, " %c %s ", panes[i].key, panes[i].label);
+		else if (canvas.columns >= 72)
+			at += canvas_print(&canvas, 0, at, role, " %c %s", panes[i].key, panes[i].label);
 		else
 			at += canvas_print(&canvas, 0, at, role, " %c ", panes[i].key);
 	}

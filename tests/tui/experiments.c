@@ -2,8 +2,10 @@
  * Compare and Tokens with the scripted engine: exact tokens and times on several sequences, drawn
  * without a terminal and compared with tests/tui/screens/.
  */
+#include "core/job.h"
 #include "tests/tui/fixture.h"
 #include "tui/pane_compare.h"
+#include <poll.h>
 
 /* One written token of a sequence. */
 struct said {
@@ -54,13 +56,13 @@ static void say(struct fixture *f, int seq, const char *budget, int at, const st
 }
 
 static const struct said right[] = {
-	{"Swap", 1010, 0},         {", negative.", 1011, 4000000},  {"\n88 - 49", 1012, 4000000},
-	{"</think>", 13, 4000000}, {"\n49 - 88 = ", 1014, 4000000}, {"-39.", 1015, 4000000}};
-static const struct said wrong[] = {{"Swap", 1010, 0},
-									{", easy.", 1021, 2000000},
+	{"Swap", 310, 0},         {", negative.", 311, 4000000},  {"\n88 - 49", 312, 4000000},
+	{"</think>", 13, 4000000}, {"\n49 - 88 = ", 314, 4000000}, {"-39.", 315, 4000000}};
+static const struct said wrong[] = {{"Swap", 310, 0},
+									{", easy.", 321, 2000000},
 									{"</think>", 13, 2000000},
-									{"\n49 - 88 = ", 1014, 2000000},
-									{"11.", 1025, 2000000}};
+									{"\n49 - 88 = ", 314, 2000000},
+									{"11.", 325, 2000000}};
 
 #define N(array) ((int)(sizeof array / sizeof *array))
 
@@ -164,6 +166,121 @@ static void test_keep(void **state)
 	close_model(&f);
 }
 
+/* A turn of the conversation itself, behind a prompt as long as the rendered one. */
+static void play_conversation(struct fixture *f)
+{
+	OK(talk_send(&f->talk, "Calculate 49 - 88.", 18, &err));
+	say(f, 0, "large", (int)f->talk.tape.n, right, N(right));
+	drain(f);
+}
+
+static void test_tokens(void **state)
+{
+	(void)state;
+	static const struct look looks[] = {
+		{"tokens-80x20", 20, 80, "default", "hh"},
+		{"tokens-120x36", 36, 120, "default", "g"},
+		{"tokens-50x12", 12, 50, "mono", "hhhj"},
+		{"tokens-40x5", 5, 40, "ascii", "h"},
+	};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	struct pane *pane = pane_tokens_open(&f.talk, NULL);
+	play_conversation(&f);
+	assert_true(f.talk.tape.known);
+	for (int i = 0; i < N(looks); i++) {
+		press(pane, "G");
+		expect_pane(&f, pane, &looks[i]);
+	}
+	pane->table->close(pane);
+	close_model(&f);
+}
+
+/* What every budget says: computed in the background, the same numbers on every machine up to what
+ * is printed. */
+static void test_outlook(void **state)
+{
+	(void)state;
+	static const struct look before = {"tokens-waiting", 16, 80, "default", ""};
+	struct fixture f;
+	struct text text = {0};
+	open_model(&f, "../demo", NULL, false);
+	f.talk.jobs = jobs_open(NULL);
+	assert_non_null(f.talk.jobs);
+	struct pane *pane = pane_tokens_open(&f.talk, NULL);
+	play_conversation(&f);
+	expect_pane(&f, pane, &before); // asks
+	assert_true(pane->more->busy(pane));
+	struct pollfd ready = {.fd = jobs_fd(f.talk.jobs), .events = POLLIN};
+	while (pane->more->busy(pane)) {
+		assert_int_equal(poll(&ready, 1, 30000), 1);
+		for (struct job *job; (job = jobs_next(f.talk.jobs));)
+			assert_true(pane->more->job(pane, job));
+	}
+	open_screen(&f, 16, 120, "default");
+	draw(&f, pane);
+	screen_text(&f.screen, &text);
+	assert_non_null(strstr(text_chars(&text), "every budget"));
+	assert_non_null(strstr(text_chars(&text), "s small #"));
+	text_free(&text);
+	screen_close(&f.screen);
+	theme_free(&f.theme);
+	pane->table->close(pane);
+	jobs_close(f.talk.jobs);
+	f.talk.jobs = NULL;
+	close_model(&f);
+}
+
+/* Enter on an alternative: the ids go to the engine, the text before it stays, both ways can be
+ * walked. */
+static void test_branch(void **state)
+{
+	(void)state;
+	static const struct look look = {"tokens-branches", 20, 80, "default", ""};
+	static const struct said rest[] = {{", so.", 330, 0}, {"</think>", 13, 0}, {"\n-39", 331, 0}};
+	struct error wrong_place = {0};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	struct pane *pane = pane_tokens_open(&f.talk, NULL);
+	play_conversation(&f);
+	int at = (int)f.talk.tape.prompt + 1;
+	open_screen(&f, 20, 80, "default");
+	draw(&f, pane);
+	press(pane, "hhhhj\r");
+	char wanted[64];
+	snprintf(wanted, sizeof wanted, "branch %d 312 large", at);
+	assert_string_equal(pane->command, wanted);
+	pane->command[0] = 0;
+	screen_close(&f.screen);
+	theme_free(&f.theme);
+	assert_int_equal(talk_branch(&f.talk, 0, 312, "large", &wrong_place), -1);
+	assert_int_equal(talk_walk_branches(&f.talk, 1, &wrong_place), -1);
+	OK(talk_branch(&f.talk, at, 312, "small", &err));
+	const struct request *request = script_request(f.script, script_n_requests(f.script) - 1);
+	assert_int_equal(request->type, REQUEST_TURN);
+	assert_int_equal(request->n_tokens, at + 1);
+	assert_int_equal(request->tokens[at - 1], 310);
+	assert_int_equal(request->tokens[at], 312);
+	assert_string_equal(request->settings.budget, "small");
+	say(&f, 0, "small", at + 1, rest, N(rest));
+	drain(&f);
+	assert_int_equal(f.talk.conversation.n_messages, 3); // the two answers are siblings
+	assert_int_equal(f.talk.conversation.messages[2].parent, 0);
+	assert_string_equal(f.talk.conversation.messages[2].text, "-39");
+	const char *reasoning = f.talk.conversation.messages[2].reasoning;
+	assert_int_equal(strlen(reasoning) > strlen(", so."), 1); // what both have in common
+	assert_string_equal(reasoning + strlen(reasoning) - 5, ", so.");
+	expect_pane(&f, pane, &look);
+	OK(talk_leave_branch(&f.talk, &err));
+	assert_int_equal(f.talk.conversation.active, 1);
+	assert_int_equal(f.talk.tape.tokens[at].id, 311);
+	OK(talk_walk_branches(&f.talk, 1, &err));
+	assert_int_equal(f.talk.conversation.active, 2);
+	assert_int_equal(f.talk.tape.tokens[at].id, 312);
+	pane->table->close(pane);
+	close_model(&f);
+}
+
 static void test_refused(void **state)
 {
 	(void)state;
@@ -185,9 +302,9 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_columns),
-		cmocka_unit_test(test_keep),
-		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_columns), cmocka_unit_test(test_keep),
+		cmocka_unit_test(test_tokens),  cmocka_unit_test(test_outlook),
+		cmocka_unit_test(test_branch),  cmocka_unit_test(test_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

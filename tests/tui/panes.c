@@ -184,8 +184,9 @@ static void test_metrics(void **state)
 static void test_any_size(void **state)
 {
 	(void)state;
-	static open_function *const opens[] = {pane_nesting_open, pane_importance_open,
-										   pane_router_open, pane_experts_open, pane_metrics_open};
+	static open_function *const opens[] = {
+		pane_nesting_open, pane_importance_open, pane_router_open, pane_experts_open,
+		pane_metrics_open, pane_compare_open,    pane_tokens_open};
 	static const int sizes[][2] = {{1, 1},  {1, 80},  {2, 3},   {3, 20},  {5, 9},
 								   {7, 44}, {13, 31}, {24, 12}, {40, 39}, {60, 250}};
 	static const char *const models[][2] = {{"../demo", NULL},
@@ -236,8 +237,9 @@ static void test_any_size(void **state)
 static void test_no_model(void **state)
 {
 	(void)state;
-	static open_function *const opens[] = {pane_nesting_open, pane_importance_open,
-										   pane_router_open, pane_experts_open, pane_metrics_open};
+	static open_function *const opens[] = {
+		pane_nesting_open, pane_importance_open, pane_router_open, pane_experts_open,
+		pane_metrics_open, pane_compare_open,    pane_tokens_open};
 	struct error err = {0};
 	struct fixture f = {.script = script_open(&err)};
 	assert_non_null(f.script);
