@@ -105,22 +105,38 @@ static int on_row(void *user, const struct study *study, size_t task, size_t cel
 	return run->file ? study_file_add(run->file, study, task, cell, err) : 0;
 }
 
-/* --think, --answer, --handoff and -b are lists here, beside --grid. */
+/* An option's value as a list of budgets; widths and rules, which may have commas, are one value.
+ */
+static int add_option(struct run *run, const char *option, const char *value, enum grid_axis axis,
+					  struct error *err)
+{
+	struct text list = {0};
+	bool one = axis == GRID_POLICY || strchr(value, '=') != NULL;
+	text_format(&list, one ? "{%s}" : "%s", value);
+	int result = text_check(&list, err) || grid_add(&run->grid, axis, text_chars(&list), err);
+	text_free(&list);
+	return result ? fail_in(err, "--%s", option) : 0;
+}
+
+/* The options that name one axis each, beside --grid. */
 static int read_grid(struct run *run, struct error *err)
 {
 	const struct cli *cli = run->cli;
 	const char *named = cli_named_budget(cli);
 	struct {
-		const char *option, *list;
+		const char *option, *value;
 		enum grid_axis axis;
-	} lists[] = {
+	} options[] = {
 		{"think", cli->no_think ? GRID_OFF : cli->think, GRID_THINK},
 		{"answer", cli->answer, GRID_ANSWER},
+		{"read", cli->read, GRID_READ},
 		{"handoff", cli->handoff, GRID_HANDOFF},
+		{"policy", cli->policy, GRID_POLICY},
 	};
-	for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
-		if (lists[i].list && grid_add(&run->grid, lists[i].axis, lists[i].list, err))
-			return fail_in(err, "--%s", lists[i].option);
+	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+		if (options[i].value &&
+			add_option(run, options[i].option, options[i].value, options[i].axis, err))
+			return -1;
 	for (size_t i = 0; i < cli->grid.n; i++)
 		if (grid_parse(&run->grid, cli->grid.items[i], err))
 			return fail_in(err, "--grid");
@@ -178,7 +194,7 @@ static int prepare(struct run *run, struct error *err)
 	const struct cli *cli = run->cli;
 	struct turn_settings settings;
 	struct cli plain = *cli; // the grid decides about budgets
-	plain.think = plain.answer = plain.handoff = plain.budget = NULL;
+	plain.think = plain.answer = plain.read = plain.policy = plain.handoff = plain.budget = NULL;
 	if (plain.seed < 0)
 		plain.seed = 0; // greedy or not, a study is to be repeated
 	if (tasks_read(&run->tasks, cli->tasks, err) || read_grid(run, err))
