@@ -141,7 +141,7 @@ static void use(struct sequence *s, const struct slice *slice)
 	assert_ptr_equal(sequence_slice(s), slice);
 }
 
-static const int32_t ids[] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+static const int32_t ids[] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18};
 
 static void runs_say_who_read_what(void **state)
 {
