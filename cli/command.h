@@ -84,7 +84,6 @@ struct subcommand {
 
 /* The rows, name NULL at the end; the first one, named "", opens the workbench. */
 extern const struct subcommand subcommands[];
-const struct subcommand *subcommand_find(const char *name); // NULL = none
 
 /* Fills cli from the arguments after the subcommand. -1: the sentence is wrong usage. help and
  * version are set where asked for. */

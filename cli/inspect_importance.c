@@ -153,7 +153,7 @@ int inspect_importance(const struct cli *cli, const struct model *model, struct 
 	return 0;
 }
 
-// experts ----------------------------------------------------------------------------------------
+/* ---- experts ---- */
 
 // The smallest budget that keeps the expert, NULL if none does.
 static const char *smallest(const struct experts_view *views, const struct model *model, int row,

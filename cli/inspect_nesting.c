@@ -183,7 +183,7 @@ int inspect_nesting(const struct cli *cli, const struct model *model, struct err
 	return status;
 }
 
-// masks: the kept channels themselves -------------------------------------------------------------
+/* ---- masks: the kept channels themselves ---- */
 
 static int mask_text(const struct nesting *nesting, const struct config *config, int budget,
 					 const struct nesting_row *row, bool csv, struct error *err)

@@ -49,7 +49,7 @@ const struct subcommand subcommands[] = {
 	{0},
 };
 
-const struct subcommand *subcommand_find(const char *name)
+static const struct subcommand *subcommand_find(const char *name)
 {
 	for (const struct subcommand *row = subcommands + 1; row->name != NULL; row++)
 		if (strcmp(row->name, name) == 0)

@@ -145,30 +145,7 @@ int budget_spans(const struct budget *budget, const struct config *config, enum 
 	return 0;
 }
 
-bool budget_equal(const struct budget *a, const struct budget *b)
-{
-	if (a->n_layers != b->n_layers || a->top_k != b->top_k || a->n_runs != b->n_runs)
-		return false;
-	for (int i = 0; i < a->n_runs; i++) {
-		const struct budget_runs *x = &a->runs[i];
-		const struct budget_runs *y = find_runs(b, x->axis, x->layer);
-		if (!y || x->n_spans != y->n_spans ||
-			memcmp(x->spans, y->spans, (size_t)x->n_spans * sizeof *x->spans) != 0)
-			return false;
-	}
-	for (int layer = 0; layer < a->n_layers; layer++) {
-		if (budget_keeps_layer(a, layer) != budget_keeps_layer(b, layer))
-			return false;
-		for (int axis = 0; axis < N_AXES && budget_keeps_layer(a, layer); axis++) {
-			int x = budget_width(a, axis, layer), y = budget_width(b, axis, layer);
-			if (x != y && x && y) // 0: the layer lacks the axis
-				return false;
-		}
-	}
-	return true;
-}
-
-// checks -----------------------------------------------------------------------------------------
+/* ---- checks ---- */
 
 static int check_runs(const struct budget *budget, const struct config *config, struct error *err)
 {
@@ -314,7 +291,7 @@ int budget_violations(const struct budget *outer, const struct budget *inner,
 	return n;
 }
 
-// typed widths -----------------------------------------------------------------------------------
+/* ---- typed widths ---- */
 
 // A whole number at *text, which moves behind it. -1 if there is none or it is silly.
 static int take_number(const char **text)

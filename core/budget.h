@@ -40,8 +40,7 @@ struct budget {
 int budget_init(struct budget *budget, const struct config *config, const char *name,
 				struct error *err);
 int budget_copy(struct budget *to, const struct budget *from, struct error *err);
-void budget_free(struct budget *budget);                           // takes {0}
-bool budget_equal(const struct budget *a, const struct budget *b); // the same channels; names aside
+void budget_free(struct budget *budget); // takes {0}
 
 /* Widths as typed:
  * "hidden_size=96,moe_intermediate_size=48,n_routed_experts=12,num_experts_per_tok=4, skip=3+7".

@@ -24,7 +24,7 @@ int chat_role_find(const char *name, size_t length)
 	return -1;
 }
 
-/* -- strings ---------------------------------------------------------------------------------- */
+/* ---- strings ---- */
 
 static struct chat_string stripped(struct chat_string string)
 {
@@ -55,7 +55,7 @@ static struct chat_string after_tag(struct chat_string string, const char *found
 	return (struct chat_string){rest, (size_t)(end - rest)};
 }
 
-/* -- messages --------------------------------------------------------------------------------- */
+/* ---- messages ---- */
 
 static void put_assistant(struct prompt *out, struct chat_string string)
 {
@@ -188,29 +188,7 @@ int chat_render(const struct chat *chat, struct prompt *out, struct error *err)
 	return prompt_check(out, err);
 }
 
-/* -- what comes back -------------------------------------------------------------------------- */
-
-struct chat_parts chat_split(const char *text, size_t length, bool thinking)
-{
-	struct chat_string all = {text, length};
-	if (!thinking)
-		return (struct chat_parts){.reasoning = {text, 0}, .answer = all, .closed = true};
-	const char *end = find_tag(all, END_THINK, false);
-	if (!end)
-		return (struct chat_parts){.reasoning = all, .answer = {text + length, 0}};
-	struct chat_parts parts = {.reasoning = {text, (size_t)(end - text)},
-							   .answer = after_tag(all, end, END_THINK),
-							   .closed = true};
-	if (parts.reasoning.length && end[-1] == '\n')
-		parts.reasoning.length--;
-	if (parts.answer.length && parts.answer.bytes[0] == '\n') {
-		parts.answer.bytes++;
-		parts.answer.length--;
-	}
-	return parts;
-}
-
-/* -- the checkpoint's own template ------------------------------------------------------------ */
+/* ---- the checkpoint's own template ---- */
 
 /* SHA-256, or its beginning, of templates that this file renders byte for byte. */
 static const char *const known_templates[] = {

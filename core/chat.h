@@ -49,19 +49,9 @@ int chat_render(const struct chat *chat, struct prompt *out, struct error *err);
  * string. */
 int chat_render_json(const char *json, size_t length, struct prompt *out, struct error *err);
 
-/* The same from a parsed object, for the server. */
+/* The same from a parsed object. */
 int chat_render_node(const struct json *json, const struct json_node *object, struct prompt *out,
 					 struct error *err);
-
-/* A generated answer in its two parts. thinking = the prompt ended inside <think>. The newline that
- * ends the reasoning and the one that begins the answer belong to the format and to neither part.
- * closed is false when the text ends inside the reasoning. The parts point into text. */
-struct chat_parts {
-	struct chat_string reasoning, answer;
-	bool closed;
-};
-
-struct chat_parts chat_split(const char *text, size_t length, bool thinking);
 
 /* Whether chat_render speaks the language of a checkpoint's chat_template.jinja: NULL, or one
  * sentence for the status line (free()). Line ends do not matter. */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// budgets ----------------------------------------------------------------------------------------
+/* ---- budgets ---- */
 
 static int read_layer_list(struct reader *r, const struct json_node *node, const char *what,
 						   int *out, struct error *err)

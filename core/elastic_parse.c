@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// small pieces -----------------------------------------------------------------------------------
+/* ---- small pieces ---- */
 
 static void unknown_key(struct reader *r, const char *where, const char *key)
 {
@@ -91,7 +91,7 @@ int reader_members(struct reader *r, const struct json_node *object, const char 
 	return status < 0 ? -1 : 0;
 }
 
-// the rest of the file ---------------------------------------------------------------------------
+/* ---- the rest of the file ---- */
 
 // A budget's name to its index.
 static int read_index(struct reader *r, const struct json_node *node, const char *what, int *out,

@@ -33,12 +33,6 @@ int prompt_check(const struct prompt *prompt, struct error *err)
 	return text_check(&prompt->text, err);
 }
 
-void prompt_clear(struct prompt *prompt)
-{
-	text_clear(&prompt->text);
-	prompt->n_ranges = 0;
-}
-
 void prompt_free(struct prompt *prompt)
 {
 	text_free(&prompt->text);

@@ -37,7 +37,6 @@ void prompt_add(struct prompt *prompt, const char *string, enum trust trust);
 /* 0, or -1 with "no memory ..." if an append failed. */
 int prompt_check(const struct prompt *prompt, struct error *err);
 
-void prompt_clear(struct prompt *prompt); // empty, memory kept
-void prompt_free(struct prompt *prompt);  // takes {0}
+void prompt_free(struct prompt *prompt); // takes {0}
 
 #endif

@@ -26,7 +26,7 @@ struct builder {
 	struct error *err;
 };
 
-// memory -----------------------------------------------------------------------------------------
+/* ---- memory ---- */
 
 // bytes (zeroed, 64-byte aligned) of the plan's memory, or NULL; on_device: of the device's.
 static void *take(struct builder *b, bool on_device, size_t bytes)
@@ -65,7 +65,7 @@ static const void *put(struct builder *b, const void *from, size_t bytes)
 	return to;
 }
 
-// spans ------------------------------------------------------------------------------------------
+/* ---- spans ---- */
 
 // Takes over the list's spans (and frees the list, also on failure).
 static int keep_list(struct builder *b, struct span_list *list, struct kept *out)
@@ -151,7 +151,7 @@ static const int32_t *put_list(struct builder *b, struct kept kept, bool on_devi
 	return out;
 }
 
-// weights ----------------------------------------------------------------------------------------
+/* ---- weights ---- */
 
 static int wrong(struct builder *b, const char *what, const struct tensor *tensor, int64_t rows,
 				 int64_t columns)
@@ -252,7 +252,7 @@ static int vector(struct builder *b, const char *what, const struct tensor *tens
 	return *out ? 0 : -1;
 }
 
-// layers -----------------------------------------------------------------------------------------
+/* ---- layers ---- */
 
 // Group lists of a Mamba layer: head_group, group_start, norm_count.
 static int mamba_groups(struct builder *b, struct kept heads, struct mamba_slice *out)

@@ -144,8 +144,9 @@ static int rank(struct importance_curve *curve, struct error *err)
 	return 0;
 }
 
-int importance_retained(const struct importance_curve *curve, const struct config *config,
-						const struct budget *budget, double *share, struct error *err)
+/* The share of a curve that a budget keeps. */
+static int retained(const struct importance_curve *curve, const struct config *config,
+					const struct budget *budget, double *share, struct error *err)
 {
 	const struct importance_query *q = &curve->query;
 	double kept = 0;
@@ -174,7 +175,7 @@ static int cut(struct importance_curve *curve, const struct model *model, struct
 	curve->n_budgets = model->elastic.n_budgets;
 	for (int i = 0; i < curve->n_budgets; i++) {
 		const struct budget *budget = &model->elastic.budgets[i];
-		if (importance_retained(curve, &model->config, budget, &curve->retained[i], err) < 0)
+		if (retained(curve, &model->config, budget, &curve->retained[i], err) < 0)
 			return -1;
 		if (q->axis == N_AXES)
 			for (int l = 0; l < curve->n; l++)

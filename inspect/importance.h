@@ -54,10 +54,6 @@ void importance_close(struct importance_curve *curve); // takes {0}
 /* cumulative[i] = share of the total in the first i + 1 channels of the stored order; (n). */
 void importance_cumulative(const struct importance_curve *curve, double *cumulative);
 
-/* What a budget keeps of a curve (typed widths; the model's own stand in the curve). */
-int importance_retained(const struct importance_curve *curve, const struct config *config,
-						const struct budget *budget, double *share, struct error *err);
-
 /* Spearman between three orders of a MoE layer's experts; NAN where the file has no such score. */
 struct importance_agreement {
 	double reap_count, reap_stored, count_stored;

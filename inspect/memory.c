@@ -28,20 +28,3 @@ void memory_measure(struct memory_facts *facts, const struct model *model)
 		facts->resident_estimated = estimated;
 	}
 }
-
-void memory_state_of(struct memory_state *state, const struct config *c, uint64_t tokens,
-					 int kv_bytes)
-{
-	uint64_t mamba = (uint64_t)config_layers_of(c, LAYER_MAMBA);
-	uint64_t attention = (uint64_t)config_layers_of(c, LAYER_ATTENTION);
-	*state = (struct memory_state){0};
-	state->kv_per_token = attention * 2 * (uint64_t)c->num_key_value_heads * (uint64_t)c->head_dim *
-						  (uint64_t)kv_bytes;
-	state->kv = state->kv_per_token * tokens;
-	if (mamba) {
-		state->conv = mamba * (uint64_t)(c->conv_kernel - 1) * (uint64_t)config_conv_channels(c) *
-					  sizeof(float);
-		state->ssm =
-			mamba * (uint64_t)config_inner(c) * (uint64_t)c->ssm_state_size * sizeof(float);
-	}
-}

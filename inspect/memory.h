@@ -1,16 +1,12 @@
 /*
- * Where memory goes, in bytes. Measured: the process (Linux /proc/self/statm), pages of the
- * checkpoint that are in memory (mincore). Derived: what a sequence's state takes, from the
- * dimensions.
+ * Where memory goes, in bytes, measured: the process (Linux /proc/self/statm) and the pages of the
+ * checkpoint that are in memory (mincore). What a sequence's state takes is arithmetic:
+ * inspect/info.h; what it took: sequence_bytes, in the engine's gauges.
  */
 #ifndef INSPECT_MEMORY_H
 #define INSPECT_MEMORY_H
 
 #include "core/model.h"
-
-struct memory_state { // of one sequence, at the parent's full width: the same for every budget
-	uint64_t kv_per_token, kv, conv, ssm;
-};
 
 struct memory_facts {
 	uint64_t rss, shared; // of the process; shared: of it, mapped files
@@ -22,10 +18,5 @@ struct memory_facts {
 
 /* model may be NULL: the process only. */
 void memory_measure(struct memory_facts *facts, const struct model *model);
-
-/* tokens: the context. kv_bytes: of one value in the cache, 4 or 2. Snapshots cost conv + ssm each.
- */
-void memory_state_of(struct memory_state *state, const struct config *config, uint64_t tokens,
-					 int kv_bytes);
 
 #endif

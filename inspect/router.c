@@ -12,7 +12,7 @@ const char *router_axis_name(const struct router_axis *axis)
 	return axis->layers ? "layers" : axis_name(axis->axis);
 }
 
-// the network ------------------------------------------------------------------------------------
+/* ---- the network ---- */
 
 static int find(const struct model *model, const struct router_axis *axis, int part, int64_t rows,
 				int64_t columns, const struct tensor **out, struct error *err)
@@ -84,7 +84,7 @@ static void scale(float *logits, int n, bool normalize, float scaler)
 		logits[i] = (float)((double)logits[i] * factor);
 }
 
-// views ------------------------------------------------------------------------------------------
+/* ---- views ---- */
 
 static void choose(struct router_row *row, const struct router_axis *axis)
 {
@@ -244,7 +244,7 @@ void router_close(struct router_view *view)
 	*view = (struct router_view){0};
 }
 
-// targets ----------------------------------------------------------------------------------------
+/* ---- targets ---- */
 
 static int target_of(const struct model *model, const struct budget *budget, const char *metric,
 					 double *out, struct error *err)

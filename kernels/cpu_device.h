@@ -37,7 +37,7 @@ void *device_scratch(struct device *device, enum scratch_use use, size_t n, size
 void device_run(struct device *device, double work, pool_task *task, void *argument);
 #define WORK_EXP 12 // an expf in multiply-adds
 
-/* --- rows of matrices: cpu_matrix.c --- */
+/* ---- rows of matrices: cpu_matrix.c ---- */
 
 #define TILE_ROWS 48
 #define TILE_TOKENS 16
@@ -74,7 +74,7 @@ bool matrix_narrow(const struct device *device, const struct matrix *m);
 /* Multiply-adds of one token. */
 double matrix_work(const struct matrix *m);
 
-/* --- operations --- */
+/* ---- operations ---- */
 
 void cpu_embed(struct device *device, int n_lanes, const struct embed_op *op);
 void cpu_norm(struct device *device, int n_lanes, const struct norm_op *op);

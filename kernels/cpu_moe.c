@@ -8,7 +8,7 @@
 #include "kernels/cpu_device.h"
 #include <math.h>
 
-/* --- routing --- */
+/* ---- routing ---- */
 
 static float sigmoid(float v)
 {
@@ -120,7 +120,7 @@ void cpu_route(struct device *device, int n_lanes, const struct route_op *op)
 	device_run(device, op[0].n > 1 ? work : 0, route_task, &job);
 }
 
-/* --- experts --- */
+/* ---- experts ---- */
 
 struct experts_lane {
 	int32_t *start;   // (n_experts + 1) into pair

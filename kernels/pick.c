@@ -256,8 +256,11 @@ static int32_t draw(const struct cpu_rung *rung, const struct pick_op *op, struc
 	return sample(op, &s, end, first.id);
 }
 
-int pick_one(const struct cpu_rung *rung, const struct pick_op *op, float *scratch,
-			 struct error *err)
+/* scratch: (PICK_SCRATCH_FLOATS, vocab). -1 and a sentence when the logits have no finite maximum.
+ */
+#define PICK_SCRATCH_FLOATS 4
+static int pick_one(const struct cpu_rung *rung, const struct pick_op *op, float *scratch,
+					struct error *err)
 {
 	const struct pick_params *p = &op->params;
 	struct picked *out = op->out;

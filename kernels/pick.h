@@ -15,10 +15,4 @@
  * hash_mix(hash_mix(hash_mix(seed) + position) + id). */
 double pick_noise(uint64_t seed, int64_t position, int32_t id);
 
-/* scratch: (PICK_SCRATCH_FLOATS, vocab). -1 and a sentence when the logits have no finite maximum.
- */
-#define PICK_SCRATCH_FLOATS 4
-int pick_one(const struct cpu_rung *rung, const struct pick_op *op, float *scratch,
-			 struct error *err);
-
 #endif

@@ -113,7 +113,7 @@ static bool stop_panes(struct app *app)
 	return any;
 }
 
-void app_interrupt(struct app *app)
+static void app_interrupt(struct app *app)
 {
 	uint64_t now = clock_ns();
 	bool again = app->interrupted_ns && now - app->interrupted_ns < AGAIN_NS;

@@ -86,7 +86,7 @@ int key_parse(const char *name, size_t length)
 	return length == 1 && name[0] > ' ' && name[0] < 127 ? name[0] : -1;
 }
 
-void key_format(int key, struct text *out)
+static void key_format(int key, struct text *out)
 {
 	if (key & KEY_WITH_ALT) {
 		text_add(out, "Alt-");

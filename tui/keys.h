@@ -101,7 +101,6 @@ int keymap_load(struct keymap *map, struct error *err); // the user's file; 0 if
 enum action keymap_find(const struct keymap *map, int key, enum key_context context);
 
 int key_parse(const char *name, size_t length); // -1 = no key of that name
-void key_format(int key, struct text *out);
 /* "F5, A-1": the keys of an action. */
 void keymap_names(const struct keymap *map, enum action action, struct text *out);
 const struct key_row *key_row_find(enum action action);

@@ -30,8 +30,10 @@ void list_show(struct list *list, int n, int rows)
 		list->top = 0;
 }
 
-bool list_search(struct list *list, const struct list_lines *lines, const char *needle,
-				 int direction)
+/* Moves the cursor to the next line (direction 1 or -1; 0 = the cursor's own counts too) in which
+ * `needle` occurs, without regard to case. False if there is none. */
+static bool list_search(struct list *list, const struct list_lines *lines, const char *needle,
+						int direction)
 {
 	struct text text = {0};
 	bool found = false;

@@ -17,15 +17,12 @@ bool list_action(struct list *list, int n, int rows, enum action action);
 /* Keeps the cursor inside the list and the cursor's line among the visible ones. */
 void list_show(struct list *list, int n, int rows);
 
-/* Moves the cursor to the next line (direction 1 or -1; 0 = the cursor's own counts too) in which
- * `needle` occurs, without regard to case; line() appends a line's text. False if there is none. */
+/* What a search looks at: line() appends a line's text. */
 struct list_lines {
 	int n;
 	void (*line)(const void *user, int i, struct text *out);
 	const void *user;
 };
-bool list_search(struct list *list, const struct list_lines *lines, const char *needle,
-				 int direction);
 /* The three search actions on a pane's list; false = it is none of them. Says what was not found.
  */
 bool list_search_action(struct list *list, const struct list_lines *lines, struct pane *pane,

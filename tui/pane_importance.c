@@ -33,7 +33,7 @@ static int axes_of(const struct config *config, int layer, enum axis axes[N_AXES
 	return n;
 }
 
-struct importance_query importance_pane_query(const struct pane_importance *p)
+static struct importance_query selected_query(const struct pane_importance *p)
 {
 	enum axis axes[N_AXES + 1];
 	const struct config *config = &p->pane.talk->model->config;
@@ -151,7 +151,7 @@ static bool same(const struct importance_query *a, const struct importance_query
 /* What the selection asks for, unless that reads much and nobody said so. */
 static void refresh(struct pane_importance *p)
 {
-	struct importance_query query = importance_pane_query(p);
+	struct importance_query query = selected_query(p);
 	if (p->loaded && same(&query, &p->query))
 		return;
 	forget(p);

@@ -44,7 +44,6 @@ struct pane_importance {
 	struct importance_map map;
 };
 
-struct importance_query importance_pane_query(const struct pane_importance *p);
 /* Whether that reads so much that the user is asked first. */
 bool importance_pane_costly(const struct pane_importance *p, const struct importance_query *query);
 

@@ -81,7 +81,6 @@ void app_key(struct app *app, int key);
 void app_paste(struct app *app, const char *text, size_t length, bool cut);
 void app_accept(struct app *app, const char *line); // Enter in the prompt; NULL = Ctrl-D
 void app_run_command(struct app *app, const char *line);
-void app_interrupt(struct app *app);
 bool app_end_tour(struct app *app); // the user did something: false if there was none
 
 /* help.c */

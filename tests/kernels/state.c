@@ -35,7 +35,7 @@ static float *copy_of(const float *values, size_t n)
 	return copy;
 }
 
-/* --- convolution --- */
+/* ---- convolution ---- */
 
 static void call_conv(struct device *device, const struct conv_op *op, int n_lanes, int way)
 {
@@ -136,7 +136,7 @@ static void convolution_is_right(void **state)
 	}
 }
 
-/* --- recurrence --- */
+/* ---- recurrence ---- */
 
 static size_t xbc_width(const struct ssm_op *o)
 {
@@ -296,7 +296,7 @@ static void gated_norm_is_right(void **state)
 	}
 }
 
-/* --- attention --- */
+/* ---- attention ---- */
 
 static void call_attention(struct device *device, const struct attention_op *op, int n_lanes,
 						   int way)

@@ -234,29 +234,6 @@ static void wrong_input(void **state)
 	}
 }
 
-static void check_split(const char *text, bool thinking, const char *reasoning, const char *answer,
-						bool closed)
-{
-	struct chat_parts parts = chat_split(text, strlen(text), thinking);
-	assert_int_equal(parts.reasoning.length, strlen(reasoning));
-	assert_memory_equal(parts.reasoning.bytes, reasoning, strlen(reasoning));
-	assert_int_equal(parts.answer.length, strlen(answer));
-	assert_memory_equal(parts.answer.bytes, answer, strlen(answer));
-	assert_int_equal(parts.closed, closed);
-}
-
-static void splitting(void **state)
-{
-	(void)state;
-	check_split("a\nb\n</think>\nHi\n", true, "a\nb", "Hi\n", true);
-	check_split("a</think>b</think>c", true, "a", "b</think>c", true);
-	check_split("</think>", true, "", "", true);
-	check_split("\n</think>\n\nx", true, "", "\nx", true);
-	check_split("half", true, "half", "", false);
-	check_split("", true, "", "", false);
-	check_split("all of it</think>", false, "", "all of it</think>", true);
-}
-
 static void templates(void **state)
 {
 	(void)state;
@@ -385,12 +362,11 @@ static void damaged_input(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(golden_cases),   cmocka_unit_test(who_said_what),
-		cmocka_unit_test(ids_of_a_chat),  cmocka_unit_test(marks_change_no_honest_chat),
-		cmocka_unit_test(openai_forms),   cmocka_unit_test(wrong_input),
-		cmocka_unit_test(splitting),      cmocka_unit_test(templates),
-		cmocka_unit_test(python_numbers), cmocka_unit_test(python_values),
-		cmocka_unit_test(damaged_input),
+		cmocka_unit_test(golden_cases),  cmocka_unit_test(who_said_what),
+		cmocka_unit_test(ids_of_a_chat), cmocka_unit_test(marks_change_no_honest_chat),
+		cmocka_unit_test(openai_forms),  cmocka_unit_test(wrong_input),
+		cmocka_unit_test(templates),     cmocka_unit_test(python_numbers),
+		cmocka_unit_test(python_values), cmocka_unit_test(damaged_input),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
