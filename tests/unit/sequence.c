@@ -187,7 +187,7 @@ static void what_can_be_kept(void **state)
 {
 	struct world *w = *state;
 	struct sequence *s = &w->sequence;
-	int32_t other[12];
+	int32_t other[sizeof ids / sizeof *ids];
 	struct error err = {0};
 
 	memcpy(other, ids, sizeof ids);
