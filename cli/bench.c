@@ -156,6 +156,94 @@ static int bench_switch(struct bench *bench, int from, int to, struct error *err
 	return 0;
 }
 
+/* The budgets side by side, a lane each; the largest MAX_LANES of them. */
+struct columns {
+	struct bench *bench;
+	struct workspace *workspace;
+	struct sequence sequences[MAX_LANES];
+	int n, n_decode;
+};
+
+/* All columns read the prompt, then write greedily, in one pass for all or one column after the
+ * other; nanoseconds of the writing. */
+static int write_columns(struct columns *c, bool together, uint64_t *took_ns, struct error *err)
+{
+	struct bench *bench = c->bench;
+	struct pick_params greedy[MAX_LANES];
+	struct picked picked[MAX_LANES];
+	struct lane lanes[MAX_LANES];
+	for (int i = 0; i < c->n; i++) {
+		struct prefill prefill = {.workspace = c->workspace};
+		greedy[i] = (struct pick_params){.top_p = 1, .forced = -1};
+		lanes[i] = (struct lane){.sequence = &c->sequences[i],
+								 .tokens = &picked[i].id,
+								 .n_tokens = 1,
+								 .logits = LOGITS_LAST};
+		sequence_reset(&c->sequences[i]);
+		if (sequence_use(&c->sequences[i], &bench->slices[i], err) < 0 ||
+			prefill_extend(&prefill, &c->sequences[i], bench->tokens, bench->n_tokens, true, greedy,
+						   &picked[i], err) < 0)
+			return -1;
+	}
+	uint64_t from = clock_ns();
+	int at_once = together ? c->n : 1;
+	for (int first = 0; first < c->n; first += at_once)
+		for (int t = 0; t < c->n_decode; t++)
+			if (forward(c->workspace, lanes + first, at_once, greedy, picked + first, err) < 0)
+				return -1;
+	*took_ns = clock_ns() - from;
+	return 0;
+}
+
+static int measure_columns(struct columns *c, struct error *err)
+{
+	struct bench *bench = c->bench;
+	double together_tps[5], apart_tps[5], ratio[5];
+	char what[160] = "";
+	int n_tokens = c->n * c->n_decode;
+	for (int i = 0; i < c->n; i++) {
+		size_t used = strlen(what);
+		snprintf(what + used, sizeof what - used, "%s%s", i ? "+" : "",
+				 bench->slices[i].budget.name);
+	}
+	for (int run = 0; run < 5; run++) {
+		uint64_t together_ns, apart_ns;
+		if (write_columns(c, true, &together_ns, err) < 0 ||
+			write_columns(c, false, &apart_ns, err) < 0)
+			return -1;
+		together_tps[run] = n_tokens / ((double)together_ns / 1e9);
+		apart_tps[run] = n_tokens / ((double)apart_ns / 1e9);
+		ratio[run] = (double)together_ns / (double)apart_ns;
+	}
+	print_row(bench, "decode together", what, median(together_tps, 5), "tok/s", 0);
+	print_row(bench, "decode one by one", what, median(apart_tps, 5), "tok/s", 0);
+	print_row(bench, "together/one by one", what, median(ratio, 5), "time", 0);
+	return 0;
+}
+
+static int bench_columns(struct bench *bench, struct error *err)
+{
+	struct columns c = {.bench = bench, .n = bench->model->elastic.n_budgets};
+	const struct config *config = &bench->model->config;
+	int result = 0;
+	c.n = c.n < MAX_LANES ? c.n : MAX_LANES;
+	c.n_decode = bench->sequence.capacity - bench->n_tokens;
+	c.n_decode = c.n_decode < DECODE_TOKENS ? c.n_decode : DECODE_TOKENS;
+	c.workspace =
+		workspace_open(config, bench->backend, bench->device, c.n, PREFILL_CHUNK, false, err);
+	if (c.workspace == NULL)
+		return -1;
+	for (int i = 0; i < c.n && result == 0; i++)
+		result = sequence_open(&c.sequences[i], config, bench->backend, bench->device,
+							   bench->sequence.kv_dtype, bench->sequence.capacity, err);
+	if (result == 0)
+		result = measure_columns(&c, err);
+	for (int i = 0; i < c.n; i++)
+		sequence_close(&c.sequences[i]);
+	workspace_close(c.workspace);
+	return result;
+}
+
 /* One turn of the workbench at 120x40, unpaced and without a log: what a frame costs, and drawing's
  * share of decode time at the screen's 12 frames a second. */
 static int bench_screen(struct bench *bench, struct error *err)
@@ -203,8 +291,9 @@ static int bench_all(struct bench *bench, struct error *err)
 	for (int i = 0; i < n_budgets; i++)
 		if (bench_budget(bench, i, err) < 0)
 			return -1;
-	if (n_budgets > 1 && (bench_switch(bench, 0, n_budgets - 1, err) < 0 ||
-						  bench_switch(bench, n_budgets - 1, 0, err) < 0))
+	if (n_budgets > 1 &&
+		(bench_columns(bench, err) < 0 || bench_switch(bench, 0, n_budgets - 1, err) < 0 ||
+		 bench_switch(bench, n_budgets - 1, 0, err) < 0))
 		return -1;
 	if (bench->model->tokenizer != NULL && bench_screen(bench, err) < 0)
 		return -1;
