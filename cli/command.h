@@ -38,6 +38,7 @@ enum option_group {
 	GROUP_COMPARE = 1 << 16,  // -p, --system, --no-think, --route-from, --lens, --worst
 	GROUP_STUDY = 1 << 17,    // --tasks, --grid, --limit, --csv [FILE]
 	GROUP_SESSIONS = 1 << 18, // --speed, --verify, --format, --search
+	GROUP_LAB = 1 << 19,      // -p, --system, --no-think, --at, --horizon
 };
 
 struct string_list {
@@ -67,6 +68,7 @@ struct cli {
 	const char *tasks, *csv_file; // csv_file: of study; "-" = stdout
 	struct string_list grid;
 	int64_t limit;               // -1 = not given
+	int64_t at, horizon;         // of lab, -1 = not given
 	const char *format, *search; // of sessions
 	double speed;                // -1 = not given
 	bool verify;
@@ -127,6 +129,7 @@ int cli_workbench(const struct cli *cli);
 int cli_chat(const struct cli *cli);
 int cli_complete(const struct cli *cli);
 int cli_logits(const struct cli *cli);
+int cli_lab(const struct cli *cli);
 int cli_tokenize(const struct cli *cli);
 int cli_detokenize(const struct cli *cli);
 int cli_render(const struct cli *cli);

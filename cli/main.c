@@ -33,6 +33,9 @@ const struct subcommand subcommands[] = {
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_SAMPLING | GROUP_TOKENS | GROUP_COMPARE | GROUP_JSON |
 		 GROUP_CSV,
 	 2, 3, true, cli_compare},
+	{"lab", "FROM TO", "one switch of budget: what carry loses, what repair and re-prefill cost",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_TOKENS | GROUP_LAB | GROUP_JSON | GROUP_CSV, 2, 2, true,
+	 cli_lab},
 	{"bench", "", "load, prefill, decode, switches, screen, kernels",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_CSV, 0, 0, false, cli_bench},
 	{"study", "", "tasks answered in every cell of a grid: accuracy against latency",
