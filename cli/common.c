@@ -26,34 +26,33 @@ int cli_usage(const struct error *err)
 char *cli_model_directory(const struct cli *cli, struct error *err)
 {
 	const char *named = cli->model;
-	if (named == NULL)
+	if (!named)
 		named = getenv("ELASTISCOPE_MODEL");
 	else if (named[0] == '\0')
 		return fail(err, "the model is '', expected a directory"), NULL;
-	if (named == NULL || named[0] == '\0')
+	if (!named || named[0] == '\0')
 		return file_shared("demo", err);
 	/* DIR#BUDGET, unless a folder of the whole name exists. */
 	const char *hash = strrchr(named, '#');
-	size_t length =
-		hash != NULL && !file_is_directory(named) ? (size_t)(hash - named) : strlen(named);
+	size_t length = hash && !file_is_directory(named) ? (size_t)(hash - named) : strlen(named);
 	return mem_string(named, length, err);
 }
 
 const char *cli_named_budget(const struct cli *cli)
 {
-	if (cli->budget != NULL || cli->model == NULL || file_is_directory(cli->model))
+	if (cli->budget || !cli->model || file_is_directory(cli->model))
 		return cli->budget;
 	const char *hash = strrchr(cli->model, '#');
-	return hash != NULL ? hash + 1 : NULL;
+	return hash ? hash + 1 : NULL;
 }
 
 struct model *cli_open_model(const struct cli *cli, struct error *err)
 {
 	char *directory = cli_model_directory(cli, err);
-	if (directory == NULL)
+	if (!directory)
 		return NULL;
 	const char *budget = cli_named_budget(cli);
-	if (budget != NULL && (cli->command->groups & (GROUP_POLICY | GROUP_BUDGET)) == 0) {
+	if (budget && (cli->command->groups & (GROUP_POLICY | GROUP_BUDGET)) == 0) {
 		free(directory);
 		return fail(err, "%s: %s reads no single budget, found '#%s'", cli->model,
 					cli->command->name, budget),
@@ -62,7 +61,7 @@ struct model *cli_open_model(const struct cli *cli, struct error *err)
 	struct model_options options = {.budgets_file = cli->budgets_file, .lenient = cli->lenient};
 	struct model *model = model_open(directory, &options, err);
 	free(directory);
-	if (model != NULL && !cli->quiet && model->notices.length > 0)
+	if (model && !cli->quiet && model->notices.length > 0)
 		fprintf(stderr, "%s", text_chars(&model->notices));
 	return model;
 }
@@ -70,13 +69,13 @@ struct model *cli_open_model(const struct cli *cli, struct error *err)
 int cli_device_options(const struct cli *cli, struct device_options *options, struct error *err)
 {
 	*options = (struct device_options){.n_threads = (int)cli->threads};
-	if (cli->device != NULL && strcmp(cli->device, "auto") != 0 && strcmp(cli->device, "cpu") != 0)
+	if (cli->device && strcmp(cli->device, "auto") != 0 && strcmp(cli->device, "cpu") != 0)
 		return fail(err, "--device: '%s': this build knows auto and cpu", cli->device);
-	const char *math = cli->math != NULL ? cli->math : cli->command->exact ? "exact" : "fast";
+	const char *math = cli->math ? cli->math : cli->command->exact ? "exact" : "fast";
 	if (strcmp(math, "exact") != 0 && strcmp(math, "fast") != 0)
 		return fail(err, "--math: '%s': expected exact or fast", math);
 	options->math = strcmp(math, "fast") == 0 ? MATH_FAST : MATH_EXACT;
-	const char *kv = cli->kv != NULL ? cli->kv : options->math == MATH_FAST ? "bf16" : "f32";
+	const char *kv = cli->kv ? cli->kv : options->math == MATH_FAST ? "bf16" : "f32";
 	if (strcmp(kv, "f32") != 0 && strcmp(kv, "bf16") != 0)
 		return fail(err, "--kv: '%s': expected f32 or bf16", kv);
 	options->kv_dtype = strcmp(kv, "f32") == 0 ? DTYPE_F32 : DTYPE_BF16;
@@ -87,7 +86,7 @@ int cli_budget(const struct cli *cli, const struct model *model, struct budget *
 			   struct error *err)
 {
 	const char *name = cli_named_budget(cli);
-	return model_budget(model, name != NULL ? name : model->elastic.budgets[0].name, budget, err);
+	return model_budget(model, name ? name : model->elastic.budgets[0].name, budget, err);
 }
 
 /* Copies the name after checking that the model has such a budget. */
@@ -109,20 +108,19 @@ static int set_policy(const struct cli *cli, const struct model *model,
 					  struct turn_settings *settings, struct error *err)
 {
 	const char *first = model->elastic.budgets[0].name, *named = cli_named_budget(cli);
-	const char *budget = named != NULL ? named : first;
-	const char *think = cli->think != NULL ? cli->think : budget;
-	const char *answer = cli->answer != NULL ? cli->answer : budget;
+	const char *budget = named ? named : first;
+	const char *think = cli->think ? cli->think : budget;
+	const char *answer = cli->answer ? cli->answer : budget;
 	settings->policy = cli->think != NULL || cli->answer != NULL;
 	if (set_budget(settings->budget, budget, "budget", model, err) < 0 ||
 		set_budget(settings->think, think, "think", model, err) < 0 ||
 		set_budget(settings->answer, answer, "answer", model, err) < 0 ||
-		(cli->read != NULL && set_budget(settings->read, cli->read, "read", model, err) < 0))
+		(cli->read && set_budget(settings->read, cli->read, "read", model, err) < 0))
 		return -1;
 	if (cli->policy != NULL) // checked when it was parsed; its budgets are the engine's to check
 		snprintf(settings->rule, sizeof settings->rule, "%s", cli->policy);
 	settings->handoff = model->elastic.carry ? HANDOFF_CARRY : HANDOFF_REPREFILL;
-	if (cli->handoff != NULL &&
-		handoff_parse(cli->handoff, &settings->handoff, &settings->repair, err) < 0)
+	if (cli->handoff && handoff_parse(cli->handoff, &settings->handoff, &settings->repair, err) < 0)
 		return fail_in(err, "--handoff");
 	return 0;
 }
@@ -182,7 +180,7 @@ int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int
 		return fail(err, "%s: expected one of --tokens and --text", cli->command->name);
 	if (cli->tokens != NULL)
 		return cli_token_list(cli->tokens, ids, n, err);
-	if (model->tokenizer == NULL)
+	if (!model->tokenizer)
 		return fail(err, "%s has no tokenizer.json, which --text needs", model->directory);
 	int result = tokenizer_encode_text(model->tokenizer, cli->text, strlen(cli->text), TRUST_NONE,
 									   &list, err);
@@ -223,12 +221,12 @@ struct engine *cli_open_engine(const struct cli *cli,
 	if (cli_device_options(cli, &options.device, err) < 0)
 		return NULL;
 	char *directory = cli_model_directory(cli, err);
-	struct engine *engine = directory != NULL ? engine_local_open(&options, err) : NULL;
+	struct engine *engine = directory ? engine_local_open(&options, err) : NULL;
 	struct request request = {.type = REQUEST_OPEN,
 							  .directory = directory,
 							  .budgets_file = cli->budgets_file,
 							  .lenient = cli->lenient};
-	if (engine != NULL &&
+	if (engine &&
 		(engine_submit(engine, &request, err) < 0 || wait_opened(engine, model, err) < 0)) {
 		engine_close(engine);
 		engine = NULL;

@@ -25,16 +25,16 @@ static void read_cpu(char *name, size_t name_size, char *flags, size_t flags_siz
 	flags[0] = '\0';
 	FILE *file = fopen("/proc/cpuinfo", "re");
 	char line[8192];
-	while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+	while (file && fgets(line, sizeof line, file)) {
 		char *value = strchr(line, ':');
-		if (value == NULL)
+		if (!value)
 			continue;
 		value += strspn(value, ": \t");
 		value[strcspn(value, "\n")] = '\0';
 		if (strncmp(line, "model name", 10) == 0) {
 			snprintf(name, name_size, "%s", value);
 		} else if (strncmp(line, "flags", 5) == 0) {
-			for (char *word = strtok(value, " "); word != NULL; word = strtok(NULL, " "))
+			for (char *word = strtok(value, " "); word; word = strtok(NULL, " "))
 				for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
 					if (strcmp(word, wanted[i]) == 0 && strlen(flags) + 16 < flags_size)
 						snprintf(flags + strlen(flags), flags_size - strlen(flags), "%s%s",
@@ -42,7 +42,7 @@ static void read_cpu(char *name, size_t name_size, char *flags, size_t flags_siz
 			break;
 		}
 	}
-	if (file != NULL)
+	if (file)
 		fclose(file);
 }
 
@@ -54,7 +54,7 @@ static cJSON *cpu_part(const struct cli *cli, char *rung, size_t rung_size, stru
 	if (cli_device_options(cli, &options, err) < 0)
 		return NULL;
 	struct device *device = backend_cpu.open(&options, err);
-	if (device == NULL)
+	if (!device)
 		return NULL;
 	snprintf(rung, rung_size, "%s", backend_cpu.rung(device));
 	cJSON *cpu = cJSON_CreateObject();
@@ -82,7 +82,7 @@ static cJSON *terminal_part(void)
 {
 	const char *term = getenv("TERM");
 	cJSON *terminal = cJSON_CreateObject();
-	cJSON_AddStringToObject(terminal, "TERM", term != NULL ? term : "");
+	cJSON_AddStringToObject(terminal, "TERM", term ? term : "");
 	cJSON_AddBoolToObject(terminal, "tty", isatty(STDIN_FILENO) && isatty(STDOUT_FILENO));
 	cJSON_AddBoolToObject(terminal, "no_color", getenv("NO_COLOR") != NULL);
 	return terminal;
@@ -94,9 +94,9 @@ static cJSON *model_part(const struct cli *cli)
 	struct error err = {0};
 	cJSON *part = cJSON_CreateObject();
 	char *directory = cli_model_directory(cli, &err);
-	struct model *model = directory != NULL ? cli_open_model(cli, &err) : NULL;
-	cJSON_AddStringToObject(part, "directory", directory != NULL ? directory : "");
-	if (model != NULL) {
+	struct model *model = directory ? cli_open_model(cli, &err) : NULL;
+	cJSON_AddStringToObject(part, "directory", directory ? directory : "");
+	if (model) {
 		cJSON_AddStringToObject(part, "hash", model->hash);
 		cJSON_AddNumberToObject(part, "budgets", model->elastic.n_budgets);
 	} else {
@@ -110,7 +110,7 @@ static cJSON *model_part(const struct cli *cli)
 static void print_part(const char *name, const cJSON *part)
 {
 	if (cJSON_IsObject(part)) {
-		for (const cJSON *item = part->child; item != NULL; item = item->next) {
+		for (const cJSON *item = part->child; item; item = item->next) {
 			char whole[128];
 			snprintf(whole, sizeof whole, "%s %s", name, item->string);
 			print_part(whole, item);
@@ -118,7 +118,7 @@ static void print_part(const char *name, const cJSON *part)
 		return;
 	}
 	char *text = cJSON_IsString(part) ? NULL : cJSON_PrintUnformatted(part);
-	printf("%-22s %s\n", name, text != NULL ? text : part->valuestring);
+	printf("%-22s %s\n", name, text ? text : part->valuestring);
 	cJSON_free(text);
 }
 
@@ -128,7 +128,7 @@ int cli_doctor(const struct cli *cli)
 	struct error err = {0};
 	char rung[32] = "";
 	cJSON *cpu = cpu_part(cli, rung, sizeof rung, &err);
-	if (cpu == NULL)
+	if (!cpu)
 		return cli_fail(&err);
 	cJSON *report = cJSON_CreateObject();
 	cJSON_AddItemToObject(report, "cpu", cpu);
@@ -147,7 +147,7 @@ int cli_doctor(const struct cli *cli)
 		puts(text);
 		cJSON_free(text);
 	} else {
-		for (const cJSON *part = report->child; part != NULL; part = part->next)
+		for (const cJSON *part = report->child; part; part = part->next)
 			print_part(part->string, part);
 	}
 	int code = cJSON_HasObjectItem(model, "error") ? EXIT_FAILED : EXIT_DONE;

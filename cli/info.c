@@ -20,7 +20,7 @@ static int parse_size(const char *text, uint64_t *bytes, struct error *err)
 		return fail(err, "--fit: '%s': expected a size such as 24GiB", text);
 	end += strspn(end, " ");
 	const char *letter = *end != '\0' ? strchr(letters, *end & ~0x20) : NULL;
-	if (letter != NULL) {
+	if (letter) {
 		double base = strcasecmp(end + 1, "B") == 0 ? 1000 : 1024;
 		value *= pow(base, (double)(letter - letters + 1));
 		end++;
@@ -195,20 +195,20 @@ static int run(const struct cli *cli, const struct model *model, uint64_t memory
 	request.kv_dtype = options.kv_dtype;
 	if (cli->context > 0)
 		request.context = (int)cli->context;
-	if (cli->fit != NULL)
+	if (cli->fit)
 		n_rows = info_fit(&info, &request, rows);
 	if (!cli->json) {
 		print_info(&info);
-		if (cli->fit != NULL)
+		if (cli->fit)
 			print_fit(rows, n_rows, &request);
 		return 0;
 	}
 	cJSON *root = info_json(&info);
-	if (cli->fit != NULL)
+	if (cli->fit)
 		fit_json(root, rows, n_rows);
 	char *text = cJSON_Print(root);
 	cJSON_Delete(root);
-	if (text == NULL)
+	if (!text)
 		return fail(err, "info: no memory for the report");
 	puts(text);
 	cJSON_free(text);
@@ -219,10 +219,10 @@ int cli_info(const struct cli *cli)
 {
 	struct error err = {0};
 	uint64_t memory_bytes = 0;
-	if (cli->fit != NULL && parse_size(cli->fit, &memory_bytes, &err) < 0)
+	if (cli->fit && parse_size(cli->fit, &memory_bytes, &err) < 0)
 		return cli_usage(&err);
 	struct model *model = cli_open_model(cli, &err);
-	if (model == NULL)
+	if (!model)
 		return cli_fail(&err);
 	int result = run(cli, model, memory_bytes, &err);
 	model_release(model);

@@ -54,7 +54,7 @@ const struct subcommand subcommands[] = {
 
 static const struct subcommand *subcommand_find(const char *name)
 {
-	for (const struct subcommand *row = subcommands + 1; row->name != NULL; row++)
+	for (const struct subcommand *row = subcommands + 1; row->name; row++)
 		if (strcmp(row->name, name) == 0)
 			return row;
 	return NULL;
@@ -64,10 +64,10 @@ static const struct subcommand *subcommand_find(const char *name)
 static int check_word(const struct cli *cli, struct error *err)
 {
 	const char *word = cli->model;
-	if (cli->command != subcommands || word == NULL || strpbrk(word, "/#") != NULL ||
-		word[0] == '\0' || access(word, F_OK) == 0)
+	if (cli->command != subcommands || !word || strpbrk(word, "/#") || word[0] == '\0' ||
+		access(word, F_OK) == 0)
 		return 0;
-	if (subcommand_find(word) != NULL)
+	if (subcommand_find(word))
 		return fail(err, "%s: a command comes first: elastiscope %s ...", word, word);
 	return fail(err, "%s: no such command and no such directory; --help lists the commands", word);
 }
@@ -76,7 +76,7 @@ int main(int argc, char **argv)
 {
 	const struct subcommand *command = argc > 1 ? subcommand_find(argv[1]) : NULL;
 	int skipped = command != NULL; // argv[skipped] stands for the program's name
-	if (command == NULL)
+	if (!command)
 		command = subcommands;
 	struct cli cli;
 	struct error err = {0};

@@ -39,7 +39,7 @@ static int settings_of(const struct cli *cli, struct tui_setting out[MAX_SETTING
 	};
 	int n = 0;
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-		if (words[i].value != NULL)
+		if (words[i].value)
 			out[n++] = (struct tui_setting){words[i].name, words[i].value};
 	for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
 		if (values[i].value < 0)
@@ -63,8 +63,7 @@ static int parse_screen(const char *text, int *columns, int *rows, struct error 
 static bool wants_plain(const struct cli *cli)
 {
 	const char *accessible = getenv("ACCESSIBLE");
-	return cli->plain ||
-		   (accessible != NULL && accessible[0] != '\0' && strcmp(accessible, "0") != 0);
+	return cli->plain || (accessible && accessible[0] != '\0' && strcmp(accessible, "0") != 0);
 }
 
 int cli_workbench(const struct cli *cli)
@@ -83,7 +82,7 @@ int cli_workbench(const struct cli *cli)
 								  .tour = cli->tour};
 	options.engine = (struct engine_options){
 		.backend = &backend_cpu, .context = (int)cli->context, .warm = cli->warm};
-	if ((cli->size != NULL && parse_screen(cli->size, &options.columns, &options.rows, &err) < 0) ||
+	if ((cli->size && parse_screen(cli->size, &options.columns, &options.rows, &err) < 0) ||
 		cli_device_options(cli, &options.engine.device, &err) < 0) {
 		cli_fail(&err);
 		return EXIT_USAGE;
@@ -91,8 +90,8 @@ int cli_workbench(const struct cli *cli)
 	char *directory = cli_model_directory(cli, &err);
 	options.directory = directory;
 	int result = -1;
-	bool screen = cli->script != NULL || (tui_possible() && !wants_plain(cli));
-	if (directory != NULL)
+	bool screen = cli->script || (tui_possible() && !wants_plain(cli));
+	if (directory)
 		result = screen ? tui_run(&options, &err) : plain_run(&options, &err);
 	free(directory);
 	return result < 0 ? cli_fail(&err) : EXIT_DONE;
