@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "core/prefill.h"
 #include "core/sampler.h"
+#include "inspect/statistics.h"
 #include "kernels/bench.h"
 #include "tui/app.h"
 #include <stdio.h>
@@ -48,16 +49,10 @@ static void print_row(const struct bench *bench, const char *name, const char *w
 	fflush(stdout);
 }
 
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return x < y ? -1 : x > y;
-}
-
 static double median(double *values, int n)
 {
-	qsort(values, (size_t)n, sizeof *values, ascending);
-	return values[n / 2];
+	statistics_sort(values, (size_t)n);
+	return statistics_percentile(values, (size_t)n, 0.5);
 }
 
 static int bench_load(struct bench *bench, struct error *err)
@@ -67,13 +62,13 @@ static int bench_load(struct bench *bench, struct error *err)
 	struct model_options options = {.budgets_file = bench->cli->budgets_file,
 									.lenient = bench->cli->lenient};
 	int done = 0;
-	for (; directory != NULL && done < MAX_RUNS; done++) {
+	for (; directory && done < MAX_RUNS; done++) {
 		uint64_t from = clock_ns();
 		struct model *model = model_open(directory, &options, err);
 		open_ms[done] = (double)(clock_ns() - from) / 1e6;
 		struct slice slice = {0};
 		from = clock_ns();
-		if (model == NULL ||
+		if (!model ||
 			slice_build(&slice, &model->weights, &model->config, &model->elastic.budgets[0],
 						bench->backend, bench->device, err) < 0) {
 			model_release(model);
@@ -261,10 +256,9 @@ static int bench_screen(struct bench *bench, struct error *err)
 		.columns = 120,
 		.no_log = true,
 	};
-	int result =
-		directory != NULL && cli_device_options(bench->cli, &options.engine.device, err) == 0
-			? tui_run(&options, err)
-			: -1;
+	int result = directory && cli_device_options(bench->cli, &options.engine.device, err) == 0
+					 ? tui_run(&options, err)
+					 : -1;
 	free(directory);
 	if (result < 0)
 		return -1;
@@ -295,7 +289,7 @@ static int bench_all(struct bench *bench, struct error *err)
 		(bench_columns(bench, err) < 0 || bench_switch(bench, 0, n_budgets - 1, err) < 0 ||
 		 bench_switch(bench, n_budgets - 1, 0, err) < 0))
 		return -1;
-	if (bench->model->tokenizer != NULL && bench_screen(bench, err) < 0)
+	if (bench->model->tokenizer && bench_screen(bench, err) < 0)
 		return -1;
 	return kernels_bench(kernel_row, bench, err);
 }
@@ -305,9 +299,8 @@ static int bench_open(struct bench *bench, const struct cli *cli, struct error *
 	struct device_options options;
 	bench->cli = cli;
 	bench->backend = &backend_cpu;
-	if ((bench->model = cli_open_model(cli, err)) == NULL ||
-		cli_device_options(cli, &options, err) < 0 ||
-		(bench->device = bench->backend->open(&options, err)) == NULL)
+	if (!(bench->model = cli_open_model(cli, err)) || cli_device_options(cli, &options, err) < 0 ||
+		!(bench->device = bench->backend->open(&options, err)))
 		return -1;
 	const struct config *config = &bench->model->config;
 	int capacity = PROMPT_TOKENS + DECODE_TOKENS;
@@ -324,7 +317,7 @@ static int bench_open(struct bench *bench, const struct cli *cli, struct error *
 			return -1;
 	bench->workspace =
 		workspace_open(config, bench->backend, bench->device, 1, PREFILL_CHUNK, false, err);
-	if (bench->workspace == NULL)
+	if (!bench->workspace)
 		return -1;
 	return sequence_open(&bench->sequence, config, bench->backend, bench->device, options.kv_dtype,
 						 capacity, err);
@@ -334,7 +327,7 @@ int cli_bench(const struct cli *cli)
 {
 	struct error err = {0};
 	struct bench *bench = mem_new(1, sizeof *bench, &err);
-	if (bench == NULL)
+	if (!bench)
 		return cli_fail(&err);
 	int result = bench_open(bench, cli, &err);
 	if (result == 0) {
@@ -346,7 +339,7 @@ int cli_bench(const struct cli *cli)
 	workspace_close(bench->workspace);
 	for (int i = 0; i < MAX_BUDGETS; i++)
 		slice_free(&bench->slices[i]);
-	if (bench->device != NULL)
+	if (bench->device)
 		bench->backend->close(bench->device);
 	model_release(bench->model);
 	free(bench);

@@ -4,6 +4,7 @@
 #include "kernels/convert.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 // Sums of squares of a (rows, columns) tensor, of rows [from, to): by_row and by_column may be
 // NULL.
@@ -79,39 +80,24 @@ static int ffn(const struct tensor *up, const struct tensor *down, double *sums,
 	return rows(up, sums, err) < 0 ? -1 : columns(down, sums, err);
 }
 
-// Each expert's norms, averaged: the root is taken before the mean.
-static int expert_ffn(const struct model *model, int layer, double *sums, struct error *err)
+// AXIS_EXPERTS: an expert's channels added up. AXIS_EXPERT_FFN: each channel's mean over experts of
+// its norm (the root is taken before the mean).
+static int experts(const struct model *model, enum axis axis, int layer, double *sums,
+				   struct error *err)
 {
 	const struct layer_weights *l = &model->weights.layers[layer];
 	int n = model->config.moe_intermediate_size, n_experts = model->config.n_routed_experts;
 	double *one = mem_new((size_t)n, sizeof *one, err);
 	int status = one ? 0 : -1;
 	for (int e = 0; e < n_experts && status == 0; e++) {
-		for (int i = 0; i < n; i++)
-			one[i] = 0;
+		memset(one, 0, (size_t)n * sizeof *one);
 		status = ffn(&l->up[e], &l->down[e], one, err);
 		for (int i = 0; i < n; i++)
-			sums[i] += sqrt(one[i]) / n_experts;
+			sums[axis == AXIS_EXPERTS ? e : i] +=
+				axis == AXIS_EXPERTS ? one[i] : sqrt(one[i]) / n_experts;
 	}
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && axis == AXIS_EXPERT_FFN; i++)
 		sums[i] *= sums[i];
-	free(one);
-	return status;
-}
-
-static int experts(const struct model *model, int layer, double *sums, struct error *err)
-{
-	const struct layer_weights *l = &model->weights.layers[layer];
-	int n = model->config.moe_intermediate_size, n_experts = model->config.n_routed_experts;
-	double *one = mem_new((size_t)n, sizeof *one, err);
-	int status = one ? 0 : -1;
-	for (int e = 0; e < n_experts && status == 0; e++) {
-		for (int i = 0; i < n; i++)
-			one[i] = 0;
-		status = ffn(&l->up[e], &l->down[e], one, err);
-		for (int i = 0; i < n; i++)
-			sums[e] += one[i];
-	}
 	free(one);
 	return status;
 }
@@ -160,10 +146,10 @@ int norms_of(const struct model *model, enum axis axis, int layer, int expert, f
 	switch (axis) {
 	case AXIS_HIDDEN: status = hidden(model, layer, sums, err); break;
 	case AXIS_EXPERT_FFN:
-		status = expert < 0 ? expert_ffn(model, layer, sums, err)
+		status = expert < 0 ? experts(model, axis, layer, sums, err)
 							: ffn(&l->up[expert], &l->down[expert], sums, err);
 		break;
-	case AXIS_EXPERTS: status = experts(model, layer, sums, err); break;
+	case AXIS_EXPERTS: status = experts(model, axis, layer, sums, err); break;
 	case AXIS_SHARED_FFN: status = ffn(&l->shared_up, &l->shared_down, sums, err); break;
 	case AXIS_FFN: status = ffn(&l->mlp_up, &l->mlp_down, sums, err); break;
 	case AXIS_MAMBA_HEADS:

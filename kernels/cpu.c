@@ -51,6 +51,21 @@ void device_run(struct device *device, double work, pool_task *task, void *argum
 		pool_run(device->pool, task, argument);
 }
 
+float cpu_sum_of_squares(const struct cpu_rung *rung, const float *x, int n)
+{
+	const void *row = x;
+	float sum = 0;
+	rung->dot_f32(&(struct product){.w = x,
+									.w_stride = n,
+									.n_w = 1,
+									.x = &row,
+									.n_x = 1,
+									.n = n,
+									.out = &sum,
+									.out_stride = 1});
+	return sum;
+}
+
 static void cpu_close(struct device *device)
 {
 	if (!device)

@@ -37,6 +37,9 @@ void *device_scratch(struct device *device, enum scratch_use use, size_t n, size
 void device_run(struct device *device, double work, pool_task *task, void *argument);
 #define WORK_EXP 12 // an expf in multiply-adds
 
+/* x . x in the rung's order of summation; what both norms divide by. */
+float cpu_sum_of_squares(const struct cpu_rung *rung, const float *x, int n);
+
 /* ---- rows of matrices: cpu_matrix.c ---- */
 
 #define TILE_ROWS 48

@@ -46,22 +46,6 @@ struct norm_job {
 	int n_lanes;
 };
 
-/* x . x in the rung's order of summation. */
-static float sum_of_squares(const struct cpu_rung *rung, const float *x, int n)
-{
-	const void *row = x;
-	float sum = 0;
-	rung->dot_f32(&(struct product){.w = x,
-									.w_stride = n,
-									.n_w = 1,
-									.x = &row,
-									.n_x = 1,
-									.n = n,
-									.out = &sum,
-									.out_stride = 1});
-	return sum;
-}
-
 static void norm_task(void *argument, int part, int n_parts)
 {
 	const struct norm_job *job = argument;
@@ -71,7 +55,7 @@ static void norm_task(void *argument, int part, int n_parts)
 		for (int t = from; t < to; t++) {
 			const float *x = o->x + (int64_t)t * o->width;
 			float *y = o->y + (int64_t)t * o->width;
-			float sum = sum_of_squares(job->rung, x, o->width);
+			float sum = cpu_sum_of_squares(job->rung, x, o->width);
 			float r = o->scale / sqrtf(sum / o->count + o->eps);
 			for (int i = 0; i < o->width; i++)
 				y[i] = x[i] * r * o->weight[i];

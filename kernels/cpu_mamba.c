@@ -133,7 +133,7 @@ static void gated_norm_group(const struct cpu_rung *rung, const struct gated_nor
 							 int g)
 {
 	int start = o->group_start[g], n = o->group_start[g + 1] - start;
-	float *y = o->y + (int64_t)t * o->width + start, sum = 0;
+	float *y = o->y + (int64_t)t * o->width + start;
 	const float *z = o->z + t * o->z_stride + start, *weight = o->weight + start;
 	for (int i = 0; i < n; i += GATE_BLOCK) {
 		float gate[GATE_BLOCK];
@@ -142,15 +142,7 @@ static void gated_norm_group(const struct cpu_rung *rung, const struct gated_nor
 		for (int j = 0; j < m; j++)
 			y[i + j] *= gate[j];
 	}
-	const void *row = y;
-	rung->dot_f32(&(struct product){.w = y,
-									.w_stride = n,
-									.n_w = 1,
-									.x = &row,
-									.n_x = 1,
-									.n = n,
-									.out = &sum,
-									.out_stride = 1});
+	float sum = cpu_sum_of_squares(rung, y, n);
 	float r = o->scale / sqrtf(sum / o->count[g] + o->eps);
 	for (int i = 0; i < n; i++)
 		y[i] = y[i] * r * weight[i];
