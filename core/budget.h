@@ -21,8 +21,10 @@ struct budget_runs {
 	int n_spans;
 };
 
+#define BUDGET_NAME_BYTES 256 // room for widths typed on every axis
+
 struct budget {
-	char name[64];
+	char name[BUDGET_NAME_BYTES];
 	enum origin origin;
 	char source[64];   // "elastic.json", "typed", "published: Megatron-LM teacher_model_config_12b"
 	int width[N_AXES]; // of the whole model; the largest where layers differ

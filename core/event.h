@@ -37,8 +37,7 @@ const char *phase_name(enum phase phase); // "prefill", "think", "answer"
 const char *switch_reason_name(enum switch_reason reason);
 const char *stop_reason_name(enum stop_reason reason);
 
-#define BUDGET_NAME_BYTES 64
-#define RULE_BYTES 128
+#define RULE_BYTES 640
 #define RULE_REASON_BYTES 64
 
 /* What decides a turn; in requests and in EV_TURN. Budget names as model_budget() takes them. */

@@ -86,7 +86,7 @@ int run_branch(struct command_context *context, const char *arguments, bool forc
 		return talk_walk_branches(talk, -1, err);
 	if (strcmp(arguments, "back") == 0)
 		return talk_leave_branch(talk, err);
-	if (sscanf(arguments, "%d %d %63s %n", &at, &id, budget, &used) < 2 ||
+	if (sscanf(arguments, "%d %d %255s %n", &at, &id, budget, &used) < 2 ||
 		(budget[0] && arguments[used]))
 		return fail(err, "branch: next, previous, back, or AT ID [BUDGET] is expected: token AT of "
 						 "the last answer becomes ID");

@@ -23,8 +23,8 @@ struct pane_nesting {
 	struct nesting nesting;
 	bool ready;
 	struct error error;
-	char typed[64];  // the budget beside the file's, "" = none
-	int *rows_order; // (n_rows) indices into nesting.rows
+	char typed[BUDGET_NAME_BYTES]; // the budget beside the file's, "" = none
+	int *rows_order;               // (n_rows) indices into nesting.rows
 	enum order order;
 	struct list list;
 	int first;  // leftmost budget column

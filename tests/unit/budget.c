@@ -274,7 +274,7 @@ static void wrong_files_are_refused(void **state)
 			"elastic.json: budgets[0].name \"a b\" has a space, a control character or one of = , "
 			": # + in it");
 	refuses("{'format':'elastic-1','budgets':[{'name':''}]}",
-			"elastic.json: budget name \"\" has 0 bytes, expected 1 to 63");
+			"elastic.json: budget name \"\" has 0 bytes, expected 1 to 255");
 	refuses(LARGE ",{'name':'large'}]}",
 			"elastic.json: budgets[0] and budgets[1] are both named \"large\"");
 	refuses("{'format':'elastic-1','budgets':[{'name':'a','hidden_size':64}]}",

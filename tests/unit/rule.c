@@ -114,10 +114,10 @@ static void nonsense_is_refused(void **state)
 	memset(longest, 'x', RULE_BYTES);
 	longest[RULE_BYTES] = '\0';
 	assert_int_equal(rule_parse(&rule, longest, &err), -1);
-	assert_string_equal(err.text, "policy: 128 characters, at most 127");
+	assert_string_equal(err.text, "policy: 640 characters, at most 639");
 	longest[BUDGET_NAME_BYTES] = '\0';
 	assert_int_equal(rule_parse(&rule, longest, &err), -1);
-	assert_string_equal(err.text, "policy: 'xxxxxxxxxxxxxxxxxxxx...' is longer than 63 characters");
+	assert_string_equal(err.text, "policy: 'xxxxxxxxxxxxxxxxxxxx...' is longer than 255 characters");
 }
 
 int main(void)
