@@ -1,10 +1,13 @@
 #include "tui/experiment.h"
+#include "base/file.h"
 #include "core/tokenizer.h"
 #include "tui/pane_compare.h"
 #include "tui/state.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MAX_TEXT_BYTES ((size_t)16 << 20)
 
 /* Splits at blanks, in place; returns how many words there are, also beyond max. */
 static int words_of(char *line, char **words, int max)
@@ -41,6 +44,16 @@ static int begin_compare(struct command_context *context, char *line, struct err
 	return view_show(context->app, "compare", err);
 }
 
+static int compare_file(struct command_context *context, const char *path, struct error *err)
+{
+	struct text text = {0};
+	int result = file_read(path, MAX_TEXT_BYTES, &text, err);
+	if (result == 0)
+		result = pane_compare_text(context->app->panes[pane_find("compare")], &text, err);
+	text_free(&text);
+	return result ? -1 : view_show(context->app, "compare", err);
+}
+
 int run_compare(struct command_context *context, const char *arguments, bool forced,
 				struct error *err)
 {
@@ -53,12 +66,27 @@ int run_compare(struct command_context *context, const char *arguments, bool for
 	}
 	if (!*arguments)
 		return view_show(context->app, "compare", err);
+	if (strncmp(arguments, "text ", 5) == 0)
+		return compare_file(context, arguments + 5 + strspn(arguments + 5, " "), err);
 	char *line = strdup(arguments);
 	if (!line)
 		return fail(err, "no memory for a command");
 	int result = begin_compare(context, line, err);
 	free(line);
 	return result;
+}
+
+int run_lab(struct command_context *context, const char *arguments, bool forced, struct error *err)
+{
+	(void)forced;
+	char from[BUDGET_NAME_BYTES], to[BUDGET_NAME_BYTES];
+	int at = (int)context->talk->tape.prompt, n = sscanf(arguments, "%63s %63s %d", from, to, &at);
+	struct pane *pane = context->app->panes[pane_find("compare")];
+	if (n == 1)
+		return fail(err, "lab: FROM TO [AT] is expected, or nothing for the last change of budget");
+	if (pane_compare_lab(pane, n < 2 ? NULL : from, to, at, err))
+		return -1;
+	return view_show(context->app, "compare", err);
 }
 
 int run_keep(struct command_context *context, const char *arguments, bool forced, struct error *err)

@@ -11,4 +11,6 @@ int run_keep(struct command_context *context, const char *arguments, bool forced
 int run_branch(struct command_context *context, const char *arguments, bool forced,
 			   struct error *err);
 
+int run_lab(struct command_context *context, const char *arguments, bool forced, struct error *err);
+
 #endif

@@ -4,7 +4,10 @@
  */
 #include "tui/pane_compare.h"
 #include "base/memory.h"
+#include "core/tokenizer.h"
 #include "tui/cells.h"
+#include "tui/fidelity_view.h"
+#include "tui/lab_view.h"
 #include "tui/look.h"
 #include "tui/status.h"
 #include <math.h>
@@ -14,6 +17,7 @@
 
 #define RECENT_STEPS 32
 #define HEAD_ROWS 3
+#define MAX_TEXT_TOKENS 4096
 #define GUTTER 2 // of a line: the mark where columns part
 
 struct line {
@@ -26,9 +30,17 @@ struct lines {
 	size_t n, capacity;
 };
 
+enum section { SECTION_TEXT, SECTION_KL, SECTION_LAYERS, SECTION_LAB, N_SECTIONS };
+static const char *const section_names[] = {"answers", "token by token", "layer by layer",
+											"handoff lab"};
+
 struct pane_compare {
 	struct pane pane;
 	struct compare compare;
+	enum section section;
+	struct fidelity_view fidelity;
+	struct lab_view lab;
+	bool asked; // for the comparison of what column 1 wrote last
 	struct lines lines[COMPARE_COLUMNS];
 	int top[COMPARE_COLUMNS];
 	bool follow;
@@ -237,16 +249,15 @@ static void draw_nothing(const struct canvas *canvas)
 	look_say(canvas, 2, ROLE_TEXT, ":compare large DIR#large    another checkpoint beside it");
 }
 
-static void compare_draw(struct pane *pane, struct canvas *canvas)
+static void draw_columns(struct pane_compare *c, struct canvas *canvas)
 {
-	struct pane_compare *c = (struct pane_compare *)pane;
 	int n = c->compare.n, head = canvas->rows >= 12 ? HEAD_ROWS : canvas->rows >= 8 ? 2 : 1;
-	if (!look_ready(pane, canvas))
-		return;
 	if (n == 0) {
 		draw_nothing(canvas);
 		return;
 	}
+	if (c->focus >= n)
+		c->focus = 0;
 	c->rows = canvas->rows > head ? canvas->rows - head : 0;
 	int width = (canvas->columns - (n - 1)) / n;
 	for (int i = 0; i < n; i++) {
@@ -262,6 +273,92 @@ static void compare_draw(struct pane *pane, struct canvas *canvas)
 		if (i > 0)
 			canvas_column_rule(canvas, 0, at - 1, canvas->rows, ROLE_FRAME);
 	}
+}
+
+static void compare_draw(struct pane *pane, struct canvas *canvas)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	if (!look_ready(pane, canvas))
+		return;
+	switch (c->section) {
+	case SECTION_KL: fidelity_view_draw(&c->fidelity, pane->talk, canvas, c->focus); break;
+	case SECTION_LAYERS:
+		fidelity_view_draw_layers(&c->fidelity, pane->talk, canvas, c->focus);
+		break;
+	case SECTION_LAB: lab_view_draw(&c->lab, pane->talk, canvas); break;
+	default: draw_columns(c, canvas); break;
+	}
+}
+
+/* ---- jobs ---- */
+
+static int compare_ids(struct pane_compare *c, const int32_t *ids, int n, int first,
+					   struct error *err)
+{
+	struct fidelity_side_plan sides[COMPARE_COLUMNS];
+	for (int i = 0; i < c->compare.n; i++) {
+		const struct compare_column *column = &c->compare.columns[i];
+		if (!column->talk.model)
+			return fail(err, "column %d is still opening", i + 1);
+		sides[i] = (struct fidelity_side_plan){column->talk.model, column->budget};
+	}
+	return fidelity_view_ask(&c->fidelity, c->pane.talk, sides, c->compare.n, ids, n, first, err);
+}
+
+/* What column 1 wrote, once all have. */
+static void ask_when_done(struct pane_compare *c)
+{
+	const struct tape *tape = &c->compare.columns[0].talk.tape;
+	struct error err = {0};
+	if (c->asked || c->compare.n == 0 || compare_running(&c->compare) || !c->pane.talk->jobs ||
+		!c->compare.columns[0].talk.reply.done)
+		return;
+	c->asked = true;
+	int32_t *ids = mem_new(tape->n + 1, sizeof *ids, NULL);
+	if (ids && tape->prompt > 0 && tape_ids(tape, tape->n, ids) &&
+		compare_ids(c, ids, (int)tape->n, (int)tape->prompt - 1, &err))
+		snprintf(c->pane.message, sizeof c->pane.message, "error: %.140s", err.text);
+	free(ids);
+}
+
+int pane_compare_text(struct pane *pane, const struct text *text, struct error *err)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	struct id_list ids = {0};
+	if (c->compare.n == 0)
+		return fail(err, "compare: :compare A B names the budgets first");
+	const struct model *model = c->compare.columns[0].talk.model;
+	if (!model || !model->tokenizer)
+		return fail(err, "compare: the model has no tokenizer");
+	int result = tokenizer_encode_text(model->tokenizer, text_chars(text), text->length, TRUST_NONE,
+									   &ids, err);
+	size_t n = ids.n < MAX_TEXT_TOKENS ? ids.n : MAX_TEXT_TOKENS;
+	if (result == 0)
+		result = compare_ids(c, ids.ids, (int)n, 0, err);
+	if (result == 0 && n < ids.n)
+		snprintf(pane->message, sizeof pane->message, "the first %zu of %zu tokens are compared", n,
+				 ids.n);
+	free(ids.ids);
+	c->section = SECTION_KL;
+	c->asked = true;
+	return result;
+}
+
+int pane_compare_lab(struct pane *pane, const char *from, const char *to, int at, struct error *err)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	if (lab_view_ask(&c->lab, pane->talk, from, to, at, err))
+		return -1;
+	c->section = SECTION_LAB;
+	pane->dirty = true;
+	return 0;
+}
+
+static bool compare_job(struct pane *pane, struct job *job)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	pane->dirty = true;
+	return fidelity_view_job(&c->fidelity, job) || lab_view_job(&c->lab, job);
 }
 
 /* ---- keys ---- */
@@ -297,6 +394,17 @@ static bool compare_action(struct pane *pane, enum action action, int key)
 {
 	struct pane_compare *c = (struct pane_compare *)pane;
 	int n = c->compare.n;
+	if (key == 'v' && action == ACTION_NONE) {
+		c->section = (enum section)((c->section + 1) % N_SECTIONS);
+		return true;
+	}
+	if (c->section == SECTION_LAB)
+		return pane_scroll(&c->lab.top, c->lab.n_lines, c->lab.rows, action);
+	if (n == 0 && c->section == SECTION_TEXT)
+		return false;
+	bool text = c->section == SECTION_TEXT;
+	if (!text && fidelity_view_action(&c->fidelity, action, c->section == SECTION_LAYERS))
+		return true;
 	if (n == 0)
 		return false;
 	if (action == ACTION_LEFT || action == ACTION_RIGHT)
@@ -306,7 +414,7 @@ static bool compare_action(struct pane *pane, enum action action, int key)
 	else if (key == 'd' && action == ACTION_NONE)
 		jump(c);
 	else
-		return scroll(c, action);
+		return text && scroll(c, action);
 	return true;
 }
 
@@ -315,14 +423,20 @@ static void compare_event_pane(struct pane *pane, const struct event *event)
 	struct pane_compare *c = (struct pane_compare *)pane;
 	if (event->type == EV_OPENED && event->seq == 0)
 		compare_close(&c->compare); // columns of a model that is gone
+	if (event->type == EV_SWITCH && event->seq == 0 && pane->talk->lab && !c->lab.waiting)
+		lab_view_ask(&c->lab, pane->talk, event->change.from, event->change.to, event->change.at,
+					 NULL);
 	pane->dirty |= compare_event(&c->compare, event);
 	pane->dirty |= event->type == EV_OPENED;
+	if (event->type == EV_STOP)
+		ask_when_done(c);
 }
 
 static void compare_title(const struct pane *pane, struct text *out)
 {
 	const struct pane_compare *c = (const struct pane_compare *)pane;
-	for (int i = 1; i < c->compare.n; i++) {
+	text_format(out, "%s  ", section_names[c->section]);
+	for (int i = 1; i < c->compare.n && c->section == SECTION_TEXT; i++) {
 		struct compare_place own, base;
 		bool part = compare_divergence(&c->compare, i, &own, &base);
 		text_format(out, "%s1 and %d", i > 1 ? ", " : "", i + 1);
@@ -339,19 +453,24 @@ static int compare_send_pane(struct pane *pane, const char *text, size_t length,
 	if (compare_send(&c->compare, pane->talk, text, length, err))
 		return -1;
 	c->follow = true;
+	c->asked = false;
+	c->section = SECTION_TEXT;
 	pane->dirty = true;
 	return 0;
 }
 
 static bool compare_stop_pane(struct pane *pane)
 {
-	return compare_stop(&((struct pane_compare *)pane)->compare);
+	struct pane_compare *c = (struct pane_compare *)pane;
+	return compare_stop(&c->compare) || fidelity_view_stop(&c->fidelity, pane->talk) ||
+		   lab_view_stop(&c->lab, pane->talk);
 }
 
 static bool compare_busy(const struct pane *pane)
 {
-	const struct compare *compare = &((const struct pane_compare *)pane)->compare;
-	bool busy = compare_running(compare);
+	const struct pane_compare *c = (const struct pane_compare *)pane;
+	const struct compare *compare = &c->compare;
+	bool busy = compare_running(compare) || c->fidelity.waiting || c->lab.waiting;
 	for (int i = 0; i < compare->n; i++)
 		busy |= compare->columns[i].talk.opening;
 	return busy;
@@ -371,13 +490,19 @@ static int compare_watch(const struct pane *pane, int *fds, int max)
 
 static void compare_wake(struct pane *pane)
 {
-	pane->dirty |= compare_drain(&((struct pane_compare *)pane)->compare);
+	struct pane_compare *c = (struct pane_compare *)pane;
+	if (!compare_drain(&c->compare))
+		return;
+	pane->dirty = true;
+	ask_when_done(c);
 }
 
 static void compare_close_pane(struct pane *pane)
 {
 	struct pane_compare *c = (struct pane_compare *)pane;
 	compare_close(&c->compare);
+	fidelity_view_close(&c->fidelity);
+	lab_view_close(&c->lab);
 	for (int i = 0; i < COMPARE_COLUMNS; i++)
 		free(c->lines[i].items);
 	free(c);
@@ -388,6 +513,7 @@ static const struct pane_table table = {compare_event_pane, compare_draw, compar
 static const struct pane_more more = {.send = compare_send_pane,
 									  .stop = compare_stop_pane,
 									  .busy = compare_busy,
+									  .job = compare_job,
 									  .watch = compare_watch,
 									  .wake = compare_wake};
 
@@ -395,7 +521,7 @@ struct compare *pane_compare_of(struct pane *pane)
 {
 	struct pane_compare *c = (struct pane_compare *)pane;
 	c->follow = true;
-	c->focus = 0;
+	c->section = SECTION_TEXT;
 	pane->dirty = true;
 	return &c->compare;
 }
@@ -407,5 +533,6 @@ struct pane *pane_compare_open(const struct talk *talk, struct error *err)
 		return NULL;
 	c->pane = (struct pane){.table = &table, .more = &more, .talk = talk, .dirty = true};
 	c->follow = true;
+	c->fidelity.side = -1;
 	return &c->pane;
 }

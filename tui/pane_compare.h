@@ -8,4 +8,11 @@
 /* Its columns, for :compare and :keep; the pane shows them from the tail on. */
 struct compare *pane_compare_of(struct pane *pane);
 
+/* The columns' budgets are compared on this text instead. */
+int pane_compare_text(struct pane *pane, const struct text *text, struct error *err);
+
+/* The handoff lab shows there too; from NULL: the last change of budget. */
+int pane_compare_lab(struct pane *pane, const char *from, const char *to, int at,
+					 struct error *err);
+
 #endif

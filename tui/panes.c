@@ -20,7 +20,8 @@ const struct pane_row panes[] = {
 	 "where tokens go: L all, P prefill, D decode, T think, A answer, f next; J K experts, s sorts",
 	 pane_experts_open},
 	{'6', "compare", "Compare",
-	 "budgets side by side (:compare A B): h l columns, d where they part, Enter keeps the column",
+	 "budgets side by side (:compare A B): h l columns, d where they part, Enter keeps, v KL, "
+	 "layers, handoff lab",
 	 pane_compare_open},
 	{'7', "tokens", "Tokens",
 	 "what every budget says at the cursor: h l tokens, j k < > alternatives, Enter branches, b B "

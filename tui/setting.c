@@ -340,6 +340,16 @@ static void get_mouse(const struct command_context *context, struct text *out)
 	text_add(out, context->app && context->app->screen.mouse ? "on" : "off");
 }
 
+static int set_lab(struct command_context *context, const char *value, struct error *err)
+{
+	return parse_switch("lab", value, &context->talk->lab, err);
+}
+
+static void get_lab(const struct command_context *context, struct text *out)
+{
+	text_add(out, context->talk->lab ? "on" : "off");
+}
+
 static int set_fixed(struct command_context *context, const char *value, struct error *err)
 {
 	(void)context, (void)value;
@@ -369,6 +379,7 @@ const struct setting settings[] = {
 	{"theme", "NAME", "colours: default, light, mono, ascii or your own", COMPLETE_THEME, set_theme, get_theme, false},
 	{"split", "NAME|off", "companion pane at 110 columns or more", COMPLETE_VIEW, set_split, get_split, false},
 	{"mouse", "on|off", "the wheel scrolls; off leaves the mouse to the terminal", COMPLETE_ON_OFF, set_mouse, get_mouse, false},
+	{"lab", "on|off", "take every change of budget apart in the background (:lab)", COMPLETE_ON_OFF, set_lab, get_lab, false},
 	{"threads", "", "fixed at the start: -t N", COMPLETE_NOTHING, set_fixed, NULL, false},
 	{"ctx", "", "fixed at the start: --ctx N", COMPLETE_NOTHING, set_fixed, NULL, false},
 	{"math", "", "fixed at the start: --math exact|fast", COMPLETE_NOTHING, set_fixed, NULL, false},

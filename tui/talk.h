@@ -36,6 +36,7 @@ struct talk {
 	struct gauges gauges;     // newest, read once a frame
 	struct memory_use memory; // of the last EV_MEMORY
 	bool has_memory;
+	bool lab;         // :set lab on: every change of budget is taken apart
 	bool opening;     // REQUEST_OPEN is under way
 	bool running;     // a turn is under way
 	bool turn_begun;  // EV_TURN of it has come

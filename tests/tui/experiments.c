@@ -56,7 +56,7 @@ static void say(struct fixture *f, int seq, const char *budget, int at, const st
 }
 
 static const struct said right[] = {
-	{"Swap", 310, 0},         {", negative.", 311, 4000000},  {"\n88 - 49", 312, 4000000},
+	{"Swap", 310, 0},          {", negative.", 311, 4000000},  {"\n88 - 49", 312, 4000000},
 	{"</think>", 13, 4000000}, {"\n49 - 88 = ", 314, 4000000}, {"-39.", 315, 4000000}};
 static const struct said wrong[] = {{"Swap", 310, 0},
 									{", easy.", 321, 2000000},
@@ -87,18 +87,17 @@ static struct pane *open_compare(struct fixture *f, int n)
 	struct pane *pane = pane_compare_open(&f->talk, NULL);
 	assert_non_null(pane);
 	begin(f, pane_compare_of(pane), n);
-	for (int i = 0; i < n; i++) {
-		script_on(f->script, REQUEST_TURN);
+	OK(pane->more->send(pane, "Calculate 49 - 88.", 18, &err));
+	assert_true(pane->more->busy(pane));
+	for (int i = 0; i < n; i++)
 		say(f, i + 1,
 			i == 0   ? "large"
 			: i == 1 ? "small"
 					 : "medium",
-			30, i == 1 ? wrong : right, i == 1 ? N(wrong) : N(right));
-	}
-	OK(pane->more->send(pane, "Calculate 49 - 88.", 18, &err));
-	assert_true(pane->more->busy(pane));
+			(int)pane_compare_of(pane)->columns[i].talk.tape.n, i == 1 ? wrong : right,
+			i == 1 ? N(wrong) : N(right));
 	tell(f, pane);
-	assert_false(pane->more->busy(pane));
+	assert_true(pane->more->busy(pane) == (f->talk.jobs != NULL)); // only the comparison is left
 	return pane;
 }
 
@@ -156,7 +155,7 @@ static void test_keep(void **state)
 	assert_string_equal(f.talk.conversation.messages[1].text, "49 - 88 = 11.");
 	assert_string_equal(f.talk.conversation.messages[1].reasoning, "Swap, easy.");
 	assert_int_equal(f.talk.transcript.n_entries, 3);
-	assert_int_equal(f.talk.tape.n, 30 + N(wrong));
+	assert_int_equal(f.talk.tape.n, f.talk.tape.prompt + N(wrong));
 	begin(&f, pane_compare_of(pane), 2); // now with a history, forked
 	last = script_request(f.script, script_n_requests(f.script) - 1);
 	assert_int_equal(last->type, REQUEST_FORK);
@@ -196,6 +195,103 @@ static void test_tokens(void **state)
 	close_model(&f);
 }
 
+static void finish_jobs(struct fixture *f, struct pane *pane)
+{
+	struct pollfd ready = {.fd = jobs_fd(f->talk.jobs), .events = POLLIN};
+	while (pane->more->busy(pane)) {
+		assert_int_equal(poll(&ready, 1, 30000), 1);
+		for (struct job *job; (job = jobs_next(f->talk.jobs));)
+			assert_true(pane->more->job(pane, job));
+	}
+}
+
+/* Presses, draws and wants these words on the screen, in this order. */
+static void expect_words(struct fixture *f, struct pane *pane, int rows, int columns,
+						 const char *keys, const char *const *words)
+{
+	struct text text = {0};
+	open_screen(f, rows, columns, "ascii");
+	draw(f, pane);
+	press(pane, keys);
+	draw(f, pane);
+	screen_text(&f->screen, &text);
+	const char *at = text_chars(&text);
+	for (; *words; words++) {
+		const char *found = strstr(at, *words);
+		if (!found)
+			fail_msg("'%s' is not in\n%s", *words, text_chars(&text));
+		at = found;
+	}
+	text_free(&text);
+	screen_close(&f->screen);
+	theme_free(&f->theme);
+}
+
+/* When the columns have answered, their budgets are compared on what the first one wrote. */
+static void test_fidelity(void **state)
+{
+	(void)state;
+	static const char *const kl[] = {
+		"small against large, 6 tokens", "KL mean", "same top", "at", "context", ">", NULL};
+	static const char *const layers[] = {
+		"Where small differs from large", "distance", "leak", "MoE", "norm", NULL};
+	static const char *const few[] = {"small against large", "at", NULL};
+	struct fixture f;
+	struct text file = {0};
+	open_model(&f, "../demo", NULL, false);
+	f.talk.jobs = jobs_open(NULL);
+	struct pane *pane = open_compare(&f, 2);
+	finish_jobs(&f, pane);
+	expect_words(&f, pane, 20, 80, "v", kl);
+	expect_words(&f, pane, 20, 80, "vjjk", layers);
+	expect_words(&f, pane, 5, 40, "vvvsjG", few);
+	text_add(&file, "Calculate 49 - 88.");
+	OK(pane_compare_text(pane, &file, &err));
+	finish_jobs(&f, pane);
+	expect_words(&f, pane, 20, 80, "", (const char *const[]){"small against large", "KL", NULL});
+	text_free(&file);
+	pane->table->close(pane);
+	jobs_close(f.talk.jobs);
+	f.talk.jobs = NULL;
+	close_model(&f);
+}
+
+static void test_lab(void **state)
+{
+	(void)state;
+	static const char *const words[] = {
+		"Handoff small > large before token 5", "carry", "reprefill", "cosine", "repair:N", NULL};
+	static const char *const wide[] = {"Handoff", "Cosine of the two states", "Mamba", NULL};
+	struct error none = {0};
+	struct fixture f;
+	open_model(&f, "../demo", NULL, false);
+	f.talk.jobs = jobs_open(NULL);
+	struct pane *pane = pane_compare_open(&f.talk, NULL);
+	assert_int_equal(pane_compare_lab(pane, NULL, NULL, 0, &none), -1);
+	play_conversation(&f);
+	assert_int_equal(pane_compare_lab(pane, NULL, NULL, 0, &none), -1);
+	assert_non_null(strstr(none.text, "no budget has changed"));
+	assert_int_equal(pane_compare_lab(pane, "small", "huge", 5, &none), -1);
+	assert_int_equal(pane_compare_lab(pane, "small", "large", 500, &none), -1);
+	OK(pane_compare_lab(pane, "small", "large", 5, &err));
+	finish_jobs(&f, pane);
+	expect_words(&f, pane, 20, 80, "", words);
+	expect_words(&f, pane, 30, 120, "jjkg", wide);
+	f.talk.lab = true; // a change of budget asks by itself
+	struct event event = {.type = EV_SWITCH};
+	strcpy(event.change.from, "large");
+	strcpy(event.change.to, "medium");
+	event.change.at = (int)f.talk.tape.n - 1;
+	pane->table->event(pane, &event);
+	assert_true(pane->more->busy(pane));
+	assert_true(pane->more->stop(pane));
+	assert_false(pane->more->busy(pane));
+	pane->table->close(pane);
+	jobs_close(f.talk.jobs);
+	f.talk.jobs = NULL;
+	close_model(&f);
+}
+
 /* What every budget says: computed in the background, the same numbers on every machine up to what
  * is printed. */
 static void test_outlook(void **state)
@@ -203,7 +299,6 @@ static void test_outlook(void **state)
 	(void)state;
 	static const struct look before = {"tokens-waiting", 16, 80, "default", ""};
 	struct fixture f;
-	struct text text = {0};
 	open_model(&f, "../demo", NULL, false);
 	f.talk.jobs = jobs_open(NULL);
 	assert_non_null(f.talk.jobs);
@@ -211,20 +306,8 @@ static void test_outlook(void **state)
 	play_conversation(&f);
 	expect_pane(&f, pane, &before); // asks
 	assert_true(pane->more->busy(pane));
-	struct pollfd ready = {.fd = jobs_fd(f.talk.jobs), .events = POLLIN};
-	while (pane->more->busy(pane)) {
-		assert_int_equal(poll(&ready, 1, 30000), 1);
-		for (struct job *job; (job = jobs_next(f.talk.jobs));)
-			assert_true(pane->more->job(pane, job));
-	}
-	open_screen(&f, 16, 120, "default");
-	draw(&f, pane);
-	screen_text(&f.screen, &text);
-	assert_non_null(strstr(text_chars(&text), "every budget"));
-	assert_non_null(strstr(text_chars(&text), "s small #"));
-	text_free(&text);
-	screen_close(&f.screen);
-	theme_free(&f.theme);
+	finish_jobs(&f, pane);
+	expect_words(&f, pane, 16, 120, "", (const char *const[]){"every budget", "s small #", NULL});
 	pane->table->close(pane);
 	jobs_close(f.talk.jobs);
 	f.talk.jobs = NULL;
@@ -302,9 +385,10 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_columns), cmocka_unit_test(test_keep),
-		cmocka_unit_test(test_tokens),  cmocka_unit_test(test_outlook),
-		cmocka_unit_test(test_branch),  cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_columns),  cmocka_unit_test(test_keep),
+		cmocka_unit_test(test_tokens),   cmocka_unit_test(test_outlook),
+		cmocka_unit_test(test_fidelity), cmocka_unit_test(test_lab),
+		cmocka_unit_test(test_branch),   cmocka_unit_test(test_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
