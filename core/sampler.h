@@ -1,6 +1,6 @@
 /*
  * Sampling parameters: what may be asked for, and what the checkpoint recommends. The choice itself
- * is the backend's operation `pick` (kernels/backend.h).
+ * is the backend's operation `pick` (kernels/pick.h).
  */
 #ifndef CORE_SAMPLER_H
 #define CORE_SAMPLER_H

@@ -9,7 +9,39 @@
 #ifndef KERNELS_PICK_H
 #define KERNELS_PICK_H
 
-#include "kernels/cpu.h"
+#include <stdint.h>
+
+#define N_ALTERNATIVES 5
+
+/* How an id is chosen. The id is a pure function of logits, these and position: noise is a hash of
+ * (seed, position, id), argmax of logit / temperature + Gumbel noise over what the filters leave.
+ */
+struct pick_params {
+	uint64_t seed;
+	float temperature; // 0 = greedy (ties: the lower id)
+	float top_p;       // 1 = off
+	float min_p;       // 0 = off
+	int32_t top_k;     // 0 = off
+	int32_t forced;    // >= 0: this id is taken; its logprob is still the model's
+};
+
+struct picked {
+	int32_t id;
+	float logprob; // natural log of softmax(logits)[id], before temperature and filters
+	float entropy; // of softmax(logits), nats, before temperature and filters
+	struct {
+		int32_t id;
+		float logprob;
+	} top[N_ALTERNATIVES]; // the most probable, best first; id -1 where the vocabulary is smaller
+};
+
+struct pick_op {
+	const float *logits; // (vocab)
+	int vocab;
+	int64_t position; // of the token that is being chosen
+	struct pick_params params;
+	struct picked *out; // host memory, valid after finish()
+};
 
 /* Gumbel noise: -log(-log(u)), u = (top 53 bits of the hash + 1/2) / 2^53, hash =
  * hash_mix(hash_mix(hash_mix(seed) + position) + id). */
