@@ -1,8 +1,7 @@
 /*
  * The engine as everybody above sees it: requests go in, events come out. engine_local runs the
- * model on a worker thread; tests/ has one that plays a script, sessions/ will replay a log, serve/
- * will speak to another machine, all through this interface. Calls come from one thread, the
- * owner's.
+ * model on a worker thread, sessions/replay.c plays a log, tests/engine/ a script, all through this
+ * interface. Calls come from one thread, the owner's.
  */
 #ifndef CORE_ENGINE_H
 #define CORE_ENGINE_H

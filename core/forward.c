@@ -1,6 +1,7 @@
 /*
- * h = embeddings[token];  h = h + Mixer_i(RMSNorm(h)) for every layer;  logits = lm_head
- * RMSNorm(h).
+ *     h = embeddings[token]
+ *     h = h + Mixer_i(RMSNorm(h))      for every layer i
+ *     logits = lm_head RMSNorm(h)
  *
  * Each mixer fills the arguments of its operations for all lanes, then calls them one after the
  * other with the equation beside the call. Lanes whose slice drops a layer are not in that layer's

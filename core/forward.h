@@ -1,6 +1,7 @@
 /*
- * The forward pass, once, over the backend's table: reads top to bottom like the paper. A batch is
- * 1 to MAX_LANES lanes; a lane is a slice, a sequence and n tokens to read. Chat is one lane.
+ * The forward pass, once, over the backend's table: reads top to bottom like the paper. A pass has
+ * 1 to MAX_LANES lanes; a lane is a sequence, whose running slice reads, and n tokens. Chat is one
+ * lane.
  *
  * The workspace owns the activations of a pass, allocated once for max_tokens a lane; no allocation
  * later (but for the host copy that the first tapped pass needs).
@@ -80,8 +81,8 @@ int workspace_max_tokens(const struct workspace *workspace);
 /* Reads every lane's tokens: state and tokens of its sequence advance, logits stand in lane->out
  * until the next pass. Fails before anything changes when a context is full or an id is outside the
  * vocabulary; when the device fails midway, the state is unknown, so the sequences of all lanes are
- * reset and the error says so. Picks (see backend.h) run in the same pass: picks[i] for lane i's
- * last row; NULL = none. */
+ * reset and the error says so. Picks (see kernels/pick.h) run in the same pass: picks[i] for lane
+ * i's last row; NULL = none. */
 int forward(struct workspace *workspace, struct lane *lanes, int n_lanes,
 			const struct pick_params *picks, struct picked *picked, struct error *err);
 

@@ -3,9 +3,8 @@
  * which id is forced, and when it is over. It sees ids only; who computes and who shows them is not
  * its business, so that it can be tested with scripted picks.
  *
- * The token that ends a phase is sampled by the old budget and read by the new one: after
- * turn_take() of
- * </think>, turn_reader() names the answer's budget, which reads that token first.
+ * The token that ends a phase is sampled by the old budget and read by the new one: once </think>
+ * has been taken, turn_reader() names the answer's budget, which reads that token first.
  */
 #ifndef CORE_TURN_H
 #define CORE_TURN_H

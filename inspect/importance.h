@@ -3,13 +3,19 @@
  *
  * Scores come from importance.safetensors (ORIGIN_FILE; what each one means: docs/files.md), or,
  * without it, from the L2 norms of the weights on that axis (ORIGIN_DERIVED, unit "L2 norm of
- * weights"): hidden_size           of a layer: columns of its input matrices (in_proj; q, k, v;
- * gate and shared up_proj, not the experts; up_proj); of the model: of embeddings and lm_head FFN
- * axes              row of up_proj and column of down_proj n_routed_experts      the expert's
- * up_proj and down_proj mamba_num_heads, mamba_head_dim   x rows of in_proj, over a head, over
- * heads num_attention_heads   rows of q_proj and columns of o_proj Read lazily, one axis of one
- * layer at a time: at full size one MoE layer's experts are 2.5 GB, so callers run it in a job.
- * There is no norm that stands for a layer.
+ * weights"):
+ *
+ *   hidden_size, a layer's     columns of its input matrices: in_proj; q, k, v; gate and shared
+ *                              up_proj, not the experts; up_proj
+ *   hidden_size, the model's   columns of embeddings and lm_head
+ *   FFN axes                   row of up_proj and column of down_proj
+ *   n_routed_experts           the expert's up_proj and down_proj
+ *   mamba_num_heads            x rows of in_proj, all of the head
+ *   mamba_head_dim             x rows of in_proj, over heads
+ *   num_attention_heads        rows of q_proj and columns of o_proj
+ *
+ * There is no norm that stands for a layer. Read lazily, one axis of one layer at a time: at full
+ * size one MoE layer's experts are 2.5 GB, so callers run it in a job.
  */
 #ifndef INSPECT_IMPORTANCE_H
 #define INSPECT_IMPORTANCE_H
