@@ -103,8 +103,8 @@ int sequence_snapshot(struct sequence *sequence, struct error *err);
 
 /* For repair:N. Called whenever tokens have been read: at every multiple of ceil(N/2) tokens the
  * state is kept in one of N_ROLLING places of its own, so that there is always one that is N to
- * N + ceil(N/2) - 1 tokens old. Costs a copy of all conv and SSM state each time (demo 0.1 ms;
- * 48 MB for the 30B), and N_ROLLING times their memory. */
+ * N + ceil(N/2) - 1 tokens old. Costs a copy of all conv and SSM state each time (0.1 MB for
+ * the demo, 48 MB for the 30B), and N_ROLLING times their memory. */
 int sequence_roll(struct sequence *sequence, int repair, struct error *err);
 int sequence_roll_step(int repair); // ceil(N/2)
 
