@@ -59,7 +59,13 @@ static int run_policy(struct command_context *context, const char *arguments, bo
 	(void)forced;
 	const struct turn_settings *turn = &context->talk->settings;
 	bool word = strcmp(arguments, "on") == 0 || strcmp(arguments, "off") == 0;
-	if (!*arguments)
+	char think[BUDGET_NAME_BYTES], answer[BUDGET_NAME_BYTES];
+	if (sscanf(arguments, "think %63s answer %63s", think, answer) == 2) {
+		if (setting_set(context, "think", think, err) ||
+			setting_set(context, "answer", answer, err))
+			return -1;
+		arguments = "on";
+	} else if (!*arguments)
 		arguments = turn->policy || *turn->rule ? "off" : "on";
 	else if (!word)
 		return set_or_tell(context, "rule", arguments, err);
@@ -280,7 +286,7 @@ const struct command commands[] = {
 	{"budget", "[NAME|WIDTHS]", "this budget writes from the next token on", COMPLETE_BUDGET, run_budget, false},
 	{"think", "[NAME]", "this budget thinks (policy on)", COMPLETE_BUDGET, run_think, false},
 	{"answer", "[NAME]", "this budget answers (policy on)", COMPLETE_BUDGET, run_answer, false},
-	{"policy", "[on|off]", "think and answer with their own budgets", COMPLETE_ON_OFF, run_policy, false},
+	{"policy", "[on|off|think B answer B|RULE]", "who writes: by phase, or by a rule (entropy>2 large else small)", COMPLETE_ON_OFF, run_policy, false},
 	{"handoff", "[carry|reprefill|repair:N]", "what a change of budget does with the state", COMPLETE_HANDOFF, run_handoff, false},
 	{"set", "[NAME [VALUE]]", "show or change a setting", COMPLETE_SETTING, run_set, false},
 	{"system", "[TEXT]", "show or set the system text (:system! removes it)", COMPLETE_NOTHING, run_system, false},

@@ -14,6 +14,7 @@
 
 #define WIDE_COLUMNS 110
 #define CURVE_ROWS 6
+#define MAX_SWITCH_ROWS 5
 
 enum speed_sort { BY_PHASE, BY_BUDGET, BY_SPEED, N_SPEED_SORTS };
 static const char *const sort_names[] = {"phase", "budget", "speed"};
@@ -154,6 +155,105 @@ static int draw_latency(const struct pane_metrics *m, const struct canvas *canva
 	return row + 1;
 }
 
+/* Seconds a decode step of this budget took, over both phases; NAN = it made none. */
+static double step_seconds(const struct metrics *metrics, const char *budget)
+{
+	uint64_t took = 0;
+	int steps = 0;
+	for (int i = 0; i < metrics->n_rows; i++)
+		if (metrics->rows[i].phase != PHASE_PREFILL &&
+			strcmp(metrics->rows[i].budget, budget) == 0) {
+			took += metrics->rows[i].took_ns;
+			steps += metrics->rows[i].steps;
+		}
+	return steps > 0 && took > 0 ? (double)took / 1e9 / steps : (double)NAN;
+}
+
+/* Seconds a token that this budget read in prefills; of all budgets if it read none. */
+static double read_seconds(const struct metrics *metrics, const char *budget)
+{
+	double own = NAN, took = 0, tokens = 0;
+	for (int i = 0; i < metrics->n_rows; i++) {
+		const struct metrics_row *it = &metrics->rows[i];
+		if (it->phase != PHASE_PREFILL || it->tokens == 0)
+			continue;
+		took += (double)it->took_ns / 1e9;
+		tokens += it->tokens;
+		if (strcmp(it->budget, budget) == 0)
+			own = (double)it->took_ns / 1e9 / it->tokens;
+	}
+	return !isnan(own) ? own : tokens > 0 ? took / tokens : (double)NAN;
+}
+
+static struct number seconds(double value)
+{
+	struct number out = {"N/A"};
+	if (!isnan(value))
+		snprintf(out.text, sizeof out.text, "%.*f %s", value < 1 ? 1 : 2,
+				 value < 1 ? value * 1e3 : value, value < 1 ? "ms" : "s");
+	return out;
+}
+
+static int draw_switches(const struct reply *reply, const struct canvas *canvas, int row)
+{
+	size_t first = reply->n_switches > MAX_SWITCH_ROWS ? reply->n_switches - MAX_SWITCH_ROWS : 0;
+	if (first > 0)
+		canvas_print(canvas, row++, 1, ROLE_DIM, "%zu earlier switches", first);
+	for (size_t i = first; i < reply->n_switches; i++) {
+		const struct reply_switch *it = &reply->switches[i];
+		canvas_print(canvas, row++, 1, ROLE_TEXT, "at %d %.16s > %.16s %s %s, %s%s%s", it->at,
+					 it->from, it->to, handoff_name(it->handoff),
+					 seconds((double)it->took_ns / 1e9).text, switch_reason_name(it->reason),
+					 *it->why ? ": " : "", it->why);
+	}
+	return row;
+}
+
+/* Thoughts n from which on thinking with `think` pays, though the largest budget reads the prompt
+ * and them again: n (large - think) = (prompt + n) read. */
+static struct number break_even(double large, double think, double read, int prompt)
+{
+	struct number out = {"N/A"};
+	double gain = large - think - read;
+	if (isnan(gain))
+		return out;
+	if (gain <= 0)
+		snprintf(out.text, sizeof out.text, "never");
+	else
+		snprintf(out.text, sizeof out.text, "%.0f", ceil(prompt * read / gain));
+	return out;
+}
+
+/* The turn against all-large, and when a handoff pays. */
+static int draw_turn(const struct pane_metrics *m, const struct canvas *canvas, int row)
+{
+	const struct talk *talk = m->pane.talk;
+	const struct reply *reply = &talk->reply;
+	const struct elastic *elastic = talk->model ? &talk->model->elastic : NULL;
+	double switches = 0;
+	row = draw_heading(canvas, row, "Last turn", "measured; all-large is estimated");
+	if (!elastic || elastic->n_budgets == 0 || reply->completion_tokens == 0) {
+		canvas_text(canvas, row, 1, ROLE_DIM, "N/A: no token yet");
+		return row + 2;
+	}
+	const char *large = elastic->budgets[0].name, *think = talk->settings.think;
+	for (size_t i = 0; i < reply->n_switches; i++)
+		switches += (double)reply->switches[i].took_ns / 1e9;
+	double step = step_seconds(&talk->metrics, large), read = read_seconds(&talk->metrics, large);
+	double spent = (double)reply->prefill_ns / 1e9 + (double)reply->decode_ns / 1e9 + switches;
+	double all = (reply->prompt_tokens - reply->cached_tokens) * read + reply->decode_steps * step;
+	canvas_print(canvas, row++, 1, ROLE_TEXT, "this turn %s, of it switches %s",
+				 seconds(spent).text, seconds(switches).text);
+	canvas_print(canvas, row++, 1, ROLE_TEXT, "all %.16s %s (estimated)%s", large,
+				 seconds(all).text, isnan(step) ? ": it has made no step yet" : "");
+	canvas_print(canvas, row++, 1, ROLE_TEXT, "re-prefill now %s (estimated)",
+				 seconds(talk->gauges.context_used * read).text);
+	canvas_print(
+		canvas, row++, 1, ROLE_TEXT, "break-even of %.16s: %s thought tokens (estimated)", think,
+		break_even(step, step_seconds(&talk->metrics, think), read, reply->prompt_tokens).text);
+	return draw_switches(reply, canvas, row) + 1;
+}
+
 static int draw_history(const struct pane_metrics *m, const struct canvas *canvas, int row)
 {
 	const struct metrics *metrics = &m->pane.talk->metrics;
@@ -276,7 +376,7 @@ static int draw_column(const struct pane_metrics *m, const struct canvas *canvas
 
 static void metrics_draw(struct pane *pane, struct canvas *canvas)
 {
-	static section *const all[] = {draw_speed,   draw_latency, draw_context,
+	static section *const all[] = {draw_speed,   draw_latency, draw_turn,   draw_context,
 								   draw_history, draw_memory,  draw_formula};
 	struct pane_metrics *m = (struct pane_metrics *)pane;
 	struct error err;
@@ -287,12 +387,12 @@ static void metrics_draw(struct pane *pane, struct canvas *canvas)
 	m->ready = true;
 	m->rows = canvas->rows;
 	if (canvas->columns < WIDE_COLUMNS) {
-		m->n_lines = draw_column(m, canvas, all, 6);
+		m->n_lines = draw_column(m, canvas, all, 7);
 	} else {
 		int half = canvas->columns * 3 / 5;
 		struct canvas left = canvas_part(canvas, 0, 0, canvas->rows, half - 2);
 		struct canvas right = canvas_part(canvas, 0, half, canvas->rows, canvas->columns);
-		int a = draw_column(m, &left, all, 4), b = draw_column(m, &right, all + 4, 2);
+		int a = draw_column(m, &left, all, 5), b = draw_column(m, &right, all + 5, 2);
 		m->n_lines = a > b ? a : b;
 	}
 	if (m->top + canvas->rows < m->n_lines && canvas->columns > 20) {

@@ -221,6 +221,46 @@ static size_t last_turn(const struct transcript *transcript)
 	return first;
 }
 
+static void letter(const struct talk *talk, const struct canvas *canvas, int row, int column,
+				   int budget)
+{
+	char text[2] = "?";
+	if (budget == TAPE_NOBODY)
+		text[0] = '.';
+	else if (talk->model && budget >= 0)
+		text[0] = elastic_mark(&talk->model->elastic, budget);
+	canvas_text(canvas, row, column, budget == TAPE_NOBODY ? ROLE_DIM : role_of_budget(budget),
+				text);
+}
+
+/* Who read the prompt, in runs: "read; prompt l12 s28". */
+static void prompt_readers(const struct talk *talk, struct text *out)
+{
+	const struct tape *tape = &talk->tape;
+	text_add(out, "read; prompt");
+	for (size_t i = 0, n; i < tape->prompt; i += n) {
+		int reader = tape->tokens[i].reader;
+		for (n = 1; i + n < tape->prompt && tape->tokens[i + n].reader == reader; n++)
+			;
+		char mark = talk->model && reader >= 0 ? elastic_mark(&talk->model->elastic, reader)
+					: reader == TAPE_NOBODY    ? '.'
+											   : '?';
+		text_format(out, " %c%zu", mark, n);
+	}
+}
+
+static void strip_labels(const struct talk *talk, const struct canvas *canvas, int used)
+{
+	struct text text = {0};
+	prompt_readers(talk, &text);
+	int width = canvas_width(text_chars(&text), text.length);
+	if (used > 1 && used + 2 + width <= canvas->columns) {
+		canvas_text(canvas, 0, canvas->columns - width, ROLE_DIM, "written");
+		canvas_text(canvas, 1, canvas->columns - width, ROLE_DIM, text_chars(&text));
+	}
+	text_free(&text);
+}
+
 void status_strip(const struct talk *talk, const struct canvas *canvas)
 {
 	const struct transcript *transcript = &talk->transcript;
@@ -228,19 +268,19 @@ void status_strip(const struct talk *talk, const struct canvas *canvas)
 	for (size_t i = first; i < transcript->n_entries; i++)
 		total += transcript->entries[i].n_tokens + (i > first);
 	size_t room = (size_t)(canvas->columns > 0 ? canvas->columns : 0);
-	size_t skip = total > room ? total - room : 0, at = 0;
+	size_t skip = total > room ? total - room : 0, at = 0, written = talk->tape.prompt;
 	for (size_t i = first; i < transcript->n_entries; i++) {
 		const struct entry *entry = &transcript->entries[i];
 		if (i > first && at++ >= skip)
 			canvas_text(canvas, 0, (int)(at - 1 - skip), ROLE_DIM, "|");
-		for (size_t j = 0; j < entry->n_tokens; j++, at++) {
+		for (size_t j = 0; j < entry->n_tokens; j++, at++, written++) {
 			if (at < skip)
 				continue;
-			int budget = entry->tokens[j].budget;
-			char letter[2] = "?";
-			if (talk_elastic(talk) && budget >= 0)
-				letter[0] = elastic_mark(talk_elastic(talk), budget);
-			canvas_text(canvas, 0, (int)(at - skip), role_of_budget(budget), letter);
+			letter(talk, canvas, 0, (int)(at - skip), entry->tokens[j].budget);
+			if (canvas->rows > 1 && written < talk->tape.n)
+				letter(talk, canvas, 1, (int)(at - skip), talk->tape.tokens[written].reader);
 		}
 	}
+	if (canvas->rows > 1)
+		strip_labels(talk, canvas, (int)(at > skip ? at - skip : 0));
 }
