@@ -94,5 +94,7 @@ int cli_workbench(const struct cli *cli)
 	if (directory)
 		result = screen ? tui_run(&options, &err) : plain_run(&options, &err);
 	free(directory);
+	if (result < 0 && err.text[0] == '\0') // the line chat has said what failed
+		return EXIT_FAILED;
 	return result < 0 ? cli_fail(&err) : EXIT_DONE;
 }

@@ -253,7 +253,10 @@ static int encode(struct track *track, struct error *err)
 	bool text = !request->tokens;
 	track->ids.n = 0;
 	if (text && !model->tokenizer)
-		return fail(err, "%s has no tokenizer.json: only tokens can be completed", model->name);
+		return fail(err,
+					"%s has no tokenizer.json: only tokens can be completed "
+					"(elastiscope complete --tokens 1,2,3)",
+					model->name);
 	if (text && request->type == REQUEST_TURN)
 		return encode_turn(track, model->tokenizer, err);
 	if (text)
@@ -373,6 +376,13 @@ static int prepare_sequence(struct track *track, struct error *err)
 		return -1;
 	if (track->ids.n == 0)
 		return fail(err, "the prompt has no tokens");
+	const struct request_copy *request = track->request;
+	bool several = request->request.type == REQUEST_TURN && request->conversation.n_messages > 1;
+	if (track->ids.n > (size_t)stage->context && several)
+		return fail(err,
+					"the conversation has %zu tokens, the context holds %d: nothing was cut; say "
+					"less, :undo turns, begin a :new one, or open the model with a larger --ctx",
+					track->ids.n, stage->context);
 	if (track->ids.n > (size_t)stage->context)
 		return fail(err,
 					"the prompt has %zu tokens, the context holds %d: nothing was cut, say less "

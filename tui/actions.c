@@ -34,6 +34,20 @@ static void prompt_end(struct app *app)
 	app->focus = FOCUS_VIEW;
 }
 
+bool app_return(struct app *app, const char *text)
+{
+	if (app->prompt_mode != PROMPT_CHAT) {
+		if (app->draft.length == 0)
+			text_add(&app->draft, text);
+		return false;
+	}
+	if (!line_is_empty())
+		return false;
+	line_set(text);
+	app->returned = true;
+	return true;
+}
+
 void app_run_command(struct app *app, const char *line)
 {
 	struct text out = {0};
@@ -368,6 +382,9 @@ static void prompt_key(struct app *app, int key)
 		prompt_end(app); // the colon goes, and the command line with it
 		return;
 	}
+	if (app->returned && key == ':')
+		line_set(""); // a command, not a tail of the text that came back
+	app->returned = false;
 	line_key(key);
 }
 
@@ -434,6 +451,7 @@ void app_paste(struct app *app, const char *text, size_t length, bool cut)
 	if (app->overlay.length > 0)
 		view_overlay_close(app);
 	app->focus = FOCUS_PROMPT;
+	app->returned = false;
 	line_insert(text, length);
 	if (cut)
 		talk_say(&app->talk, "the paste was longer than %u MiB; the rest is missing",

@@ -72,6 +72,10 @@ static void take_events(struct app *app)
 			fail_with(app, event->text ? event->text : "the model can't be opened");
 		for (int i = 0; i < n_panes; i++)
 			app->panes[i]->table->event(app->panes[i], event);
+		if (app->talk.taken_back.length > 0) {
+			app_return(app, text_chars(&app->talk.taken_back));
+			text_clear(&app->talk.taken_back);
+		}
 		app->wanted = true;
 	}
 }

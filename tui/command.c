@@ -251,8 +251,11 @@ static int run_undo(struct command_context *context, const char *arguments, bool
 	(void)arguments, (void)forced;
 	struct text text = {0};
 	int result = talk_undo(context->talk, &text, err);
-	if (result == 0 && context->app && line_is_empty())
-		line_set(text_chars(&text)); // it can be edited and sent again
+	bool back = result == 0 && context->app && app_return(context->app, text_chars(&text));
+	if (back)
+		talk_say(context->talk, "taken back; its text is in the prompt");
+	else if (result == 0)
+		talk_say(context->talk, "taken back: %s", text_chars(&text));
 	text_free(&text);
 	return result;
 }

@@ -57,9 +57,14 @@ static void show_notice(struct plain *plain)
 	if (talk->notices == plain->notices)
 		return;
 	plain->notices = talk->notices;
-	bool error = strncmp(text_chars(&talk->notice), "error: ", 7) == 0;
-	if (!talk->running || plain->terminal || error)
-		fprintf(stderr, "%s%s\n", plain->in_line ? "\n" : "", text_chars(&talk->notice));
+	const char *notice = text_chars(&talk->notice);
+	bool error = strncmp(notice, "error: ", 7) == 0;
+	if (error && !plain->terminal) {
+		fprintf(stderr, "elastiscope: %s\n", notice + 7);
+		plain->error.text[0] = 0; // once
+	} else if (!talk->running || plain->terminal) {
+		fprintf(stderr, "%s%s\n", plain->in_line ? "\n" : "", notice);
+	}
 }
 
 /* What the reply has more than was printed, under its label. */
@@ -143,6 +148,9 @@ static void take_event(struct plain *plain, const struct event *event)
 			fputs("\n", stdout);
 		plain->in_line = false;
 		fflush(stdout);
+		if (talk->taken_back.length > 0 && event->stop.reason == STOP_ERROR)
+			fputs("the message is taken back\n", stderr);
+		text_clear(&talk->taken_back);
 		show_costs(plain);
 		break;
 	case EV_ERROR:

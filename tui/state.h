@@ -41,6 +41,7 @@ struct app {
 	int overlay_top, overlay_lines;
 	enum focus overlay_from; // where the focus goes back to
 	char overlay_title[64];
+	bool returned;           // the prompt's text is one that was taken back, untouched
 	bool asking;             // "quit?": the next key answers
 	uint64_t interrupted_ns; // the last Ctrl-C
 	struct showcase *showcase;
@@ -81,6 +82,7 @@ void app_key(struct app *app, int key);
 void app_paste(struct app *app, const char *text, size_t length, bool cut);
 void app_accept(struct app *app, const char *line); // Enter in the prompt; NULL = Ctrl-D
 void app_run_command(struct app *app, const char *line);
+bool app_return(struct app *app, const char *text); // into the prompt, if that is empty
 bool app_end_tour(struct app *app); // the user did something: false if there was none
 
 /* help.c */

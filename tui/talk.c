@@ -89,6 +89,27 @@ static void opened(struct talk *talk, const struct event *event)
 	}
 }
 
+/* A turn without a token would stand in the way of all that follow: too long, or not readable. */
+static bool take_back(struct talk *talk, const struct event *event)
+{
+	struct conversation *conversation = &talk->conversation;
+	int last = conversation->active;
+	bool wanted = event->stop.reason == STOP_ERROR || event->stop.reason == STOP_STOPPED;
+	if (!wanted || talk->replay || talk->reply.completion_tokens > 0 || last == NO_MESSAGE ||
+		conversation->messages[last].role != CHAT_USER)
+		return false;
+	text_clear(&talk->taken_back);
+	text_append(&talk->taken_back, conversation->messages[last].text,
+				conversation->messages[last].text_length);
+	conversation_undo(conversation);
+	transcript_undo(&talk->transcript, false);
+	if (event->stop.reason == STOP_STOPPED)
+		talk_say(talk, "stopped before the first token; the message is taken back");
+	else if (strncmp(text_chars(&talk->notice), "error: ", 7) == 0) // what EV_ERROR said
+		text_add(&talk->notice, " (the message is taken back)");
+	return true;
+}
+
 static void stopped(struct talk *talk, const struct event *event)
 {
 	static const char *const whys[] = {
@@ -103,7 +124,8 @@ static void stopped(struct talk *talk, const struct event *event)
 	talk->running = false;
 	talk->progress[0] = 0;
 	transcript_stop(&talk->transcript);
-	if (whys[event->stop.reason])
+	bool taken_back = take_back(talk, event);
+	if (whys[event->stop.reason] && !taken_back)
 		talk_say(talk, "%s", whys[event->stop.reason]);
 	if (reply->answer.length + reply->reasoning.length > 0 &&
 		conversation_append(
@@ -144,6 +166,7 @@ void talk_free(struct talk *talk)
 	branches_free(&talk->branches);
 	reply_free(&talk->reply);
 	text_free(&talk->notice);
+	text_free(&talk->taken_back);
 	*talk = (struct talk){0};
 }
 
@@ -286,6 +309,8 @@ int talk_undo(struct talk *talk, struct text *out, struct error *err)
 int talk_retry(struct talk *talk, struct error *err)
 {
 	struct text text = {0};
+	if (!talk->replay && !talk->running && talk->conversation.active == NO_MESSAGE)
+		return fail(err, "there is nothing to answer again");
 	if (talk_undo(talk, &text, err))
 		return -1;
 	if (!talk->seed_fixed)

@@ -44,6 +44,9 @@ struct talk {
 	double pace;      // 0 = as fast as it goes
 	bool pace_chosen; // by the user, not by the size of the model
 	bool paused;
+	/* The text of a turn that ended before its first token: it left the conversation again, and the
+	 * owner may offer it for another try (and empties this). */
+	struct text taken_back;
 	struct text notice; // the newest message for the user, one line
 	uint64_t notices;   // how many there have been
 	char progress[128]; // long work: what; "" = none

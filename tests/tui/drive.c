@@ -4,7 +4,7 @@
  *
  *     drive [--play] [--script FILE] [--size WxH] [--theme NAME] [--no-color] [--tour] [--plain]
  * [--print-tour]
- * [--set NAME=VALUE] [DIR]
+ * [--set NAME=VALUE] [--ctx N] [DIR]
  */
 #include "base/file.h"
 #include "tests/tui/play.h"
@@ -50,6 +50,8 @@ int main(int argc, char **argv)
 			return fputs(tour_text, stdout) < 0;
 		else if (strcmp(argv[i], "--tour") == 0)
 			options.tour = true;
+		else if (strcmp(argv[i], "--ctx") == 0)
+			options.engine.context = atoi(value(argc, argv, &i));
 		else if (strcmp(argv[i], "--plain") == 0)
 			plain = true;
 		else if (strcmp(argv[i], "--size") == 0)
@@ -67,7 +69,7 @@ int main(int argc, char **argv)
 		options.directory = demo;
 	int result =
 		options.directory ? (plain ? plain_run(&options, &err) : tui_run(&options, &err)) : -1;
-	if (result)
+	if (result && err.text[0])
 		fprintf(stderr, "drive: %s\n", err.text);
 	play_close();
 	free(demo);
