@@ -101,8 +101,8 @@ static int bench_budget(struct bench *bench, int index, struct error *err)
 		struct prefill prefill = {.workspace = bench->workspace};
 		sequence_reset(sequence);
 		if (sequence_use(sequence, slice, err) < 0 ||
-			prefill_extend(&prefill, sequence, bench->tokens, bench->n_tokens, true, &greedy,
-						   &picked, err) < 0)
+			prefill_extend(&prefill, sequence, bench->tokens, bench->n_tokens, &greedy, &picked,
+						   err) < 0)
 			return -1;
 		prefill_tps[run] = bench->n_tokens / ((double)prefill.took_ns / 1e9);
 		uint64_t from = clock_ns();
@@ -130,14 +130,16 @@ static int bench_switch(struct bench *bench, int from, int to, struct error *err
 		struct sequence *sequence = &bench->sequence;
 		sequence_reset(sequence);
 		if (sequence_use(sequence, &bench->slices[from], err) < 0 ||
-			prefill_extend(&prefill, sequence, bench->tokens, n, true, NULL, NULL, err) < 0)
+			prefill_extend(&prefill, sequence, bench->tokens, n, NULL, NULL, err) < 0)
 			return -1;
+		prefill.handoff = HANDOFF_CARRY;
 		uint64_t start = clock_ns();
-		if (prefill_switch(&prefill, sequence, &bench->slices[to], HANDOFF_CARRY, err) < 0)
+		if (prefill_switch(&prefill, sequence, &bench->slices[to], err) < 0)
 			return -1;
 		carry_us[run] = (double)(clock_ns() - start) / 1e3;
+		prefill.handoff = HANDOFF_REPREFILL;
 		start = clock_ns();
-		if (prefill_switch(&prefill, sequence, &bench->slices[to], HANDOFF_REPREFILL, err) < 0)
+		if (prefill_switch(&prefill, sequence, &bench->slices[to], err) < 0)
 			return -1;
 		reprefill_us[run] = (double)(clock_ns() - start) / 1e3;
 	}
@@ -176,7 +178,7 @@ static int write_columns(struct columns *c, bool together, uint64_t *took_ns, st
 								 .logits = LOGITS_LAST};
 		sequence_reset(&c->sequences[i]);
 		if (sequence_use(&c->sequences[i], &bench->slices[i], err) < 0 ||
-			prefill_extend(&prefill, &c->sequences[i], bench->tokens, bench->n_tokens, true, greedy,
+			prefill_extend(&prefill, &c->sequences[i], bench->tokens, bench->n_tokens, greedy,
 						   &picked[i], err) < 0)
 			return -1;
 	}

@@ -31,10 +31,10 @@ static int chunk_end(const struct prefill *prefill, int at, int n)
 
 /* How many of the n ids may be kept: see prefill_switch(). */
 static int keepable(const struct prefill *prefill, const struct sequence *sequence,
-					const int32_t *ids, int n, const struct slice *slice, bool exact)
+					const int32_t *ids, int n, const struct slice *slice)
 {
 	int own = sequence_reusable(sequence, ids, n, slice, true), any = 0;
-	if (!exact && n > prefill->repair)
+	if (prefill->handoff != HANDOFF_REPREFILL && n > prefill->repair)
 		any = sequence_reusable(sequence, ids, n - prefill->repair, slice, false);
 	return own > any ? own : any;
 }
@@ -71,8 +71,7 @@ static int read_chunks(struct prefill *prefill, struct sequence *sequence, const
 }
 
 int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int32_t *ids, int n,
-				   bool exact, const struct pick_params *params, struct picked *picked,
-				   struct error *err)
+				   const struct pick_params *params, struct picked *picked, struct error *err)
 {
 	const struct slice *slice = sequence_slice(sequence);
 	struct wish wish = {.logits = LOGITS_LAST, .params = picked ? params : NULL, .picked = picked};
@@ -87,7 +86,7 @@ int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int
 		return fail(err, "prefill: nothing to read");
 	if (n > sequence->capacity)
 		return fail(err, "prefill: %d tokens do not fit a context of %d", n, sequence->capacity);
-	prefill->cached = keepable(prefill, sequence, ids, n - 1, slice, exact);
+	prefill->cached = keepable(prefill, sequence, ids, n - 1, slice);
 	result = sequence_rewind(sequence, prefill->cached, err);
 	if (!result && prefill->cached && prefill->cached == prefill->snapshot_at)
 		result = sequence_snapshot(sequence, err);
@@ -98,7 +97,7 @@ int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int
 }
 
 int prefill_switch(struct prefill *prefill, struct sequence *sequence, const struct slice *slice,
-				   enum handoff handoff, struct error *err)
+				   struct error *err)
 {
 	struct wish state_only = {.logits = LOGITS_NONE};
 	uint64_t began = clock_ns();
@@ -107,9 +106,8 @@ int prefill_switch(struct prefill *prefill, struct sequence *sequence, const str
 	prefill->cached = n;
 	prefill->read = 0;
 	prefill->stopped = false;
-	if (handoff != HANDOFF_CARRY)
-		prefill->cached =
-			keepable(prefill, sequence, sequence->tokens, n, slice, handoff == HANDOFF_REPREFILL);
+	if (prefill->handoff != HANDOFF_CARRY)
+		prefill->cached = keepable(prefill, sequence, sequence->tokens, n, slice);
 	// The slice first: where it does not fit, nothing has been forgotten. The tokens above stay in
 	// their place while the sequence goes back and reads them again.
 	if (sequence_use(sequence, slice, err) || sequence_rewind(sequence, prefill->cached, err) ||

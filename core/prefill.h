@@ -15,8 +15,9 @@ struct prefill {
 	const struct taps *taps; // NULL = none
 	/* A snapshot is taken when the sequence reaches this many tokens; 0 = none. */
 	int snapshot_at;
-	int repair; // HANDOFF_REPAIR: N, see prefill_switch(); rolling snapshots are taken. 0 = no
-				// repair
+	/* What may be kept of a state that another slice wrote: see the functions. */
+	enum handoff handoff;
+	int repair; // HANDOFF_REPAIR: its N, and rolling snapshots are taken; else 0
 	/* Set on return: tokens kept from before, tokens read, nanoseconds. */
 	int cached, read;
 	uint64_t took_ns;
@@ -25,11 +26,10 @@ struct prefill {
 
 /* Makes the sequence hold ids[0..n) read by its running slice (or kept, see sequence_reusable), and
  * leaves the logits of the last one for picking: at least the last token is always read. picked may
- * be NULL. exact: nothing that another slice read is kept; else with prefill->repair = N at least
- * the last N of these ids are read by the running slice, as prefill_switch() does. */
+ * be NULL. reprefill: nothing that another slice read is kept. carry: all. repair: at least the
+ * last N of these ids are read by the running slice, as prefill_switch() does. */
 int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int32_t *ids, int n,
-				   bool exact, const struct pick_params *params, struct picked *picked,
-				   struct error *err);
+				   const struct pick_params *params, struct picked *picked, struct error *err);
 
 /* From the next token on `slice` reads. carry: at once. reprefill: reads all tokens so far again;
  * when stopped midway the sequence is as long as what was read. repair, N = prefill->repair: goes
@@ -38,6 +38,6 @@ int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int
  * where the last snapshot is older; none left, or N >= tokens so far: all, as with reprefill.
  * Where `slice` itself wrote the state below a younger snapshot, that one serves as well. */
 int prefill_switch(struct prefill *prefill, struct sequence *sequence, const struct slice *slice,
-				   enum handoff handoff, struct error *err);
+				   struct error *err);
 
 #endif

@@ -170,10 +170,11 @@ static int read_all(struct reader *r, struct error *err)
 	int next = 0;
 
 	for (int at = 0, end; at < plan->n; at = end) {
-		for (; next < plan->n_switches && plan->switches[next].at == at; next++)
-			if (prefill_switch(&prefill, &r->sequence, plan->switches[next].slice,
-							   plan->switches[next].handoff, err))
+		for (; next < plan->n_switches && plan->switches[next].at == at; next++) {
+			prefill.handoff = plan->switches[next].handoff;
+			if (prefill_switch(&prefill, &r->sequence, plan->switches[next].slice, err))
 				return -1;
+		}
 		end = next < plan->n_switches ? plan->switches[next].at : plan->n;
 		end = end - at < PREFILL_CHUNK ? end : at + PREFILL_CHUNK;
 		if (read_chunk(r, at, end - at, err))

@@ -306,6 +306,7 @@ static struct prefill prefill_of(struct track *track, const struct taps *taps)
 							.step = between_chunks,
 							.user = track,
 							.taps = taps,
+							.handoff = track->turn.settings.handoff,
 							.repair = track->turn.settings.repair,
 							.snapshot_at = snapshot_place(track)};
 }
@@ -436,13 +437,12 @@ void track_start(struct track *track)
 		track_stop(track, STOP_ERROR, &err);
 		return;
 	}
-	bool exact = track->turn.settings.handoff == HANDOFF_REPREFILL;
 	struct prefill prefill = prefill_of(track, &track->taps);
 	struct pick_params params = turn_pick(&track->turn);
 	track->tapped = PHASE_PREFILL;
 	prefilling(track, true);
 	int failed = prefill_extend(&prefill, &track->sequence, track->ids.ids, (int)track->ids.n,
-								exact, &params, &picked, &err);
+								&params, &picked, &err);
 	prefilling(track, false);
 	if (failed) {
 		track_stop(track, STOP_ERROR, &err);
@@ -493,8 +493,7 @@ bool track_ready(struct track *track)
 	struct prefill prefill = prefill_of(track, NULL);
 	int at = sequence->n_tokens;
 	prefilling(track, true);
-	int failed = !next || prefill_switch(&prefill, sequence, &next->slice,
-										 track->turn.settings.handoff, &err);
+	int failed = !next || prefill_switch(&prefill, sequence, &next->slice, &err);
 	prefilling(track, false);
 	if (failed) {
 		track_stop(track, STOP_ERROR, &err);

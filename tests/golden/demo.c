@@ -77,7 +77,7 @@ static void check_prompt(struct golden *g, const char *budget, const struct json
 
 	golden_sequence(g, &sequence, budget);
 	for (int i = 0; i < n_greedy; i++) {
-		if (prefill_extend(&prefill, &sequence, ids, n + i, true, &greedily, &picked, &err))
+		if (prefill_extend(&prefill, &sequence, ids, n + i, &greedily, &picked, &err))
 			golden_fail("%s", err.text);
 		assert_int_equal(prefill.read, i ? 1 : n);
 		if (!i)

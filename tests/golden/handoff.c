@@ -51,13 +51,12 @@ static void phase_starts(const struct checkpoint *values, const struct chain *ch
 static void carry(struct golden *g, struct sequence *sequence, const struct chain *chain,
 				  const int32_t *ids, const int *starts, float *logits)
 {
-	struct prefill prefill = {.workspace = g->workspace};
+	struct prefill prefill = {.workspace = g->workspace, .handoff = HANDOFF_CARRY};
 	struct error err = {0};
 	size_t vocab = (size_t)g->model->config.vocab_size;
 
 	for (int i = 0; i < chain->n; i++) {
-		golden_must(prefill_switch(&prefill, sequence, golden_slice(g, chain->slices[i]),
-								   HANDOFF_CARRY, &err),
+		golden_must(prefill_switch(&prefill, sequence, golden_slice(g, chain->slices[i]), &err),
 					&err);
 		assert_int_equal(prefill.read, 0);
 		golden_read(g, sequence, ids + starts[i], starts[i + 1] - starts[i], 11,
@@ -79,8 +78,7 @@ static void reprefill(struct golden *g, const struct chain *chain, const int32_t
 	for (int i = 0; i < chain->n; i++) {
 		size_t from = (size_t)starts[i] * vocab;
 		int n = starts[i + 1] - starts[i];
-		golden_must(prefill_switch(&prefill, &sequence, golden_slice(g, chain->slices[i]),
-								   HANDOFF_REPREFILL, &err),
+		golden_must(prefill_switch(&prefill, &sequence, golden_slice(g, chain->slices[i]), &err),
 					&err);
 		assert_int_equal(prefill.read, starts[i]);
 		assert_int_equal(sequence.n_tokens, starts[i]);
@@ -282,17 +280,16 @@ static void repaired(void)
 	size_t vocab = (size_t)g.model->config.vocab_size, n = (size_t)(N - AT) * vocab;
 	float *found = test_calloc(n, sizeof *found), *expected = test_calloc(n, sizeof *found);
 	for (size_t i = 0; i < sizeof repairs / sizeof *repairs; i++) {
-		struct prefill prefill = {.workspace = g.workspace, .repair = repairs[i]};
+		struct prefill prefill = {
+			.workspace = g.workspace, .handoff = HANDOFF_REPAIR, .repair = repairs[i]};
 		struct sequence sequence;
 		golden_sequence(&g, &sequence, "small");
-		golden_must(prefill_extend(&prefill, &sequence, ids, 50, true, NULL, NULL, &err), &err);
+		golden_must(prefill_extend(&prefill, &sequence, ids, 50, NULL, NULL, &err), &err);
 		for (int at = 50; at < AT; at++) {
 			golden_read(&g, &sequence, ids + at, 1, 1, NULL);
 			golden_must(sequence_roll(&sequence, repairs[i], &err), &err);
 		}
-		golden_must(
-			prefill_switch(&prefill, &sequence, golden_slice(&g, "large"), HANDOFF_REPAIR, &err),
-			&err);
+		golden_must(prefill_switch(&prefill, &sequence, golden_slice(&g, "large"), &err), &err);
 		if (repairs[i] >= AT)
 			assert_int_equal(prefill.read, AT);
 		else // the prompt was read in one piece: the last of its snapshots may be needed

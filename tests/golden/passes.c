@@ -214,56 +214,53 @@ static void going_back_changes_nothing(void)
 	golden_sequence(&g, &sequence, "medium");
 	golden_sequence(&g, &copy, "medium");
 
-	golden_must(prefill_extend(&prefill, &sequence, ids, 150, true, &params, &picked, &err), &err);
+	golden_must(prefill_extend(&prefill, &sequence, ids, 150, &params, &picked, &err), &err);
 	assert_int_equal(prefill.cached, 0);
 	assert_int_equal(prefill.read, 150);
-	golden_must(prefill_extend(&prefill, &sequence, other, 150, true, &params, &again, &err), &err);
+	golden_must(prefill_extend(&prefill, &sequence, other, 150, &params, &again, &err), &err);
 	assert_int_equal(prefill.cached, 140); // the snapshot
 	assert_int_equal(prefill.read, 10);
 	prefill.snapshot_at = 0;
-	golden_must(prefill_extend(&prefill, &copy, other, 150, true, &params, &fresh, &err), &err);
+	golden_must(prefill_extend(&prefill, &copy, other, 150, &params, &fresh, &err), &err);
 	assert_memory_equal(&again, &fresh, sizeof fresh);
-	golden_must(prefill_extend(&prefill, &sequence, ids, 150, true, &params, &again, &err), &err);
+	golden_must(prefill_extend(&prefill, &sequence, ids, 150, &params, &again, &err), &err);
 	assert_int_equal(prefill.cached, 140);
 	assert_memory_equal(&again, &picked, sizeof picked);
 
 	// the whole again: at least the last token is read, from the snapshot
-	golden_must(prefill_extend(&prefill, &sequence, ids, 150, true, &params, &again, &err), &err);
+	golden_must(prefill_extend(&prefill, &sequence, ids, 150, &params, &again, &err), &err);
 	assert_int_equal(prefill.cached, 140);
 	assert_memory_equal(&again, &picked, sizeof picked);
 
 	// a fork goes on as the original does
 	golden_must(sequence_fork(&copy, &sequence, &err), &err);
-	golden_must(prefill_extend(&prefill, &copy, ids, 180, true, &params, &again, &err), &err);
+	golden_must(prefill_extend(&prefill, &copy, ids, 180, &params, &again, &err), &err);
 	assert_int_equal(prefill.cached, 150);
-	golden_must(prefill_extend(&prefill, &sequence, ids, 180, true, &params, &picked, &err), &err);
+	golden_must(prefill_extend(&prefill, &sequence, ids, 180, &params, &picked, &err), &err);
 	assert_memory_equal(&again, &picked, sizeof picked);
 
 	// another budget read the state: exact starts over, carry does not
-	golden_must(prefill_switch(&prefill, &sequence, golden_slice(&g, "small"), HANDOFF_CARRY, &err),
-				&err);
-	golden_must(prefill_extend(&prefill, &sequence, ids, 190, false, &params, &picked, &err), &err);
+	prefill.handoff = HANDOFF_CARRY;
+	golden_must(prefill_switch(&prefill, &sequence, golden_slice(&g, "small"), &err), &err);
+	golden_must(prefill_extend(&prefill, &sequence, ids, 190, &params, &picked, &err), &err);
 	assert_int_equal(prefill.cached, 180);
 	prefill.step = stop_at_second;
 	prefill.user = &calls;
-	golden_must(
-		prefill_switch(&prefill, &sequence, golden_slice(&g, "large"), HANDOFF_REPREFILL, &err),
-		&err);
+	prefill.handoff = HANDOFF_REPREFILL;
+	golden_must(prefill_switch(&prefill, &sequence, golden_slice(&g, "large"), &err), &err);
 	assert_false(prefill.stopped);
 	assert_int_equal(prefill.read, 190);
 	assert_int_equal(sequence.n_tokens, 190);
 	assert_int_equal(calls, 1);
-	golden_must(prefill_extend(&prefill, &sequence, other, 150, true, &params, &picked, &err),
-				&err);
+	golden_must(prefill_extend(&prefill, &sequence, other, 150, &params, &picked, &err), &err);
 	assert_true(prefill.stopped); // one chunk of 128 was read
 	assert_int_equal(sequence.n_tokens, 128);
 	prefill.step = NULL;
-	golden_must(prefill_extend(&prefill, &sequence, other, 150, true, &params, &picked, &err),
-				&err);
+	golden_must(prefill_extend(&prefill, &sequence, other, 150, &params, &picked, &err), &err);
 	assert_int_equal(prefill.cached, 128);
 	sequence_reset(&copy);
 	golden_must(sequence_use(&copy, golden_slice(&g, "large"), &err), &err);
-	golden_must(prefill_extend(&prefill, &copy, other, 150, true, &params, &fresh, &err), &err);
+	golden_must(prefill_extend(&prefill, &copy, other, 150, &params, &fresh, &err), &err);
 	assert_memory_equal(&picked, &fresh, sizeof fresh);
 	g.hash = hash_mix(g.hash ^ hash_bytes(&fresh, sizeof fresh));
 	golden_leave(&g, "going back");
@@ -298,7 +295,7 @@ static void nonsense_is_refused(void)
 	golden_sequence(&g, &s, NULL);
 	struct lane lane = {.sequence = &s, .tokens = ids, .n_tokens = 3, .logits = LOGITS_LAST};
 	refuse(&g, lane, 1, "no budget was chosen for the sequence");
-	assert_int_equal(prefill_extend(&prefill, &s, ids, 5, true, &params, &picked, &err), -1);
+	assert_int_equal(prefill_extend(&prefill, &s, ids, 5, &params, &picked, &err), -1);
 	golden_must(sequence_use(&s, golden_slice(&g, "large"), &err), &err);
 	golden_read(&g, &s, ids, 150, 128, NULL);
 	refuse(&g, (struct lane){.sequence = &s, .tokens = bad, .n_tokens = 3}, 1,
@@ -316,8 +313,8 @@ static void nonsense_is_refused(void)
 	golden_must(sequence_use(&s, golden_slice(&g, "num_experts_per_tok=4"), &err), &err);
 	refuse(&g, lane, 1,
 		   "budget num_experts_per_tok=4: 4 experts a token, the workspace has room for 3");
-	assert_int_equal(prefill_extend(&prefill, &s, ids, 0, true, &params, &picked, &err), -1);
-	assert_int_equal(prefill_extend(&prefill, &s, ids, 257, true, &params, &picked, &err), -1);
+	assert_int_equal(prefill_extend(&prefill, &s, ids, 0, &params, &picked, &err), -1);
+	assert_int_equal(prefill_extend(&prefill, &s, ids, 257, &params, &picked, &err), -1);
 	assert_string_equal(err.text, "prefill: 257 tokens do not fit a context of 256");
 	assert_int_equal(s.n_tokens, 150);
 	sequence_close(&s);
