@@ -368,7 +368,7 @@ static bool offer_showcase(struct app *app)
 	app->offered = again ? (app->offered + 1) % showcase->n_prompts : 0;
 	const struct showcase_prompt *prompt = &showcase->prompts[app->offered];
 	line_set(prompt->prompt);
-	talk_say(&app->talk, "%d/%d %s; Tab for the next, Enter sends", app->offered + 1,
+	talk_say(&app->talk, "%d/%d %s; Tab: next, Enter sends", app->offered + 1,
 			 showcase->n_prompts, prompt->note);
 	return true;
 }
@@ -385,7 +385,11 @@ static void prompt_key(struct app *app, int key)
 	if (app->returned && key == ':')
 		line_set(""); // a command, not a tail of the text that came back
 	app->returned = false;
+	char *matches = key == '\t' ? strdup(line_matches()) : NULL;
 	line_key(key);
+	bool same = matches && *matches && strcmp(matches, line_matches()) == 0;
+	app->matches_page = same ? app->matches_page + 1 : 0;
+	free(matches);
 }
 
 /* Whether the key was an answer to a question. */

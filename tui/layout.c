@@ -20,7 +20,8 @@ void layout_make(int rows, int columns, const struct layout_wish *wish, struct l
 		prompt = rows / 3;
 	int bottom = rows;
 	out->prompt = take_bottom(&bottom, prompt, columns);
-	out->notice = take_bottom(&bottom, 1, columns);
+	int notice = wish->notice_rows > rows / 5 ? rows / 5 : wish->notice_rows;
+	out->notice = take_bottom(&bottom, notice < 1 ? 1 : notice, columns);
 	out->status = take_bottom(&bottom, 1, columns);
 	bool full = rows >= 24 && columns >= 80;
 	if (full && !wish->maximised)

@@ -12,6 +12,7 @@ struct rect {
 
 struct layout_wish {
 	int prompt_rows; // of text
+	int notice_rows; // that the notice wants; a fifth of the screen at most
 	bool chat;       // the view is the chat: it has a strip
 	bool split;      // there is a companion
 	bool maximised;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define MAX_SHOWCASE_BYTES (4u << 20)
+#define MAX_CATEGORIES 16
 
 static int add(struct showcase *showcase, size_t *capacity, const struct json *json,
 			   const struct json_node *category, const struct json_node *item, struct error *err)
@@ -35,23 +36,42 @@ static int add(struct showcase *showcase, size_t *capacity, const struct json *j
 	return to->prompt && to->note ? 0 : fail(err, "no memory");
 }
 
+/* One of each category in turn, so that the first few show all kinds. */
+static int interleave(struct showcase *showcase, const int *firsts, int n_categories,
+					  struct error *err)
+{
+	int n = showcase->n_prompts, at = 0;
+	struct showcase_prompt *mixed = mem_new((size_t)n + 1, sizeof *mixed, err);
+	if (!mixed)
+		return -1;
+	for (int round = 0; at < n; round++)
+		for (int i = 0; i < n_categories; i++)
+			if (firsts[i] + round < firsts[i + 1])
+				mixed[at++] = showcase->prompts[firsts[i] + round];
+	free(showcase->prompts);
+	showcase->prompts = mixed;
+	return 0;
+}
+
 static int read_all(struct showcase *showcase, const struct json *json, struct error *err)
 {
 	const struct json_node *root = json->nodes;
 	size_t capacity = 0;
+	int firsts[MAX_CATEGORIES + 1] = {0}, n = 0;
 	if (!json_is(root, JSON_OBJECT))
 		return fail(err, "an object of categories is expected");
 	for (const struct json_node *key = json_first(json, root); key;
 		 key = json_next(json, root, key)) {
 		const struct json_node *list = json_value(key);
-		if (!json_is(list, JSON_ARRAY))
+		if (!json_is(list, JSON_ARRAY) || n == MAX_CATEGORIES)
 			continue;
 		for (const struct json_node *item = json_first(json, list); item;
 			 item = json_next(json, list, item))
 			if (add(showcase, &capacity, json, key, item, err))
 				return -1;
+		firsts[++n] = showcase->n_prompts;
 	}
-	return 0;
+	return interleave(showcase, firsts, n, err);
 }
 
 struct showcase *showcase_open(const char *directory, struct error *err)

@@ -42,6 +42,7 @@ struct app {
 	enum focus overlay_from; // where the focus goes back to
 	char overlay_title[64];
 	bool returned;           // the prompt's text is one that was taken back, untouched
+	int matches_page;        // of the completions, where they do not fit
 	bool asking;             // "quit?": the next key answers
 	uint64_t interrupted_ns; // the last Ctrl-C
 	struct showcase *showcase;

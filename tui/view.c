@@ -169,30 +169,57 @@ static void progress_line(const struct talk *talk, struct text *out)
 	}
 }
 
+/* What the notice says now, and how. */
+static enum role notice_text(const struct app *app, struct text *out)
+{
+	if (app->asking) {
+		text_add(out, "Quit? y = yes, any other key = no");
+		return ROLE_WARN;
+	}
+	if (*line_matches()) {
+		text_add(out, line_matches());
+		return ROLE_NOTICE;
+	}
+	progress_line(&app->talk, out);
+	if (out->length == 0)
+		text_append(out, text_chars(&app->talk.notice), app->talk.notice.length);
+	return strncmp(text_chars(out), "error: ", 7) == 0 ? ROLE_ERROR : ROLE_NOTICE;
+}
+
+static int count_lines(const struct text *text, int columns)
+{
+	int n = 0;
+	for (size_t at = 0, next; at < text->length; at += next, n++)
+		cells_wrap(text->data + at, text->length - at, columns, &next);
+	return n;
+}
+
+static int notice_rows(const struct app *app)
+{
+	struct text text = {0};
+	enum role role = notice_text(app, &text);
+	int n = count_lines(&text, app->screen.columns);
+	text_free(&text);
+	return app->screen.rows >= 14 || role == ROLE_ERROR || *line_matches() ? n : 1;
+}
+
 static void draw_notice(struct app *app)
 {
 	struct canvas canvas = canvas_of(app, &app->layout.notice);
-	struct text line = {0};
+	struct text text = {0};
+	enum role role = notice_text(app, &text);
+	int n = count_lines(&text, canvas.columns), pages = (n + canvas.rows - 1) / canvas.rows;
+	int skip = *line_matches() && pages > 1 ? app->matches_page % pages * canvas.rows : 0, row = 0;
 	canvas_blank(&canvas, ROLE_TEXT);
-	enum role role = ROLE_NOTICE;
-	if (app->asking) {
-		text_add(&line, "Quit? y = yes, any other key = no");
-		role = ROLE_WARN;
-	} else if (*line_matches()) {
-		text_add(&line, line_matches());
-	} else {
-		progress_line(&app->talk, &line);
-		if (line.length == 0)
-			text_append(&line, text_chars(&app->talk.notice), app->talk.notice.length);
-		if (strncmp(text_chars(&line), "error: ", 7) == 0)
-			role = ROLE_ERROR;
+	for (size_t at = 0, next; at < text.length && row < skip + canvas.rows; at += next, row++) {
+		size_t length = cells_wrap(text.data + at, text.length - at, canvas.columns, &next);
+		if (row >= skip)
+			canvas_bytes(&canvas, row - skip, 0, role, text.data + at, length);
 	}
-	int width;
-	size_t fits = cells_fit(text_chars(&line), line.length, canvas.columns, &width);
-	canvas_bytes(&canvas, 0, 0, role, text_chars(&line), fits);
-	if (fits < line.length)
-		canvas_text(&canvas, 0, canvas.columns - 1, role, canvas_glyph(&canvas, GLYPH_ELLIPSIS));
-	text_free(&line);
+	if (n > skip + canvas.rows)
+		canvas_text(&canvas, canvas.rows - 1, canvas.columns - 1, role,
+					canvas_glyph(&canvas, GLYPH_ELLIPSIS));
+	text_free(&text);
 }
 
 static void draw_status(struct app *app)
@@ -286,6 +313,7 @@ static void make_layout(struct app *app)
 	int side = app->view == 0 ? app->split : -1;
 	struct layout_wish wish = {
 		.prompt_rows = walk_prompt(app, app->screen.columns, NULL, 0, &row, &column),
+		.notice_rows = notice_rows(app),
 		.chat = app->view == 0,
 		.split = side > 0 && side < n_panes,
 		.maximised = app->maximised,
@@ -314,6 +342,7 @@ static void take_messages(struct app *app)
 		if (app->panes[i] && app->panes[i]->message[0]) {
 			talk_say(&app->talk, "%s", app->panes[i]->message);
 			app->panes[i]->message[0] = 0;
+			app->wanted = true; // it may need more rows than the notice has in this frame
 		}
 }
 

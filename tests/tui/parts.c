@@ -33,7 +33,7 @@ static void test_layout_all_sizes(void **state)
 	for (int rows = 1; rows <= 70; rows++)
 		for (int columns = 1; columns <= 220; columns += 3)
 			for (int wishes = 0; wishes < 16; wishes++) {
-				struct layout_wish wish = {1 + 9 * (wishes & 1), wishes & 2, wishes & 4,
+				struct layout_wish wish = {1 + 9 * (wishes & 1), wishes, wishes & 2, wishes & 4,
 										   wishes & 8};
 				struct layout l;
 				layout_make(rows, columns, &wish, &l);
@@ -51,6 +51,7 @@ static void test_layout_all_sizes(void **state)
 					at = end_of(below[i]);
 				}
 				assert_int_equal(at, rows);
+				assert_true(l.notice.rows >= 1 && l.notice.rows <= (rows < 10 ? 1 : rows / 5));
 				assert_true(l.main.rows >= 3 && l.main.columns >= 40);
 				assert_int_equal(l.main.columns + l.rule.columns + l.side.columns, columns);
 			}
