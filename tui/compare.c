@@ -151,8 +151,9 @@ int compare_send(struct compare *compare, const struct talk *talk, const char *t
 		return fail(err, "the columns are still being written; Ctrl-C stops them");
 	for (int i = 0; i < compare->n; i++)
 		if (!compare->columns[i].talk.model)
-			return fail(err, "column %d: %s is still opening", i + 1,
-						compare->columns[i].directory);
+			return fail(err, "column %d: %s is %s", i + 1, compare->columns[i].directory,
+						compare->columns[i].talk.opening ? "still opening"
+														 : "not open; :compare begins anew");
 	for (int i = 0; i < compare->n; i++) {
 		struct compare_column *column = &compare->columns[i];
 		struct turn_settings settings = talk->settings; // seed, sampling, thinking: as in the chat

@@ -217,24 +217,16 @@ static void draw_state(const struct lab_view *view, const struct talk *talk,
 	}
 }
 
-void lab_view_draw(struct lab_view *view, const struct talk *talk, const struct canvas *canvas)
+static void draw_lab(struct lab_view *view, const struct canvas *canvas)
 {
 	const struct lab *lab = &view->lab;
-	bool done = lab->n_layers > 0;
-	struct canvas rest = *canvas;
-	if (!done || view->waiting || view->failed[0]) {
-		draw_state(view, talk, canvas);
-		rest = canvas_part(canvas, 1, 0, canvas->rows - 1, canvas->columns);
-	}
-	view->rows = rest.rows;
-	if (!done)
-		return;
-	struct canvas left = rest, right = rest;
+	struct canvas left = *canvas, right = *canvas;
 	int row = -view->top, other = -view->top;
 	bool wide = canvas->columns >= WIDE_COLUMNS;
 	if (wide) {
-		left = canvas_part(&rest, 0, 0, rest.rows, rest.columns / 2 - 1);
-		right = canvas_part(&rest, 0, rest.columns / 2, rest.rows, rest.columns);
+		int half = canvas->columns / 2;
+		left = canvas_part(canvas, 0, 0, canvas->rows, half - 1);
+		right = canvas_part(canvas, 0, half, canvas->rows, canvas->columns);
 	}
 	row = draw_costs(lab, &left, row);
 	row = draw_curve(lab, &left, row);
@@ -244,4 +236,24 @@ void lab_view_draw(struct lab_view *view, const struct talk *talk, const struct 
 	else
 		row = draw_layers(lab, &left, row);
 	view->n_lines = (row > other ? row : other) + view->top;
+}
+
+void lab_view_draw(struct lab_view *view, const struct talk *talk, const struct canvas *canvas)
+{
+	bool done = view->lab.n_layers > 0;
+	struct canvas rest = *canvas;
+	if (!done || view->waiting || view->failed[0]) {
+		draw_state(view, talk, canvas);
+		rest = canvas_part(canvas, 1, 0, canvas->rows - 1, canvas->columns);
+	}
+	view->rows = rest.rows;
+	if (!done)
+		return;
+	draw_lab(view, &rest);
+	int last = view->n_lines > rest.rows ? view->n_lines - rest.rows : 0;
+	if (view->top > last) { // the room has grown
+		view->top = last;
+		canvas_blank(&rest, ROLE_TEXT);
+		draw_lab(view, &rest);
+	}
 }

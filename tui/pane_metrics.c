@@ -198,7 +198,8 @@ static int draw_switches(const struct reply *reply, const struct canvas *canvas,
 {
 	size_t first = reply->n_switches > MAX_SWITCH_ROWS ? reply->n_switches - MAX_SWITCH_ROWS : 0;
 	if (first > 0)
-		canvas_print(canvas, row++, 1, ROLE_DIM, "%zu earlier switches", first);
+		canvas_print(canvas, row++, 1, ROLE_DIM, "%zu earlier switch%s", first,
+					 first == 1 ? "" : "es");
 	for (size_t i = first; i < reply->n_switches; i++) {
 		const struct reply_switch *it = &reply->switches[i];
 		canvas_print(canvas, row++, 1, ROLE_TEXT, "at %d %.16s > %.16s %s %s, %s%s%s", it->at,
@@ -218,9 +219,9 @@ static struct number break_even(double large, double think, double read, int pro
 	if (isnan(gain))
 		return out;
 	if (gain <= 0)
-		snprintf(out.text, sizeof out.text, "never");
+		strcpy(out.text, "never");
 	else
-		snprintf(out.text, sizeof out.text, "%.0f", ceil(prompt * read / gain));
+		snprintf(out.text, sizeof out.text, "%.0f thought tokens", ceil(prompt * read / gain));
 	return out;
 }
 
@@ -249,7 +250,7 @@ static int draw_turn(const struct pane_metrics *m, const struct canvas *canvas, 
 	canvas_print(canvas, row++, 1, ROLE_TEXT, "re-prefill now %s (estimated)",
 				 seconds(talk->gauges.context_used * read).text);
 	canvas_print(
-		canvas, row++, 1, ROLE_TEXT, "break-even of %.16s: %s thought tokens (estimated)", think,
+		canvas, row++, 1, ROLE_TEXT, "break-even of %.16s: %s (estimated)", think,
 		break_even(step, step_seconds(&talk->metrics, think), read, reply->prompt_tokens).text);
 	return draw_switches(reply, canvas, row) + 1;
 }
