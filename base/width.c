@@ -11,7 +11,7 @@ struct range {
 	uint32_t from, to;
 };
 
-// clang-format off
+/* clang-format off */
 /* 0 columns */
 static const struct range zero[] = {
 	{0x300, 0x36f}, {0x483, 0x489}, {0x591, 0x5bd}, {0x5bf, 0x5bf}, {0x5c1, 0x5c2},
@@ -106,7 +106,7 @@ static const struct range wide[] = {
 	{0x1f6f4, 0x1f6fc}, {0x1f7e0, 0x1f7f0}, {0x1f90c, 0x1f93a}, {0x1f93c, 0x1f945},
 	{0x1f947, 0x1f9ff}, {0x1fa70, 0x1faf6}, {0x20000, 0x3fffd},
 };
-// clang-format on
+/* clang-format on */
 
 static bool within(const struct range *ranges, size_t n, uint32_t code)
 {

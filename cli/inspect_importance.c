@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-// One curve is shown as soon as it is there: norms of a large checkpoint take a while.
+/* One curve is shown as soon as it is there: norms of a large checkpoint take a while. */
 typedef int curve_function(const struct importance_curve *curve, const struct model *model,
 						   void *into, struct error *err);
 
@@ -155,7 +155,7 @@ int inspect_importance(const struct cli *cli, const struct model *model, struct 
 
 /* ---- experts ---- */
 
-// The smallest budget that keeps the expert, NULL if none does.
+/* The smallest budget that keeps the expert, NULL if none does. */
 static const char *smallest(const struct experts_view *views, const struct model *model, int row,
 							int expert)
 {

@@ -229,8 +229,8 @@ static int masks_json(const struct nesting *nesting, const struct config *config
 	return inspect_print_json(root, err);
 }
 
-// The budget that the command line names, -1 = none, so all of them are shown; typed widths stand
-// last.
+/* The budget that the command line names, -1 = none, so all of them are shown; typed widths stand
+ * last. */
 static int only_budget(const struct cli *cli, const struct model *model,
 					   const struct nesting *nesting)
 {

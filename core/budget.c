@@ -229,8 +229,8 @@ int budget_check(const struct budget *budget, const struct config *config, struc
 	return 0;
 }
 
-// The first channel of inner that outer does not keep, or -1. Both ascend and their neighbours are
-// joined, so a span of inner must lie inside one span of outer.
+/* The first channel of inner that outer does not keep, or -1. Both ascend and their neighbours are
+ * joined, so a span of inner must lie inside one span of outer. */
 static int outside(const struct span_list *outer, const struct span_list *inner)
 {
 	size_t o = 0;
@@ -293,7 +293,7 @@ int budget_violations(const struct budget *outer, const struct budget *inner,
 
 /* ---- typed widths ---- */
 
-// A whole number at *text, which moves behind it. -1 if there is none or it is silly.
+/* A whole number at *text, which moves behind it. -1 if there is none or it is silly. */
 static int take_number(const char **text)
 {
 	if (**text < '0' || **text > '9')

@@ -34,8 +34,8 @@ void elastic_free(struct elastic *elastic)
 	*elastic = (struct elastic){0};
 }
 
-// The 30B of the Star Elastic family: its children are told by hidden_size and
-// moe_intermediate_size only.
+/* The 30B of the Star Elastic family: its children are told by hidden_size and
+ * moe_intermediate_size only. */
 static const struct {
 	const char *name;
 	int hidden, expert_ffn;

@@ -1,3 +1,7 @@
+/*
+ * The list `budgets` of elastic.json: widths, lists per layer, keep bits and runs; each budget
+ * checked against the model, then against the larger one before it.
+ */
 #include "core/elastic_reader.h"
 
 #include "base/memory.h"
@@ -5,8 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- budgets ---- */
 
 static int read_layer_list(struct reader *r, const struct json_node *node, const char *what,
 						   int *out, struct error *err)
@@ -71,7 +73,7 @@ static int read_run(struct reader *r, const struct json_node *pair, const char *
 	return 0;
 }
 
-// "17.n_routed_experts", or "hidden_size" alone.
+/* "17.n_routed_experts", or "hidden_size" alone. */
 static int read_runs(struct reader *r, const char *key, const struct json_node *value, void *into,
 					 struct error *err)
 {
@@ -151,7 +153,7 @@ static int read_budget_member(struct reader *r, const char *key, const struct js
 	return status < 0 ? -1 : 1;
 }
 
-// The plain key holds the largest of a list; a list without it gives it.
+/* The plain key holds the largest of a list; a list without it gives it. */
 static int settle_lists(struct reader *r, const struct json_node *node, struct budget *budget,
 						struct error *err)
 {

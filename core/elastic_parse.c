@@ -1,3 +1,7 @@
+/*
+ * elastic.json as a whole: what every reader shares, then the members of the file. The list of
+ * budgets is elastic_budgets.c.
+ */
 #include "core/elastic_reader.h"
 
 #include "base/memory.h"
@@ -93,7 +97,7 @@ int reader_members(struct reader *r, const struct json_node *object, const char 
 
 /* ---- the rest of the file ---- */
 
-// A budget's name to its index.
+/* A budget's name to its index. */
 static int read_index(struct reader *r, const struct json_node *node, const char *what, int *out,
 					  struct error *err)
 {
@@ -263,7 +267,7 @@ static int read_sampling(struct reader *r, const char *key, const struct json_no
 	return 1;
 }
 
-// Everything but `budgets`, which has been read before: policy and router name them.
+/* Everything but `budgets`, which has been read before: policy and router name them. */
 static int read_top(struct reader *r, const char *key, const struct json_node *value, void *into,
 					struct error *err)
 {

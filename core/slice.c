@@ -9,7 +9,7 @@
 
 #define BLOCK_BYTES ((size_t)64 << 10)
 
-// Kept rows, columns or channels: spans in the plan's memory and the sum of their lengths.
+/* Kept rows, columns or channels: spans in the plan's memory and the sum of their lengths. */
 struct kept {
 	const struct span *spans;
 	int n, total;
@@ -28,7 +28,7 @@ struct builder {
 
 /* ---- memory ---- */
 
-// bytes (zeroed, 64-byte aligned) of the plan's memory, or NULL; on_device: of the device's.
+/* bytes (zeroed, 64-byte aligned) of the plan's memory, or NULL; on_device: of the device's. */
 static void *take(struct builder *b, bool on_device, size_t bytes)
 {
 	struct slice *slice = b->slice;
@@ -54,7 +54,7 @@ static void *take(struct builder *b, bool on_device, size_t bytes)
 	return out;
 }
 
-// A copy of host memory where operations can read it.
+/* A copy of host memory where operations can read it. */
 static const void *put(struct builder *b, const void *from, size_t bytes)
 {
 	void *to = take(b, true, bytes);
@@ -67,7 +67,7 @@ static const void *put(struct builder *b, const void *from, size_t bytes)
 
 /* ---- spans ---- */
 
-// Takes over the list's spans (and frees the list, also on failure).
+/* Takes over the list's spans (and frees the list, also on failure). */
 static int keep_list(struct builder *b, struct span_list *list, struct kept *out)
 {
 	struct span *spans = take(b, false, (list->n ? list->n : 1) * sizeof *spans);
@@ -92,7 +92,7 @@ static int keep_axis(struct builder *b, enum axis axis, struct kept *out)
 	return keep_list(b, &list, out);
 }
 
-// Every kept unit of `units` stands for the channels `inside` of `stride` stored ones.
+/* Every kept unit of `units` stands for the channels `inside` of `stride` stored ones. */
 static int add_nested(struct builder *b, struct span_list *list, int from, struct kept units,
 					  struct kept inside, int stride)
 {
@@ -108,7 +108,7 @@ static int add_nested(struct builder *b, struct span_list *list, int from, struc
 	return 0;
 }
 
-// All of 0 .. n - 1, or units of `stride` channels each.
+/* All of 0 .. n - 1, or units of `stride` channels each. */
 static int keep_all(struct builder *b, int n, struct kept *out)
 {
 	struct span_list list = {0};
@@ -126,7 +126,7 @@ static int keep_units(struct builder *b, struct kept units, int stride, struct k
 	return keep_list(b, &list, out);
 }
 
-// The indices themselves, ascending. free()
+/* The indices themselves, ascending. free() */
 static int32_t *expand(struct builder *b, struct kept kept)
 {
 	int32_t *list = mem_new((size_t)kept.total, sizeof *list, b->err);
@@ -172,7 +172,7 @@ static int64_t end_of(struct kept kept)
 	return kept.n ? (int64_t)kept.spans[kept.n - 1].start + kept.spans[kept.n - 1].length : 0;
 }
 
-// times / active_times: how many of the matrix the model has and a token uses.
+/* times / active_times: how many of the matrix the model has and a token uses. */
 static void charge(struct builder *b, enum dtype dtype, uint64_t n, uint64_t times,
 				   uint64_t active_times)
 {
@@ -183,8 +183,8 @@ static void charge(struct builder *b, enum dtype dtype, uint64_t n, uint64_t tim
 	cost->bytes_per_token += n * active_times * dtype_bytes(dtype);
 }
 
-// A view of a stored matrix. No quantised formats yet: their input-side spans would have to start
-// and end on the format's blocks.
+/* A view of a stored matrix. No quantised formats yet: their input-side spans would have to start
+ * and end on the format's blocks. */
 static int view(struct builder *b, const char *what, const struct tensor *tensor, struct kept rows,
 				struct kept columns, struct matrix *out)
 {
@@ -213,8 +213,8 @@ static int matrix(struct builder *b, const char *what, const struct tensor *tens
 	return 0;
 }
 
-// Kept channels of a vector, each `each` elements, widened into staging; a tensor without data is
-// zeros.
+/* Kept channels of a vector, each `each` elements, widened into staging; a tensor without data is
+ * zeros. */
 static int gather(struct builder *b, const char *what, const struct tensor *tensor,
 				  struct kept kept, int each)
 {
@@ -254,7 +254,7 @@ static int vector(struct builder *b, const char *what, const struct tensor *tens
 
 /* ---- layers ---- */
 
-// Group lists of a Mamba layer: head_group, group_start, norm_count.
+/* Group lists of a Mamba layer: head_group, group_start, norm_count. */
 static int mamba_groups(struct builder *b, struct kept heads, struct mamba_slice *out)
 {
 	int n_groups = b->config->n_groups, each = b->config->mamba_num_heads / n_groups;
@@ -280,7 +280,7 @@ static int mamba_groups(struct builder *b, struct kept heads, struct mamba_slice
 	return status;
 }
 
-// Rows of in_proj: z | x | B | C | dt. The conv's channels are x | B | C; inner is x's.
+/* Rows of in_proj: z | x | B | C | dt. The conv's channels are x | B | C; inner is x's. */
 static int mamba_spans(struct builder *b, struct kept heads, struct kept head_channels,
 					   struct kept *in_rows, struct kept *conv, struct kept *inner)
 {

@@ -30,7 +30,7 @@ static void show_shape(const int64_t *shape, int n_dims, char *out, size_t size)
 		snprintf(out + at, size - at, "]");
 }
 
-// Finds a tensor and checks it to be F32 [rows, n] (rows 0: [n]). *out NULL if there is none.
+/* Finds a tensor and checks it to be F32 [rows, n] (rows 0: [n]). *out NULL if there is none. */
 static int find(const struct model *model, const char *name, int64_t rows, int64_t n,
 				const float **out, struct error *err)
 {
@@ -51,7 +51,7 @@ static int find(const struct model *model, const char *name, int64_t rows, int64
 	return 0;
 }
 
-// A column-wise mean over rows (experts) of equal weight.
+/* A column-wise mean over rows (experts) of equal weight. */
 static void mean_rows(const float *from, int rows, int n, float *out)
 {
 	for (int r = 0; r < rows; r++)
@@ -59,7 +59,7 @@ static void mean_rows(const float *from, int rows, int n, float *out)
 			out[i] += from[(size_t)r * (size_t)n + (size_t)i] / (float)rows;
 }
 
-// Copies the file's scores into curve->score. 1 = found, 0 = there are none, -1 = wrong shape.
+/* Copies the file's scores into curve->score. 1 = found, 0 = there are none, -1 = wrong shape. */
 static int from_file(struct importance_curve *curve, const struct model *model, struct error *err)
 {
 	const struct importance_query *q = &curve->query;
@@ -116,8 +116,8 @@ static int check(const struct importance_query *q, const struct config *c, struc
 	return 0;
 }
 
-// Order inside each group: descending, inversions, Spearman averaged over the groups where it
-// exists.
+/* Order inside each group: descending, inversions, Spearman averaged over the groups where it
+ * exists. */
 static int rank(struct importance_curve *curve, struct error *err)
 {
 	int each = curve->n / curve->n_groups, defined = 0;
@@ -144,7 +144,7 @@ static int rank(struct importance_curve *curve, struct error *err)
 	return 0;
 }
 
-/* The share of a curve that a budget keeps. */
+/* The share of a curve that a budget keeps, 0..1. */
 static int retained(const struct importance_curve *curve, const struct config *config,
 					const struct budget *budget, double *share, struct error *err)
 {

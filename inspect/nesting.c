@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Whether the spans differ from those that the width alone would give.
+/* Whether the spans differ from those that the width alone would give. */
 static int by_runs(const struct budget *budget, const struct config *config, enum axis axis,
 				   int layer, bool *out, struct error *err)
 {

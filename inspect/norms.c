@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Sums of squares of a (rows, columns) tensor, of rows [from, to): by_row and by_column may be
-// NULL.
+/* Sums of squares of a (rows, columns) tensor, of rows [from, to): by_row and by_column may be
+ * NULL. */
 static int squares(const struct tensor *t, int64_t from, int64_t to, double *by_row,
 				   double *by_column, struct error *err)
 {
@@ -80,8 +80,8 @@ static int ffn(const struct tensor *up, const struct tensor *down, double *sums,
 	return rows(up, sums, err) < 0 ? -1 : columns(down, sums, err);
 }
 
-// AXIS_EXPERTS: an expert's channels added up. AXIS_EXPERT_FFN: each channel's mean over experts of
-// its norm (the root is taken before the mean).
+/* AXIS_EXPERTS: an expert's channels added up. AXIS_EXPERT_FFN: each channel's mean over experts of
+ * its norm (the root is taken before the mean). */
 static int experts(const struct model *model, enum axis axis, int layer, double *sums,
 				   struct error *err)
 {
@@ -102,7 +102,7 @@ static int experts(const struct model *model, enum axis axis, int layer, double 
 	return status;
 }
 
-// x rows of in_proj follow z: row inner + head * head_dim + channel.
+/* x rows of in_proj follow z: row inner + head * head_dim + channel. */
 static int mamba(const struct model *model, enum axis axis, int layer, double *sums,
 				 struct error *err)
 {

@@ -51,7 +51,7 @@ int rank_average(const float *score, int n, double *rank, struct error *err)
 	return 0;
 }
 
-// Pearson's r of two lists of ranks.
+/* Pearson's r of two lists of ranks. */
 static double correlation(const double *x, const double *y, int n)
 {
 	double mean = (n + 1) / 2.0, xy = 0, xx = 0, yy = 0;

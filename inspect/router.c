@@ -36,7 +36,7 @@ static int find(const struct model *model, const struct router_axis *axis, int p
 	return 0;
 }
 
-// out (n_out): the raw logits of all layers for a mix of one-hots.
+/* out (n_out): the raw logits of all layers for a mix of one-hots. */
 static int evaluate(const struct tensor *w0, const struct tensor *w1, const float *mix, float *out,
 					struct error *err)
 {
@@ -116,15 +116,15 @@ static int width_of(const struct budget *budget, const struct router_axis *axis,
 	return kept;
 }
 
-// The width of a whole-model axis that differs from layer to layer is not one number: then the
-// largest.
+/* The width of a whole-model axis that differs from layer to layer is not one number: then the
+ * largest. */
 static int plain_width(const struct budget *budget, const struct router_axis *axis)
 {
 	return axis->layers || axis->axis == AXIS_HIDDEN ? width_of(budget, axis, -1)
 													 : budget->width[axis->axis];
 }
 
-// The layers that carry the axis, ascending: one row each; not hetero: the single row -1.
+/* The layers that carry the axis, ascending: one row each; not hetero: the single row -1. */
 static int layers_of(const struct router_axis *axis, const struct config *config, int *layers)
 {
 	int n = 0;
@@ -136,8 +136,8 @@ static int layers_of(const struct router_axis *axis, const struct config *config
 	return n;
 }
 
-// What is evaluated: for each of n inputs a mix of the router's one-hots and the budget it stands
-// for.
+/* What is evaluated: for each of n inputs a mix of the router's one-hots and the budget it stands
+ * for. */
 struct inputs {
 	int n;
 	int budget[MAX_BUDGETS]; // -1 = a mix

@@ -227,7 +227,8 @@ char *shelf_find(const char *directory, const char *name, struct error *err)
 	return path;
 }
 
-void shelf_duration(uint64_t ns, struct text *out)
+/* "1m 23s" */
+static void add_duration(uint64_t ns, struct text *out)
 {
 	uint64_t s = ns / 1000000000;
 	if (s < 60)
@@ -266,7 +267,7 @@ static int columns_of(const struct shelf_row *row, bool wide, char *line, size_t
 	if (wide)
 		snprintf(origin, sizeof origin, "%-12.12s %-16s %7d ", last_part(row->origin.checkpoint),
 				 row->origin.hash[0] ? row->origin.hash : "-", row->origin.n_budgets);
-	shelf_duration(row->length_ns, &length);
+	add_duration(row->length_ns, &length);
 	int n = snprintf(line, size, "%3zu  %-16s  %s%5d %6d %8s  ", row->number, date, origin,
 					 row->n_turns, row->n_tokens, text_chars(&length));
 	text_free(&length);

@@ -37,7 +37,4 @@ char *shelf_find(const char *directory, const char *name, struct error *err);
 /* As a table with a head, for at most `columns`. */
 void shelf_table(const struct shelf *shelf, int columns, struct text *out);
 
-/* "1m 23s" */
-void shelf_duration(uint64_t ns, struct text *out);
-
 #endif

@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-// cmocka needs those above
+/* cmocka needs those above */
 #include <cmocka.h>
 
 struct fixture {

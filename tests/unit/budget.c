@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-// The dimensions of tests/golden/nest-tiny: MEM*E-ME.
+/* The dimensions of tests/golden/nest-tiny: MEM*E-ME. */
 static struct config tiny(void)
 {
 	static const uint8_t kinds[] = {LAYER_MAMBA, LAYER_MOE, LAYER_MAMBA, LAYER_ATTENTION,
@@ -48,8 +48,8 @@ static void assert_spans(const struct budget *budget, const struct config *confi
 	free(list.spans);
 }
 
-// Reads a file, or a text whose quotes are single for legibility. On failure the sentence is in
-// err.
+/* Reads a file, or a text whose quotes are single for legibility. On failure the sentence is in
+ * err. */
 static int read_text(struct elastic *elastic, const char *quoted, bool lenient, struct error *err)
 {
 	struct config config = tiny();

@@ -36,7 +36,8 @@ static const struct json_node *at(const struct json *json, const struct json_nod
 	return node;
 }
 
-// golden/router.json: axis: [{budget, logits, probabilities, chosen}], a list a layer where hetero.
+/* golden/router.json: axis: [{budget, logits, probabilities, chosen}], a list a layer where hetero.
+ */
 static void golden_values(void **state)
 {
 	(void)state;
@@ -127,7 +128,7 @@ static void tau_scaler_and_normalize(void **state)
 	opened_close(&model);
 }
 
-// demo/README: 128/96/16, 96/64/12, 64/32/8, and no disagreement.
+/* demo/README: 128/96/16, 96/64/12, 64/32/8, and no disagreement. */
 static void the_demo_agrees(void **state)
 {
 	(void)state;

@@ -203,8 +203,8 @@ static void assert_list(const int32_t *list, int n, const int32_t *expected)
 	}
 }
 
-// hetero: heads 0 1 of group 0 and 3 4 of group 1, 12 of 16 channels each; layer 6 one head a
-// group.
+/* hetero: heads 0 1 of group 0 and 3 4 of group 1, 12 of 16 channels each; layer 6 one head a
+ * group. */
 static void index_lists_of_hetero(void **state)
 {
 	(void)state;
@@ -326,8 +326,8 @@ static void wrong_shapes_are_named(void **state)
 	unload(&parent);
 }
 
-// A parent of the released dimensions whose tensors all point at the same zeros: only vectors are
-// read.
+/* A parent of the released dimensions whose tensors all point at the same zeros: only vectors are
+ * read. */
 static void fill(struct tensor *t, enum dtype dtype, int64_t rows, int64_t columns,
 				 const void *data)
 {
