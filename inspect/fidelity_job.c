@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LENS_TOKENS 512 // the lens reads lm_head once a layer and token: for answers, not for files
+
 static int step(void *user, int done, int total)
 {
 	return job_step(user, done, total);
@@ -86,6 +88,7 @@ struct fidelity_job *fidelity_job(const struct fidelity_side_plan *sides, int n_
 									  .first = first,
 									  .end = n - 1,
 									  .layers = it->same_shape,
+									  .lens = it->same_shape && n - first <= LENS_TOKENS,
 									  .route_from = -1};
 	bool experts = sides[0].model->config.n_routed_experts > 0;
 	if (it->same_shape && experts)

@@ -264,11 +264,12 @@ void fidelity_view_draw_layers(struct fidelity_view *view, const struct talk *ta
 	if (side < 1 || side >= job->plan.n_sides)
 		side = 1;
 	const struct fidelity_layer *layers = job->fidelity.sides[side].layers;
+	const struct fidelity_layer *base = job->fidelity.sides[0].layers;
 	const struct config *config = &job->models[0]->config;
 	struct table table = {0};
 	canvas_print(canvas, 0, 0, ROLE_HEADING, "Where %.20s differs from %.20s", job->budgets[side],
 				 job->budgets[0]);
-	if (!layers) {
+	if (!layers || !base) {
 		look_say(canvas, 1, ROLE_DIM, "Layers of two checkpoints are not held against each other.");
 		return;
 	}
@@ -278,11 +279,17 @@ void fidelity_view_draw_layers(struct fidelity_view *view, const struct talk *ta
 	table_add(&table, "leak", 6, 1);
 	table_add(&table, "orphan", 6, 1);
 	table_add(&table, "overlap", 7, 1);
-	table_add(&table, "r(KL,dist)", 10, 4);
-	table_add(&table, "r(KL,leak)", 10, 5);
-	table_add(&table, "r(KL,orph)", 10, 6);
+	table_add(&table, "lens A", 6, 4);
+	table_add(&table, "lens B", 6, 4);
+	table_add(&table, "apart", 7, 5);
+	table_add(&table, "r(dist)", 7, 6);
+	table_add(&table, "r(leak)", 7, 7);
+	table_add(&table, "r(orph)", 7, 8);
 	table_lay(&table, 1, canvas->columns - 1);
 	table_head(&table, canvas, 1, -1);
+	if (canvas->columns >= 96)
+		canvas_right(canvas, 0, canvas->columns, ROLE_DIM,
+					 "lens: top-1 is the final one's; apart: KL(A's lens || B's); r: with KL");
 	int n = job->fidelity.n_layers + 1;
 	view->layer_rows = canvas->rows - 2;
 	list_show(&view->layers, n, view->layer_rows);
@@ -302,8 +309,11 @@ void fidelity_view_draw_layers(struct fidelity_view *view, const struct talk *ta
 				   number_percent(layer->mean[FIDELITY_ORPHAN_MASS]).text);
 		table_cell(&table, canvas, row, 5, role,
 				   number_percent(layer->mean[FIDELITY_OVERLAP]).text);
+		table_cell(&table, canvas, row, 6, role, number_percent(base[i].lens_top).text);
+		table_cell(&table, canvas, row, 7, role, number_percent(layer->lens_top).text);
+		table_cell(&table, canvas, row, 8, role, number_fixed(layer->apart_kl, 3).text);
 		for (int m = 0; m < 3; m++)
-			table_cell(&table, canvas, row, 6 + m, role,
+			table_cell(&table, canvas, row, 9 + m, role,
 					   number_fixed(layer->correlation[m], 3).text);
 	}
 }
