@@ -139,7 +139,7 @@ static int draw_summary(const struct fidelity_view *view, const struct canvas *c
 	if (!isnan(q->routed_share) && canvas->rows > 12)
 		canvas_print(canvas, row++, 1, ROLE_TEXT, "with %.12s's experts KL %s: %s of it is routing",
 					 view->done->budgets[0], number_fixed(q->routed_kl.value, 4).text,
-					 number_percent(q->routed_share).text);
+					 q->routed_share > 0 ? number_percent(q->routed_share).text : "none");
 	return row;
 }
 
