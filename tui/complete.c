@@ -44,8 +44,8 @@ static enum complete_kind kind_of(const struct words *words)
 	const struct command *command = command_of(words->command);
 	if (!command || words->n_before == 0)
 		return COMPLETE_NOTHING;
-	if (words->n_before == 1)
-		return command->completes;
+	if (words->n_before == 1 || (command->completes == COMPLETE_BUDGET && words->n_before <= 3))
+		return command->completes; // :compare names up to three budgets
 	const struct setting *setting = setting_find(words->first);
 	return command->completes == COMPLETE_SETTING && words->n_before == 2 && setting
 			   ? setting->completes
