@@ -3,6 +3,7 @@
  * thoughts do not; --json prints one object about the last turn instead. Without -p it is the line
  * chat.
  */
+#include "cli/print.h"
 #include "cli/run.h"
 #include "sessions/reply_json.h"
 #include <errno.h>
@@ -82,7 +83,7 @@ static int converse(const struct cli *cli, struct engine *engine,
 				&reply->reasoning, err))
 			return -1;
 	}
-	return cli->json ? run_print_json(reply_json(reply), err) : 0;
+	return cli->json ? print_line(reply_json(reply), err) : 0;
 }
 
 static int open_recorders(const struct cli *cli, struct recorders *recorders, struct error *err)

@@ -1,9 +1,10 @@
 /* compare: tables, JSON, CSV. */
 #include "base/memory.h"
 #include "cli/compare.h"
-#include "cli/inspect.h"
+#include "cli/print.h"
 #include "cli/run.h"
 #include "core/tokenizer.h"
+#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@ static void add_text(const struct comparison *c, int from, int to, struct text *
 }
 
 /* One line of it: control characters as they are written in C. */
-static void print_line(const char *text)
+static void print_escaped(const char *text)
 {
 	for (; *text; text++)
 		if (*text == '\n')
@@ -52,8 +53,8 @@ static cJSON *estimate_json(struct estimate e)
 {
 	cJSON *object = cJSON_CreateObject();
 
-	inspect_add_number(object, "value", e.value);
-	inspect_add_number(object, "error", e.error);
+	print_add_number(object, "value", e.value);
+	print_add_number(object, "error", e.error);
 	return object;
 }
 
@@ -65,7 +66,7 @@ static cJSON *summary_json(const struct divergence_summary *s)
 	for (int i = 0; divergence_row(s, i, &row); i++) {
 		cJSON *one = cJSON_CreateObject();
 		cJSON_AddStringToObject(one, "name", row.name);
-		inspect_add_number(one, "value", row.value);
+		print_add_number(one, "value", row.value);
 		if (!isnan(row.error))
 			cJSON_AddNumberToObject(one, "error", row.error);
 		cJSON_AddItemToArray(rows, one);
@@ -80,7 +81,7 @@ static void add_percentiles(cJSON *object, const char *key, const double *values
 	for (int i = 0; i < N_PERCENTILES; i++) {
 		char name[16];
 		snprintf(name, sizeof name, "%g", 100 * divergence_fraction((enum divergence_percentile)i));
-		inspect_add_number(list, name, values[i]);
+		print_add_number(list, name, values[i]);
 	}
 }
 
@@ -88,11 +89,11 @@ static cJSON *lens_json(const struct fidelity_layer *layer, bool is_base)
 {
 	cJSON *object = cJSON_CreateObject();
 
-	inspect_add_number(object, "top1", layer->lens_top);
-	inspect_add_number(object, "kl", layer->lens_kl);
+	print_add_number(object, "top1", layer->lens_top);
+	print_add_number(object, "kl", layer->lens_kl);
 	if (!is_base) {
-		inspect_add_number(object, "apart_top1", layer->apart_same);
-		inspect_add_number(object, "apart_kl", layer->apart_kl);
+		print_add_number(object, "apart_top1", layer->apart_same);
+		print_add_number(object, "apart_kl", layer->apart_kl);
 	}
 	return object;
 }
@@ -111,11 +112,11 @@ static cJSON *layers_json(const struct comparison *c, int side, bool lens)
 								i < f->n_layers ? layer_name((enum layer_kind)config->kinds[i])
 												: "norm_f");
 		for (int m = 0; m < N_FIDELITY_METRICS; m++)
-			inspect_add_number(one, fidelity_metric_key((enum fidelity_metric)m), layer->mean[m]);
+			print_add_number(one, fidelity_metric_key((enum fidelity_metric)m), layer->mean[m]);
 		cJSON *correlation = cJSON_AddObjectToObject(one, "correlation");
 		for (int m = 0; m < N_FIDELITY_METRICS; m++)
-			inspect_add_number(correlation, fidelity_metric_key((enum fidelity_metric)m),
-							   layer->correlation[m]);
+			print_add_number(correlation, fidelity_metric_key((enum fidelity_metric)m),
+							 layer->correlation[m]);
 		if (lens) {
 			cJSON_AddItemToObject(one, "lens_a", lens_json(&f->sides[0].layers[i], true));
 			cJSON_AddItemToObject(one, "lens_b", lens_json(layer, false));
@@ -138,7 +139,7 @@ static cJSON *per_token_json(const struct comparison *c, int side)
 		cJSON *one = cJSON_CreateObject();
 		cJSON_AddNumberToObject(one, "at", at);
 		cJSON_AddNumberToObject(one, "id", c->ids[at]);
-		inspect_add_number(one, "next", next_id(c, at) < 0 ? NAN : next_id(c, at));
+		print_add_number(one, "next", next_id(c, at) < 0 ? NAN : next_id(c, at));
 		if (c->models[0]->tokenizer && next_id(c, at) >= 0) {
 			text_clear(&text);
 			add_text(c, at + 1, at + 2, &text);
@@ -148,8 +149,8 @@ static cJSON *per_token_json(const struct comparison *c, int side)
 		cJSON_AddBoolToObject(one, "same_top", a->top == b->top);
 		cJSON_AddNumberToObject(one, "top_a", a->top);
 		cJSON_AddNumberToObject(one, "top_b", b->top);
-		inspect_add_number(one, "p_a", exp(a->logprob));
-		inspect_add_number(one, "p_b", exp(b->logprob));
+		print_add_number(one, "p_a", exp(a->logprob));
+		print_add_number(one, "p_b", exp(b->logprob));
 		cJSON_AddNumberToObject(one, "entropy_a", a->entropy);
 		cJSON_AddNumberToObject(one, "entropy_b", b->entropy);
 		if (!isnan(b->routed_kl))
@@ -192,10 +193,10 @@ static void add_routed(const struct comparison *c, int side, cJSON *object)
 		return;
 	cJSON *routed = cJSON_AddObjectToObject(object, "routed");
 	cJSON_AddStringToObject(routed, "from", c->labels[from]);
-	inspect_add_number(routed, "kl_mean", s->routed_kl.value);
-	inspect_add_number(routed, "kl_error", s->routed_kl.error);
-	inspect_add_number(routed, "share", s->routed_share);
-	inspect_add_number(routed, "dropped", s->routed_dropped);
+	print_add_number(routed, "kl_mean", s->routed_kl.value);
+	print_add_number(routed, "kl_error", s->routed_kl.error);
+	print_add_number(routed, "share", s->routed_share);
+	print_add_number(routed, "dropped", s->routed_dropped);
 }
 
 static void add_answer(const struct comparison *c, int side, const char *key, cJSON *object)
@@ -223,19 +224,19 @@ static int add_pair(const struct comparison *c, int side, cJSON *object, const s
 	cJSON_AddStringToObject(object, "a", c->labels[0]);
 	cJSON_AddStringToObject(object, "b", c->labels[side]);
 	cJSON_AddNumberToObject(object, "tokens", s->n);
-	inspect_add_number(object, "kl_mean", s->kl.value);
-	inspect_add_number(object, "kl_max", s->kl_max);
-	inspect_add_number(object, "kl_p99", s->kl_percentile[PERCENTILE_99]);
-	inspect_add_number(object, "top1", s->same_top.value);
-	inspect_add_number(object, "ppl_a", s->ppl_base.value);
-	inspect_add_number(object, "ppl_b", s->ppl.value);
-	inspect_add_number(object, "first_divergence",
-					   s->first_divergence < 0 ? NAN : f->first + s->first_divergence);
+	print_add_number(object, "kl_mean", s->kl.value);
+	print_add_number(object, "kl_max", s->kl_max);
+	print_add_number(object, "kl_p99", s->kl_percentile[PERCENTILE_99]);
+	print_add_number(object, "top1", s->same_top.value);
+	print_add_number(object, "ppl_a", s->ppl_base.value);
+	print_add_number(object, "ppl_b", s->ppl.value);
+	print_add_number(object, "first_divergence",
+					 s->first_divergence < 0 ? NAN : f->first + s->first_divergence);
 	cJSON *errors = cJSON_AddObjectToObject(object, "uncertainties");
-	inspect_add_number(errors, "kl_mean", s->kl.error);
-	inspect_add_number(errors, "top1", s->same_top.error);
-	inspect_add_number(errors, "ppl_a", s->ppl_base.error);
-	inspect_add_number(errors, "ppl_b", s->ppl.error);
+	print_add_number(errors, "kl_mean", s->kl.error);
+	print_add_number(errors, "top1", s->same_top.error);
+	print_add_number(errors, "ppl_a", s->ppl_base.error);
+	print_add_number(errors, "ppl_b", s->ppl.error);
 	cJSON *percentiles = cJSON_AddObjectToObject(object, "percentiles");
 	add_percentiles(percentiles, "kl", s->kl_percentile);
 	add_percentiles(percentiles, "dp", s->dp_percentile);
@@ -245,7 +246,7 @@ static int add_pair(const struct comparison *c, int side, cJSON *object, const s
 	if (c->n_prompt) {
 		int part = answers_part(&c->answers.of[0], &c->answers.of[side]);
 		cJSON *writing = cJSON_AddObjectToObject(object, "free_running");
-		inspect_add_number(writing, "first_difference", part < 0 ? NAN : part);
+		print_add_number(writing, "first_difference", part < 0 ? NAN : part);
 		add_answer(c, 0, "answer_a", writing);
 		add_answer(c, side, "answer_b", writing);
 	}
@@ -273,7 +274,7 @@ int compare_print_json(const struct comparison *c, const struct cli *cli, struct
 		cJSON_Delete(root);
 		return -1;
 	}
-	return run_print_json(root, err);
+	return print_line(root, err);
 }
 
 /* ---- CSV: a row a position ---- */
@@ -309,7 +310,7 @@ void compare_print_csv(const struct comparison *c)
 			if (c->models[0]->tokenizer)
 				add_text(c, at + 1, at + 2, &text);
 			printf("%d,", (int)next_id(c, at));
-			inspect_csv(text_chars(&text));
+			print_field(text_chars(&text));
 		} else {
 			putchar(',');
 		}
@@ -415,11 +416,11 @@ static int print_worst(const struct comparison *c, int side, struct error *err)
 		text_clear(&text);
 		add_text(c, at + 1 - BEFORE, at + 1, &text);
 		fputs("  ", stdout);
-		print_line(text_chars(&text));
+		print_escaped(text_chars(&text));
 		fputs(" [", stdout);
 		text_clear(&text);
 		add_text(c, at + 1, at + 2 < c->n ? at + 2 : c->n, &text);
-		print_line(text_chars(&text));
+		print_escaped(text_chars(&text));
 		puts("]");
 	}
 	text_free(&text);

@@ -1,4 +1,5 @@
 /* `complete --tokens 1,2,3 | --text T`: raw continuation, no chat format, no BOS. */
+#include "cli/print.h"
 #include "cli/run.h"
 #include "sessions/reply_json.h"
 #include <cjson/cJSON.h>
@@ -44,7 +45,7 @@ static int print_json(struct completion *completion, const struct reply *reply, 
 	cJSON_AddItemToObject(object, "usage", reply_usage_json(reply));
 	cJSON_AddItemToObject(object, "timings", reply_timings_json(reply));
 	completion->tokens = completion->logprobs = NULL;
-	return run_print_json(object, err);
+	return print_line(object, err);
 }
 
 static int complete(const struct cli *cli, struct engine *engine, const struct model *model,

@@ -1,5 +1,6 @@
 /* info: what the checkpoint is, what each budget costs, what fits into a memory. */
 #include "cli/command.h"
+#include "cli/print.h"
 
 #include "inspect/info.h"
 #include <cjson/cJSON.h>
@@ -206,13 +207,7 @@ static int run(const struct cli *cli, const struct model *model, uint64_t memory
 	cJSON *root = info_json(&info);
 	if (cli->fit)
 		fit_json(root, rows, n_rows);
-	char *text = cJSON_Print(root);
-	cJSON_Delete(root);
-	if (!text)
-		return fail(err, "info: no memory for the report");
-	puts(text);
-	cJSON_free(text);
-	return 0;
+	return print_tree(root, err);
 }
 
 int cli_info(const struct cli *cli)

@@ -1,5 +1,6 @@
 /* inspect: the views of the workbench as tables. A view is a row. */
 #include "cli/inspect.h"
+#include "cli/print.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,25 +27,6 @@ int inspect_extra_budget(const struct cli *cli, const struct model *model, struc
 	return 0;
 }
 
-int inspect_print_json(cJSON *root, struct error *err)
-{
-	char *text = root ? cJSON_Print(root) : NULL;
-	cJSON_Delete(root);
-	if (!text)
-		return fail(err, "no memory for JSON");
-	puts(text);
-	cJSON_free(text);
-	return 0;
-}
-
-void inspect_add_number(cJSON *object, const char *key, double value)
-{
-	if (isnan(value))
-		cJSON_AddNullToObject(object, key);
-	else
-		cJSON_AddNumberToObject(object, key, value);
-}
-
 cJSON *inspect_numbers(const float *values, int n)
 {
 	return values ? cJSON_CreateFloatArray(values, n) : cJSON_CreateNull();
@@ -52,41 +34,13 @@ cJSON *inspect_numbers(const float *values, int n)
 
 void inspect_add_layer(cJSON *object, int layer)
 {
-	inspect_add_number(object, "layer", layer < 0 ? NAN : layer);
+	print_add_number(object, "layer", layer < 0 ? NAN : layer);
 }
 
 const char *inspect_layer(int layer, char out[16])
 {
 	snprintf(out, 16, layer < 0 ? "-" : "%d", layer);
 	return out;
-}
-
-const char *inspect_grouped(uint64_t value, char out[32])
-{
-	char digits[24];
-	int n = snprintf(digits, sizeof digits, "%llu", (unsigned long long)value), at = 0;
-	for (int i = 0; i < n; i++) {
-		if (i && (n - i) % 3 == 0)
-			out[at++] = ',';
-		out[at++] = digits[i];
-	}
-	out[at] = '\0';
-	return out;
-}
-
-void inspect_csv(const char *field)
-{
-	if (!strpbrk(field, ",\"\n")) {
-		fputs(field, stdout);
-		return;
-	}
-	putchar('"');
-	for (; *field; field++) {
-		if (*field == '"')
-			putchar('"');
-		putchar(*field);
-	}
-	putchar('"');
 }
 
 int cli_inspect(const struct cli *cli)

@@ -15,23 +15,11 @@ int inspect_router(const struct cli *cli, const struct model *model, struct erro
 int inspect_extra_budget(const struct cli *cli, const struct model *model, struct budget *extra,
 						 bool *has, struct error *err);
 
-/* Prints and deletes it; takes NULL (no memory). */
-int inspect_print_json(cJSON *root, struct error *err);
-
-/* A number for JSON: NAN becomes null. */
-void inspect_add_number(cJSON *object, const char *key, double value);
-
 /* A list of numbers, or null. */
 cJSON *inspect_numbers(const float *values, int n);
 
 /* A layer's index, or null / "-" for the whole model. */
 void inspect_add_layer(cJSON *object, int layer);
 const char *inspect_layer(int layer, char out[16]);
-
-/* "2,347,656" */
-const char *inspect_grouped(uint64_t value, char out[32]);
-
-/* A field of CSV, quoted where it must be. */
-void inspect_csv(const char *field);
 
 #endif

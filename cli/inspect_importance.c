@@ -1,5 +1,6 @@
 /* inspect importance, inspect experts: the scores behind the order of the channels. */
 #include "cli/inspect.h"
+#include "cli/print.h"
 
 #include "inspect/experts.h"
 #include "inspect/importance.h"
@@ -57,7 +58,7 @@ static int curve_json(const struct importance_curve *curve, const struct model *
 	cJSON_AddBoolToObject(one, "descending", curve->descending);
 	cJSON_AddNumberToObject(one, "inversions", (double)curve->inversions);
 	cJSON_AddNumberToObject(one, "pairs", (double)curve->pairs);
-	inspect_add_number(one, "spearman", curve->spearman);
+	print_add_number(one, "spearman", curve->spearman);
 	cJSON *widths = cJSON_AddObjectToObject(one, "widths");
 	cJSON *retained = cJSON_AddObjectToObject(one, "retained");
 	for (int b = 0; b < curve->n_budgets; b++) {
@@ -117,9 +118,9 @@ static cJSON *agreement_json(const struct model *model, struct error *err)
 			continue;
 		cJSON *one = cJSON_CreateObject();
 		inspect_add_layer(one, i);
-		inspect_add_number(one, "reap_count", agree.reap_count);
-		inspect_add_number(one, "reap_stored", agree.reap_stored);
-		inspect_add_number(one, "count_stored", agree.count_stored);
+		print_add_number(one, "reap_count", agree.reap_count);
+		print_add_number(one, "reap_stored", agree.reap_stored);
+		print_add_number(one, "count_stored", agree.count_stored);
 		cJSON_AddItemToArray(list, one);
 	}
 	return list;
@@ -135,7 +136,7 @@ int inspect_importance(const struct cli *cli, const struct model *model, struct 
 			return -1;
 		}
 		cJSON_AddItemToObject(root, "agreement", agreement_json(model, err));
-		return inspect_print_json(root, err);
+		return print_tree(root, err);
 	}
 	if (cli->csv) {
 		puts("layer,axis,channel,score,unit,origin");
@@ -184,7 +185,7 @@ static cJSON *layer_json(const struct experts_view *views, const struct model *m
 			out += mine->kept[e] ? 0 : (double)row->frequency[e];
 		}
 		cJSON_AddNumberToObject(kept, name, mine->n_kept);
-		inspect_add_number(outside, name, all > 0 ? out / all : NAN);
+		print_add_number(outside, name, all > 0 ? out / all : NAN);
 	}
 	return one;
 }
@@ -201,7 +202,7 @@ static void layer_rows(const struct experts_view *views, const struct model *mod
 			snprintf(frequency, sizeof frequency, csv ? "%.9g" : "%.4f", (double)row->frequency[e]);
 		if (csv) {
 			printf("%d,%d,%s,%s,", row->layer, e, reap, frequency);
-			inspect_csv(budget ? budget : "");
+			print_field(budget ? budget : "");
 			putchar('\n');
 		} else {
 			printf("%5d %6d %10s %10s  %s\n", row->layer, e, row->reap ? reap : "N/A",
@@ -220,7 +221,7 @@ static int show_experts(const struct cli *cli, const struct model *model,
 		cJSON *layers = cJSON_AddArrayToObject(root, "layers");
 		for (int r = 0; r < views[0].n_rows; r++)
 			cJSON_AddItemToArray(layers, layer_json(views, model, r));
-		return inspect_print_json(root, err);
+		return print_tree(root, err);
 	}
 	if (cli->csv) {
 		puts("layer,expert,reap,frequency,smallest_budget");

@@ -1,5 +1,6 @@
 /* inspect nesting, inspect masks: what each budget keeps. */
 #include "cli/inspect.h"
+#include "cli/print.h"
 
 #include "base/file.h"
 #include "inspect/nesting.h"
@@ -92,7 +93,7 @@ static int nesting_json(const struct nesting *nesting, struct error *err)
 	add_violations(root, nesting);
 	cJSON_AddNumberToObject(root, "file_bytes", (double)nesting->file_bytes);
 	cJSON_AddNumberToObject(root, "separate_bytes", (double)nesting->separate_bytes);
-	return inspect_print_json(root, err);
+	return print_tree(root, err);
 }
 
 static void nesting_csv(const struct nesting *nesting)
@@ -100,7 +101,7 @@ static void nesting_csv(const struct nesting *nesting)
 	printf("layer,axis,parent");
 	for (int b = 0; b < nesting->n_budgets; b++) {
 		putchar(',');
-		inspect_csv(nesting->budgets[b].name);
+		print_field(nesting->budgets[b].name);
 	}
 	putchar('\n');
 	for (int r = 0; r < nesting->n_rows; r++) {
@@ -122,13 +123,13 @@ static void print_costs(const struct nesting *nesting)
 	for (int i = 0; i < nesting->n_budgets; i++) {
 		const struct slice_cost *cost = &nesting->cost[i];
 		printf("%-24s %18s %18s %18s %18s  %s (%s)\n", nesting->budgets[i].name,
-			   inspect_grouped(cost->total, a), inspect_grouped(cost->active, b),
-			   inspect_grouped(cost->bytes, c), inspect_grouped(cost->bytes_per_token, d),
+			   print_grouped(cost->total, a), print_grouped(cost->active, b),
+			   print_grouped(cost->bytes, c), print_grouped(cost->bytes_per_token, d),
 			   nesting->budgets[i].source, origin_name(nesting->budgets[i].origin));
 	}
 	printf("\nthis file %s bytes; %d separate checkpoints %s bytes, %.2f times as many\n",
-		   inspect_grouped(nesting->file_bytes, a), nesting->n_budgets,
-		   inspect_grouped(nesting->separate_bytes, b),
+		   print_grouped(nesting->file_bytes, a), nesting->n_budgets,
+		   print_grouped(nesting->separate_bytes, b),
 		   nesting->file_bytes ? (double)nesting->separate_bytes / (double)nesting->file_bytes : 0);
 	for (int i = 1; i < nesting->n_budgets; i++) {
 		printf("%s %s %s on every axis and layer\n", nesting->budgets[i].name,
@@ -195,7 +196,7 @@ static int mask_text(const struct nesting *nesting, const struct config *config,
 	if (status == 0 && csv) {
 		printf("%s,%s,", row->layer < 0 ? "" : inspect_layer(row->layer, layer),
 			   axis_name(row->axis));
-		inspect_csv(name);
+		print_field(name);
 		printf(",%d,%d,%s\n", row->width[budget], row->parent, text_chars(&runs));
 	} else if (status == 0) {
 		printf("%5s %-36s %-12s %5d of %5d  %s\n", inspect_layer(row->layer, layer),
@@ -226,7 +227,7 @@ static int masks_json(const struct nesting *nesting, const struct config *config
 			cJSON_AddItemToArray(list, one);
 		}
 	}
-	return inspect_print_json(root, err);
+	return print_tree(root, err);
 }
 
 /* The budget that the command line names, -1 = none, so all of them are shown; typed widths stand

@@ -1,5 +1,6 @@
 /* inspect router: the trained router's choices beside the budgets' widths. */
 #include "cli/inspect.h"
+#include "cli/print.h"
 
 #include "inspect/router.h"
 #include <stdio.h>
@@ -15,8 +16,8 @@ static int print_json(const struct router_view *view, const struct model *model,
 	cJSON *root = cJSON_CreateObject();
 	cJSON_AddBoolToObject(root, "present", view->present);
 	cJSON_AddStringToObject(root, "source", text_chars(&view->source));
-	inspect_add_number(root, "tau", (double)view->tau);
-	inspect_add_number(root, "scaler", (double)view->scaler);
+	print_add_number(root, "tau", (double)view->tau);
+	print_add_number(root, "scaler", (double)view->scaler);
 	cJSON *choices = cJSON_AddObjectToObject(root, "choices");
 	cJSON *axes = cJSON_AddObjectToObject(root, "axes");
 	for (int a = 0; a < view->n_axes; a++) {
@@ -40,7 +41,7 @@ static int print_json(const struct router_view *view, const struct model *model,
 			cJSON_AddItemToArray(rows, one);
 		}
 	}
-	return inspect_print_json(root, err);
+	return print_tree(root, err);
 }
 
 static void print_csv(const struct router_view *view, const struct model *model)
@@ -53,7 +54,7 @@ static void print_csv(const struct router_view *view, const struct model *model)
 			for (int i = 0; i < axis->axis->n_choices; i++) {
 				char layer[16];
 				printf("%s,", router_axis_name(axis->axis));
-				inspect_csv(budget_name(model, row));
+				print_field(budget_name(model, row));
 				printf(",%s,%d,%.9g,%.9g,%.9g,%d,%.9g,%d,%d\n",
 					   row->layer < 0 ? "" : inspect_layer(row->layer, layer),
 					   axis->axis->choices[i], (double)row->logits[i],

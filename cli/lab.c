@@ -4,6 +4,7 @@
  * end, else at the end.
  */
 #include "inspect/lab.h"
+#include "cli/print.h"
 #include "cli/run.h"
 #include "core/tokenizer.h"
 #include <cjson/cJSON.h>
@@ -93,14 +94,6 @@ static int open_tokens(struct work *w, struct error *err)
 
 /* ---- printing ---- */
 
-static void add_number(cJSON *object, const char *name, double value)
-{
-	if (isfinite(value))
-		cJSON_AddNumberToObject(object, name, value);
-	else
-		cJSON_AddNullToObject(object, name);
-}
-
 static cJSON *json_of(const struct lab *lab)
 {
 	cJSON *object = cJSON_CreateObject(), *list;
@@ -108,26 +101,26 @@ static cJSON *json_of(const struct lab *lab)
 	cJSON_AddStringToObject(object, "to", lab->to);
 	cJSON_AddNumberToObject(object, "at", lab->at);
 	cJSON_AddNumberToObject(object, "horizon", lab->horizon);
-	add_number(object, "carry_ms", lab->carry_ms);
-	add_number(object, "reprefill_ms", lab->reprefill_ms);
+	print_add_number(object, "carry_ms", lab->carry_ms);
+	print_add_number(object, "reprefill_ms", lab->reprefill_ms);
 	cJSON_AddNumberToObject(object, "reprefill_tokens", lab->reprefill_tokens);
-	add_number(object, "kl_mean", lab->kl_mean);
-	add_number(object, "kl_max", lab->kl_max);
-	add_number(object, "top1", lab->top1);
-	add_number(object, "conv", lab->conv);
-	add_number(object, "ssm", lab->ssm);
-	add_number(object, "k", lab->k);
-	add_number(object, "v", lab->v);
+	print_add_number(object, "kl_mean", lab->kl_mean);
+	print_add_number(object, "kl_max", lab->kl_max);
+	print_add_number(object, "top1", lab->top1);
+	print_add_number(object, "conv", lab->conv);
+	print_add_number(object, "ssm", lab->ssm);
+	print_add_number(object, "k", lab->k);
+	print_add_number(object, "v", lab->v);
 	list = cJSON_AddArrayToObject(object, "layers");
 	for (int i = 0; i < lab->n_layers; i++) {
 		const struct lab_layer *layer = &lab->layers[i];
 		cJSON *row = cJSON_CreateObject();
 		cJSON_AddNumberToObject(row, "layer", i);
 		cJSON_AddStringToObject(row, "kind", layer_name(layer->kind));
-		add_number(row, "conv", layer->conv);
-		add_number(row, "ssm", layer->ssm);
-		add_number(row, "k", layer->k);
-		add_number(row, "v", layer->v);
+		print_add_number(row, "conv", layer->conv);
+		print_add_number(row, "ssm", layer->ssm);
+		print_add_number(row, "k", layer->k);
+		print_add_number(row, "v", layer->v);
 		cJSON_AddItemToArray(list, row);
 	}
 	list = cJSON_AddArrayToObject(object, "repairs");
@@ -136,10 +129,10 @@ static cJSON *json_of(const struct lab *lab)
 		cJSON *row = cJSON_CreateObject();
 		cJSON_AddNumberToObject(row, "n", repair->n);
 		cJSON_AddNumberToObject(row, "replayed", repair->replayed);
-		add_number(row, "ms", repair->ms);
-		add_number(row, "kl_mean", repair->kl_mean);
-		add_number(row, "kl_max", repair->kl_max);
-		add_number(row, "top1", repair->top1);
+		print_add_number(row, "ms", repair->ms);
+		print_add_number(row, "kl_mean", repair->kl_mean);
+		print_add_number(row, "kl_max", repair->kl_max);
+		print_add_number(row, "top1", repair->top1);
 		cJSON_AddItemToArray(list, row);
 	}
 	list = cJSON_AddArrayToObject(object, "per_token");
@@ -147,9 +140,9 @@ static cJSON *json_of(const struct lab *lab)
 		cJSON *row = cJSON_CreateObject();
 		cJSON_AddNumberToObject(row, "at", lab->at + i);
 		cJSON_AddNumberToObject(row, "id", lab->ids[i]);
-		add_number(row, "kl", lab->kl[i]);
-		add_number(row, "p", lab->p[i]);
-		add_number(row, "p_carry", lab->p_carry[i]);
+		print_add_number(row, "kl", lab->kl[i]);
+		print_add_number(row, "p", lab->p[i]);
+		print_add_number(row, "p_carry", lab->p_carry[i]);
 		cJSON_AddItemToArray(list, row);
 	}
 	return object;
@@ -281,7 +274,7 @@ int cli_lab(const struct cli *cli)
 	run_catch_interrupt();
 	int result = run_lab(&w, &lab, &err);
 	if (result == 0 && cli->json)
-		result = run_print_json(json_of(&lab), &err);
+		result = print_line(json_of(&lab), &err);
 	else if (result == 0 && cli->csv)
 		print_csv(&lab);
 	else if (result == 0)

@@ -1,5 +1,4 @@
 #include "cli/run.h"
-#include <cjson/cJSON.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,17 +55,6 @@ int run_request(const struct cli *cli, struct engine *engine, const struct reque
 		if (event->type == EV_STOP)
 			return finish(cli, reply, err);
 	}
-}
-
-int run_print_json(cJSON *object, struct error *err)
-{
-	char *line = object ? cJSON_PrintUnformatted(object) : NULL;
-	cJSON_Delete(object);
-	if (!line)
-		return fail(err, "no memory for the JSON");
-	puts(line);
-	free(line);
-	return 0;
 }
 
 void run_note(const struct cli *cli, const struct reply *reply, uint64_t seed)

@@ -6,8 +6,6 @@
 #include "core/reply.h"
 #include "sessions/log.h"
 
-struct cJSON;
-
 struct run_eye {
 	void (*see)(void *user, const struct event *event); // NULL = nobody looks
 	void *user;
@@ -22,9 +20,6 @@ bool run_interrupted(void);
  * turn failed; err says why. */
 int run_request(const struct cli *cli, struct engine *engine, const struct request *request,
 				struct reply *reply, struct run_eye eye, struct error *err);
-
-/* One line of JSON to stdout; frees the object. */
-int run_print_json(struct cJSON *object, struct error *err);
 
 /* The turn in one line, to stderr unless -q. */
 void run_note(const struct cli *cli, const struct reply *reply, uint64_t seed);

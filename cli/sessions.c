@@ -1,4 +1,5 @@
 /* `sessions list|show|export|replay`: what was recorded. */
+#include "cli/print.h"
 #include "cli/run.h"
 
 #include "base/file.h"
@@ -72,7 +73,7 @@ static int list(const struct cli *cli, struct error *err)
 		cJSON *all = cJSON_CreateArray();
 		for (size_t i = 0; i < shelf.n_rows; i++)
 			cJSON_AddItemToArray(all, row_json(&shelf.rows[i]));
-		failed = run_print_json(all, err);
+		failed = print_line(all, err);
 	} else {
 		shelf_table(&shelf, columns(), &table);
 		failed = print(&table, err);
@@ -88,7 +89,7 @@ static int show(const struct cli *cli, const struct session *session, struct err
 {
 	struct text text = {0};
 	if (cli->json)
-		return run_print_json(session_json(session), err);
+		return print_line(session_json(session), err);
 	session_markdown(session, &text);
 	return print(&text, err);
 }
@@ -98,7 +99,7 @@ static int export(const struct cli *cli, const struct session *session, struct e
 	struct text text = {0};
 	const char *format = cli->format ? cli->format : cli->json ? "json" : "md";
 	if (!strcmp(format, "json"))
-		return run_print_json(session_json(session), err);
+		return print_line(session_json(session), err);
 	if (!strcmp(format, "csv"))
 		session_csv(session, &text);
 	else
@@ -188,7 +189,7 @@ static int result_json(const struct session_origin *origin, const struct verify_
 		cJSON_AddItemToObject(first, "recorded", token_json(&result->recorded));
 		cJSON_AddItemToObject(first, "now", token_json(&result->now));
 	}
-	return run_print_json(root, err);
+	return print_line(root, err);
 }
 
 static void print_token(const char *label, const struct verify_token *token, const char *version,

@@ -1,4 +1,5 @@
 /* What a study found, as a table with a plot, or as JSON. */
+#include "cli/print.h"
 #include "cli/run.h"
 #include "cli/study.h"
 #include "inspect/scatter.h"
@@ -140,14 +141,6 @@ void study_print(const struct study_report *report)
 
 /* ---- JSON ---- */
 
-static void add_number(cJSON *object, const char *key, double value)
-{
-	if (isfinite(value))
-		cJSON_AddNumberToObject(object, key, value);
-	else
-		cJSON_AddNullToObject(object, key);
-}
-
 /* Right answers of each kind of task, in the file's order. */
 static void add_kinds(cJSON *object, const struct study *study, size_t cell)
 {
@@ -167,8 +160,8 @@ static void add_kinds(cJSON *object, const struct study *study, size_t cell)
 		}
 		cJSON *item = cJSON_CreateObject();
 		cJSON_AddStringToObject(item, "kind", kind);
-		add_number(item, "n", (double)n);
-		add_number(item, "correct", (double)right);
+		print_add_number(item, "n", (double)n);
+		print_add_number(item, "correct", (double)right);
 		cJSON_AddItemToArray(kinds, item);
 	}
 }
@@ -182,27 +175,27 @@ static cJSON *cell_json(const struct study_report *report, size_t cell)
 		cJSON_AddStringToObject(
 			object, axis == GRID_LIMIT ? "think_limit" : grid_axis_name((enum grid_axis)axis),
 			study->cells[cell].value[axis]);
-	add_number(object, "n", (double)row->n);
-	add_number(object, "correct", (double)row->right);
-	add_number(object, "errors", (double)row->failed);
-	add_number(object, "accuracy", (double)row->right / (double)row->n);
-	add_number(object, "low", row->interval.low);
-	add_number(object, "high", row->interval.high);
+	print_add_number(object, "n", (double)row->n);
+	print_add_number(object, "correct", (double)row->right);
+	print_add_number(object, "errors", (double)row->failed);
+	print_add_number(object, "accuracy", (double)row->right / (double)row->n);
+	print_add_number(object, "low", row->interval.low);
+	print_add_number(object, "high", row->interval.high);
 	cJSON *test = cJSON_AddObjectToObject(object, "mcnemar");
-	add_number(test, "pairs", (double)row->n_pairs);
-	add_number(test, "lost", (double)row->lost);
-	add_number(test, "won", (double)row->won);
-	add_number(test, "p", row->mcnemar.exact);
-	add_number(test, "mid_p", row->mcnemar.mid);
-	add_number(object, "same_answers",
-			   row->n_twin ? (double)row->n_same / (double)row->n_twin : NAN);
-	add_number(object, "tokens", row->tokens);
-	add_number(object, "think_tokens", row->think_tokens);
-	add_number(object, "seconds", row->seconds);
-	add_number(object, "seconds_median", row->median_seconds);
-	add_number(object, "first_seconds", row->first_seconds);
-	add_number(object, "tokens_per_second", row->tps);
-	add_number(object, "switch_ms", row->switch_ms);
+	print_add_number(test, "pairs", (double)row->n_pairs);
+	print_add_number(test, "lost", (double)row->lost);
+	print_add_number(test, "won", (double)row->won);
+	print_add_number(test, "p", row->mcnemar.exact);
+	print_add_number(test, "mid_p", row->mcnemar.mid);
+	print_add_number(object, "same_answers",
+					 row->n_twin ? (double)row->n_same / (double)row->n_twin : NAN);
+	print_add_number(object, "tokens", row->tokens);
+	print_add_number(object, "think_tokens", row->think_tokens);
+	print_add_number(object, "seconds", row->seconds);
+	print_add_number(object, "seconds_median", row->median_seconds);
+	print_add_number(object, "first_seconds", row->first_seconds);
+	print_add_number(object, "tokens_per_second", row->tps);
+	print_add_number(object, "switch_ms", row->switch_ms);
 	cJSON_AddNullToObject(object, "energy_joules");
 	cJSON_AddBoolToObject(object, "front", row->front);
 	add_kinds(object, study, cell);
@@ -213,17 +206,17 @@ int study_print_json(const struct study_report *report, struct error *err)
 {
 	cJSON *root = cJSON_CreateObject();
 	cJSON_AddStringToObject(root, "tasks_file", report->tasks_file);
-	add_number(root, "tasks", (double)report->study->tasks->n);
-	add_number(root, "broken_lines", report->study->tasks->n_broken);
+	print_add_number(root, "tasks", (double)report->study->tasks->n);
+	print_add_number(root, "broken_lines", report->study->tasks->n_broken);
 	cJSON_AddBoolToObject(root, "interrupted", report->interrupted);
 	for (size_t i = 0; i < report->n_facts; i++)
 		if (report->facts[i].number)
-			add_number(root, report->facts[i].name, strtod(report->facts[i].value, NULL));
+			print_add_number(root, report->facts[i].name, strtod(report->facts[i].value, NULL));
 		else
 			cJSON_AddStringToObject(root, report->facts[i].name, report->facts[i].value);
-	add_number(root, "baseline", (double)report->study->baseline);
+	print_add_number(root, "baseline", (double)report->study->baseline);
 	cJSON *cells = cJSON_AddArrayToObject(root, "cells");
 	for (size_t cell = 0; cell < report->study->n_cells; cell++)
 		cJSON_AddItemToArray(cells, cell_json(report, cell));
-	return run_print_json(root, err);
+	return print_line(root, err);
 }
