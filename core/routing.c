@@ -40,10 +40,10 @@ static int insert(int32_t *ids, int n, int32_t id)
 }
 
 /* One layer's rows. Returns whether any expert was chosen there. */
-static bool translate(int32_t *to, const int32_t *from, int n, int top_k,
+static bool translate(int32_t *to, const int32_t *from, int n, const struct routing *routing,
 					  const struct moe_slice *moe)
 {
-	int width = top_k < moe->n_experts ? top_k : moe->n_experts;
+	int top_k = routing->top_k, width = routing_top_k(routing, moe);
 	bool any = false;
 
 	for (int t = 0; t < n; t++, from += top_k, to += width) {
@@ -101,7 +101,7 @@ int routing_open(struct workspace *w, struct activations *a, const struct lane *
 		const struct layer_slice *layer = &slice->layers[i];
 		a->is_given[i] = layer->keep && layer->kind == LAYER_MOE &&
 						 translate(a->given_rows + layer_at(w, i), routing->ids + rows * (size_t)i,
-								   n, routing->top_k, &layer->moe);
+								   n, routing, &layer->moe);
 	}
 	w->backend->upload(w->device, a->given, a->given_rows,
 					   layer_at(w, n_layers) * sizeof *a->given);

@@ -368,8 +368,8 @@ static bool offer_showcase(struct app *app)
 	app->offered = again ? (app->offered + 1) % showcase->n_prompts : 0;
 	const struct showcase_prompt *prompt = &showcase->prompts[app->offered];
 	line_set(prompt->prompt);
-	talk_say(&app->talk, "%d/%d %s; Tab: next, Enter sends", app->offered + 1,
-			 showcase->n_prompts, prompt->note);
+	talk_say(&app->talk, "%d/%d %s; Tab: next, Enter sends", app->offered + 1, showcase->n_prompts,
+			 prompt->note);
 	return true;
 }
 

@@ -27,7 +27,8 @@ static struct tape_token *add(struct tape *tape, int32_t id)
 	return token;
 }
 
-int tape_begin(struct tape *tape, const int32_t *ids, size_t n)
+/* Without memory nothing is on the tape. */
+static void begin(struct tape *tape, const int32_t *ids, size_t n)
 {
 	size_t same = 0;
 	while (same < n && same < tape->n && tape->tokens[same].id == ids[same])
@@ -38,10 +39,9 @@ int tape_begin(struct tape *tape, const int32_t *ids, size_t n)
 	for (size_t i = same; i < n; i++)
 		if (!add(tape, ids[i])) {
 			tape_clear(tape);
-			return -1;
+			return;
 		}
 	tape->prompt = n;
-	return 0;
 }
 
 void tape_render(struct tape *tape, const struct conversation *conversation,
@@ -53,7 +53,7 @@ void tape_render(struct tape *tape, const struct conversation *conversation,
 		tokenizer_encode(model->tokenizer, &prompt, &ids, NULL))
 		tape_clear(tape);
 	else
-		tape_begin(tape, ids.ids, ids.n);
+		begin(tape, ids.ids, ids.n);
 	prompt_free(&prompt);
 	free(ids.ids);
 }

@@ -32,11 +32,8 @@ struct tape {
 void tape_free(struct tape *tape); // takes {0}
 void tape_clear(struct tape *tape);
 
-/* A turn begins with these ids. Readers of what is the same as before stay known. 0, or -1 without
- * memory: then nothing is on it. */
-int tape_begin(struct tape *tape, const int32_t *ids, size_t n);
-
-/* The same with what the engine renders the conversation to; without a tokenizer no id is known. */
+/* A turn begins: with the ids that the engine renders the conversation to; without a tokenizer none
+ * is known. Readers of what is the same as before stay known. */
 void tape_render(struct tape *tape, const struct conversation *conversation,
 				 const struct model *model);
 

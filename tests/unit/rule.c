@@ -117,7 +117,8 @@ static void nonsense_is_refused(void **state)
 	assert_string_equal(err.text, "policy: 640 characters, at most 639");
 	longest[BUDGET_NAME_BYTES] = '\0';
 	assert_int_equal(rule_parse(&rule, longest, &err), -1);
-	assert_string_equal(err.text, "policy: 'xxxxxxxxxxxxxxxxxxxx...' is longer than 255 characters");
+	assert_string_equal(err.text,
+						"policy: 'xxxxxxxxxxxxxxxxxxxx...' is longer than 255 characters");
 }
 
 int main(void)
