@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define AGAIN_NS 2000000000u // a second Ctrl-C within this asks to quit
+#define ASK_NS 3000000000u   // a question lapses
 
 static void say_error(struct app *app, const struct error *err)
 {
@@ -68,6 +69,12 @@ void app_run_command(struct app *app, const char *line)
 static void search(struct app *app, const char *line)
 {
 	struct pane *pane = view_pane(app);
+	if (app->overlay.length > 0) {
+		snprintf(app->overlay_search, sizeof app->overlay_search, "%s", line);
+		app->overlay_hit = -1;
+		view_overlay_search(app, 1);
+		return;
+	}
 	snprintf(pane->search, sizeof pane->search, "%s", line);
 	pane->dirty = true;
 	if (*line && !pane->table->action(pane, ACTION_SEARCH, 0))
@@ -94,6 +101,28 @@ static void send_text(struct app *app, const char *text)
 static void ask_quit(struct app *app)
 {
 	app->asking = true;
+	app->asked_ns = clock_ns();
+}
+
+uint64_t app_due(const struct app *app)
+{
+	uint64_t question = app->asking ? app->asked_ns + ASK_NS : 0;
+	uint64_t offer = app->offer ? app->interrupted_ns + AGAIN_NS : 0;
+	return question && (!offer || question < offer) ? question : offer;
+}
+
+void app_lapse(struct app *app, uint64_t now)
+{
+	if (app->asking && now >= app->asked_ns + ASK_NS) {
+		app->asking = false;
+		app->wanted = true;
+	}
+	if (!app->offer || now < app->interrupted_ns + AGAIN_NS)
+		return;
+	if (app->offer == app->talk.notices)
+		text_clear(&app->talk.notice);
+	app->offer = 0;
+	app->wanted = true;
 }
 
 void app_accept(struct app *app, const char *line)
@@ -147,6 +176,7 @@ static void app_interrupt(struct app *app)
 	} else {
 		talk_say(&app->talk, "Ctrl-C again within 2 s asks to quit");
 	}
+	app->offer = app->asking ? 0 : app->talk.notices;
 }
 
 static void choose_budget(struct app *app, int index)
@@ -244,7 +274,10 @@ static void inside_view(struct app *app, enum action action, int key)
 {
 	struct pane *pane = view_pane(app);
 	if (app->overlay.length > 0) {
-		if (pane_scroll(&app->overlay_top, app->overlay_lines, app->layout.main.rows - 1, action))
+		if (action == ACTION_SEARCH_NEXT || action == ACTION_SEARCH_PREVIOUS)
+			view_overlay_search(app, action == ACTION_SEARCH_NEXT ? 1 : -1);
+		else if (pane_scroll(&app->overlay_top, app->overlay_lines, app->layout.main.rows - 1,
+							 action))
 			app->dirty = true;
 		return;
 	}
@@ -392,14 +425,16 @@ static void prompt_key(struct app *app, int key)
 	free(matches);
 }
 
-/* Whether the key was an answer to a question. */
+/* Whether the key was an answer to a question; what can be typed goes on to the prompt. */
 static bool answered(struct app *app, int key)
 {
 	if (!app->asking || key == ('C' & 0x1f))
 		return false;
 	app->asking = false;
+	text_clear(&app->talk.notice);
 	app->quit |= key == 'y' || key == 'Y' || key == '\r';
-	return true;
+	bool typed = key > ' ' && key < 256 && key != 127 && key != 'n' && key != 'N';
+	return app->quit || !typed;
 }
 
 static bool mouse(struct app *app, int key)
@@ -450,8 +485,7 @@ bool app_end_tour(struct app *app)
 void app_paste(struct app *app, const char *text, size_t length, bool cut)
 {
 	app->wanted = app->urgent = true;
-	if (answered(app, 0))
-		return;
+	answered(app, 0);
 	if (app->overlay.length > 0)
 		view_overlay_close(app);
 	app->focus = FOCUS_PROMPT;

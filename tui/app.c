@@ -151,6 +151,9 @@ static uint64_t next_due(const struct loop *loop)
 		due = app->last_frame_ns + FRAME_NS;
 	else if (app->talk.running)
 		due = loop->last_memory_ns + MEMORY_NS;
+	uint64_t lapse = app_due(app);
+	if (lapse && (!due || lapse < due))
+		due = lapse;
 	uint64_t step = app->steps ? steps_due(app->steps) : 0;
 	return step && (!due || step < due) ? step : due;
 }
@@ -239,6 +242,7 @@ static int run_loop(struct loop *loop)
 		wake_panes(app);
 		uint64_t now = clock_ns();
 		ask_for_memory(loop, now);
+		app_lapse(app, now);
 		if (app->urgent || (app->wanted && now - app->last_frame_ns >= FRAME_NS))
 			view_draw(app);
 		run_steps(app);

@@ -17,6 +17,21 @@ static void say(struct command_context *context, const char *name, const char *v
 	talk_say(context->talk, "%s %s", name, value);
 }
 
+/* Who writes, and by whose word. */
+static void tell_budget(struct command_context *context)
+{
+	struct talk *talk = context->talk;
+	const struct turn_settings *turn = &talk->settings;
+	const char *now = talk_budget_name(talk), *when = talk->running ? "now" : "next";
+	if (*turn->rule)
+		talk_say(talk, "%s writes %s, then the rule decides: %s", now, when, turn->rule);
+	else if (turn->policy)
+		talk_say(talk, "%s writes %s: policy on, %s thinks, %s answers (off: %s)", now, when,
+				 turn->think, turn->answer, turn->budget);
+	else
+		talk_say(talk, "budget %s", turn->budget);
+}
+
 /* `:NAME VALUE` as short for `:set NAME VALUE`; without a value it tells the present one. */
 static int set_or_tell(struct command_context *context, const char *name, const char *value,
 					   struct error *err)
@@ -24,6 +39,10 @@ static int set_or_tell(struct command_context *context, const char *name, const 
 	struct text now = {0};
 	if (*value && setting_set(context, name, value, err))
 		return -1;
+	if (!*value && strcmp(name, "budget") == 0) {
+		tell_budget(context);
+		return 0;
+	}
 	const struct setting *setting = setting_find(name);
 	if (setting->get)
 		setting->get(context, &now);
@@ -140,6 +159,8 @@ static int write_file(const char *what, const char *path, const struct text *tex
 	if (text_check(text, err))
 		return -1;
 	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (forced ? O_TRUNC : O_EXCL), 0644);
+	if (fd < 0 && file_is_directory(path))
+		return fail(err, "%s: is a directory; the name of a file is expected", path);
 	if (fd < 0)
 		return errno == EEXIST ? fail(err, "%s: the file exists; :%s! overwrites it", path, what)
 							   : fail(err, "%s: %s", path, strerror(errno));
@@ -225,7 +246,15 @@ static int run_view(struct command_context *context, const char *arguments, bool
 					struct error *err)
 {
 	(void)forced;
-	return view_show(context->app, arguments, err);
+	struct text names = {0};
+	if (*arguments)
+		return view_show(context->app, arguments, err);
+	for (int i = 0; i < n_panes; i++)
+		text_format(&names, "%s%s", i > 0 ? ", " : "", panes[i].name);
+	talk_say(context->talk, "%s is shown; views: %s", panes[context->app->view].name,
+			 text_chars(&names));
+	text_free(&names);
+	return 0;
 }
 
 static int run_new(struct command_context *context, const char *arguments, bool forced,
@@ -301,7 +330,7 @@ const struct command commands[] = {
 	{"step", "", "one token, then pause", COMPLETE_NOTHING, run_step, false},
 	{"pause", "", "pause the model, or go on", COMPLETE_NOTHING, run_pause, false},
 	{"split", "[NAME|off]", "companion pane at 110 columns or more", COMPLETE_VIEW, run_split, true},
-	{"view", "NAME", "show a view", COMPLETE_VIEW, run_view, true},
+	{"view", "[NAME]", "show a view", COMPLETE_VIEW, run_view, true},
 	{"new", "", "begin a new conversation", COMPLETE_NOTHING, run_new, false},
 	{"retry", "", "answer the last message again, with a new seed", COMPLETE_NOTHING, run_retry, false},
 	{"undo", "", "take the last message back", COMPLETE_NOTHING, run_undo, false},

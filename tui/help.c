@@ -26,12 +26,13 @@ static void keys_help(const struct keymap *map, struct text *out)
 		text_format(out, "  %c %-11s %s\n", panes[i].key, panes[i].label, panes[i].help);
 }
 
-static void commands_help(struct text *out)
+static void commands_help(bool screen, struct text *out)
 {
 	text_add(out, "\nCOMMANDS (a line that begins with a colon; :: sends a colon)\n");
 	for (int i = 0; i < n_commands; i++)
-		text_format(out, "  :%-11s %-22s %s\n", commands[i].name, commands[i].arguments,
-					commands[i].help);
+		if (screen || !commands[i].needs_screen)
+			text_format(out, "  :%-11s %-22s %s\n", commands[i].name, commands[i].arguments,
+						commands[i].help);
 }
 
 static void settings_help(struct text *out)
@@ -41,6 +42,11 @@ static void settings_help(struct text *out)
 		text_format(out, "  %-11s %-16s %s\n", settings[i].name, settings[i].values,
 					settings[i].help);
 }
+
+static const char memory_help[] =
+	"  Of the status line, in MB: w = weights of all budgets as they are mapped, kv = keys and "
+	"values of attention, ssm = Mamba's states, x = scratch; MB/tok = weights that one token of "
+	"the running budget reads; RSS or VRAM = all of the process\n";
 
 static bool one_help(const char *topic, struct text *out)
 {
@@ -59,15 +65,16 @@ void help_text(const struct keymap *map, const char *topic, struct text *out)
 	if (strcmp(topic, "keys") == 0 && map) {
 		keys_help(map, out);
 	} else if (strcmp(topic, "commands") == 0) {
-		commands_help(out);
+		commands_help(map != NULL, out);
 	} else if (strcmp(topic, "settings") == 0) {
 		settings_help(out);
 	} else if (!*topic || !one_help(topic, out)) {
 		if (*topic)
 			text_format(out, "There is no help on '%s'.\n\n", topic);
 		keys_help(map, out);
-		commands_help(out);
+		commands_help(map != NULL, out);
 		settings_help(out);
 		text_format(out, "\nNUMBERS\n  %s\n", metrics_formula);
+		text_add(out, memory_help);
 	}
 }

@@ -345,7 +345,8 @@ static void experts_event(struct pane *pane, const struct event *event)
 static void experts_title(const struct pane *pane, struct text *out)
 {
 	const struct pane_experts *x = (const struct pane_experts *)pane;
-	text_format(out, "%s, inside %s", filters[x->filter].name, x->budget[0] ? x->budget : "N/A");
+	const char *now = talk_budget_name(pane->talk);
+	text_format(out, "%s, inside %s", filters[x->filter].name, *now ? now : "N/A");
 }
 
 static void experts_close_pane(struct pane *pane)

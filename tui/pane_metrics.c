@@ -348,11 +348,14 @@ static int draw_memory(const struct pane_metrics *m, const struct canvas *canvas
 					   talk->has_memory ? "measured by the engine" : "measured here; no turn yet");
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		row = draw_part(canvas, row, parts[i].name, parts[i].bytes, most);
+	const char *name = talk_budget_name(talk);
+	double derived = megabytes_per_token(m, name);
+	bool last = isnan(derived) && use.bytes_per_token > 0; // typed widths: the engine's last reader
+	if (last)
+		derived = (double)use.bytes_per_token / 1e6;
 	canvas_print(canvas, row++, 1, ROLE_TEXT, "%-18s %9s", "weights per token",
-				 use.bytes_per_token > 0
-					 ? number_fixed((double)use.bytes_per_token / 1e6, 2).text
-					 : number_fixed(megabytes_per_token(m, talk_budget_name(talk)), 2).text);
-	canvas_print(canvas, row - 1, 30, ROLE_DIM, "MB (derived, %.24s)", talk_budget_name(talk));
+				 number_fixed(derived, 2).text);
+	canvas_print(canvas, row - 1, 30, ROLE_DIM, "MB derived, %.10s", last ? "last" : name);
 	canvas_print(canvas, row++, 1, ROLE_DIM, "%-18s %9s", "power", "N/A");
 	return row + 1;
 }

@@ -31,20 +31,25 @@ struct app {
 	struct input input;
 	struct layout layout;
 	struct pane *panes[MAX_PANES];
-	int view;  // index in panes[]
-	int split; // companion pane's index, -1 = none
+	int view;          // index in panes[]
+	int split;         // companion pane's index, -1 = none
+	bool split_chosen; // by the user: it shows before anything was said, too
 	bool maximised;
 	enum focus focus;
 	enum prompt_mode prompt_mode;
 	struct text draft;   // the prompt's text while a command or a search is typed
 	struct text overlay; // help and lists over the view; "" = none
 	int overlay_top, overlay_lines;
+	int overlay_hit; // line of the last search hit, -1 = none
+	char overlay_search[128];
 	enum focus overlay_from; // where the focus goes back to
 	char overlay_title[64];
 	bool returned;           // the prompt's text is one that was taken back, untouched
 	int matches_page;        // of the completions, where they do not fit
-	bool asking;             // "quit?": the next key answers
+	bool asking;             // "quit?": the next key answers, or it lapses
+	uint64_t asked_ns;       // when
 	uint64_t interrupted_ns; // the last Ctrl-C
+	uint64_t offer;          // the notice that says what another one does, 0 = it is gone
 	struct showcase *showcase;
 	int offered; // showcase prompt that stands in the prompt, -1 = none
 	struct steps *steps;
@@ -72,9 +77,10 @@ int view_split(struct app *app, const char *name, struct error *err); // "off" =
 int view_theme(struct app *app, const char *name, struct error *err);
 void view_overlay(struct app *app, const char *title, const char *text);
 void view_overlay_close(struct app *app);
-void view_text(struct app *app, struct text *out); // the screen as text, drawn first
-void view_draw(struct app *app);                   // one frame
-void view_redraw(struct app *app);                 // from nothing: Ctrl-L
+void view_overlay_search(struct app *app, int direction); // for overlay_search
+void view_text(struct app *app, struct text *out);        // the screen as text, drawn first
+void view_draw(struct app *app);                          // one frame
+void view_redraw(struct app *app);                        // from nothing: Ctrl-L
 void view_resize(struct app *app, int rows, int columns);
 struct pane *view_pane(struct app *app);
 
@@ -84,6 +90,8 @@ void app_paste(struct app *app, const char *text, size_t length, bool cut);
 void app_accept(struct app *app, const char *line); // Enter in the prompt; NULL = Ctrl-D
 void app_run_command(struct app *app, const char *line);
 bool app_return(struct app *app, const char *text); // into the prompt, if that is empty
+uint64_t app_due(const struct app *app); // when a question or an offer lapses, 0 = there is none
+void app_lapse(struct app *app, uint64_t now);
 bool app_end_tour(struct app *app); // the user did something: false if there was none
 
 /* help.c */

@@ -58,6 +58,8 @@ static void phase_part(const struct talk *talk, struct text *out)
 		text_add(out, talk->opening ? "OPENING" : "IDLE");
 	} else if (gauges->prefilling) {
 		text_format(out, "PREFILL %d/%d", gauges->prefill_done, gauges->prefill_total);
+	} else if (!talk->turn_begun || talk->reply.completion_tokens == 0) {
+		text_add(out, "READ"); // the phase is known with the first token
 	} else if (gauges->phase == PHASE_THINK) {
 		text_format(out, "THINK %d", talk->reply.reasoning_tokens);
 		if (talk->settings.think_limit > 0)

@@ -110,23 +110,30 @@ static bool take_back(struct talk *talk, const struct event *event)
 	return true;
 }
 
+/* Which of the two ends it was. */
+static void say_length(struct talk *talk)
+{
+	int most = talk->settings.max_tokens;
+	if (most > 0 && talk->reply.completion_tokens >= most)
+		talk_say(talk, "stopped: the limit of %d token%s is reached (:set n)", most,
+				 most == 1 ? "" : "s");
+	else
+		talk_say(talk,
+				 "stopped: the context is full; :undo or :new makes room, --ctx N holds more");
+}
+
 static void stopped(struct talk *talk, const struct event *event)
 {
-	static const char *const whys[] = {
-		[STOP_EOS] = NULL,
-		[STOP_LENGTH] =
-			"stopped: the limit on tokens (:set n) or the end of the context is reached",
-		[STOP_STOPPED] = "stopped; the text is kept",
-		[STOP_ERROR] = NULL,
-	};
 	struct error err = {0};
 	struct reply *reply = &talk->reply;
 	talk->running = false;
 	talk->progress[0] = 0;
 	transcript_stop(&talk->transcript);
 	bool taken_back = take_back(talk, event);
-	if (whys[event->stop.reason] && !taken_back)
-		talk_say(talk, "%s", whys[event->stop.reason]);
+	if (event->stop.reason == STOP_STOPPED && !taken_back)
+		talk_say(talk, "stopped; the text is kept");
+	else if (event->stop.reason == STOP_LENGTH)
+		say_length(talk);
 	if (reply->answer.length + reply->reasoning.length > 0 &&
 		conversation_append(
 			&talk->conversation, CHAT_ASSISTANT,

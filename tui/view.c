@@ -7,6 +7,7 @@
 #include <ncurses.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define TITLE_COLUMNS 88 // all labels with blanks around them
 
@@ -39,6 +40,7 @@ int view_split(struct app *app, const char *name, struct error *err)
 	if (i == 0)
 		return fail(err, "the chat cannot stand beside itself");
 	app->split = i;
+	app->split_chosen = true;
 	app->dirty = true;
 	if (i >= 0 && app->screen.columns < LAYOUT_SPLIT_COLUMNS)
 		return fail(err, "%s will show at %d columns; the terminal has %d", panes[i].name,
@@ -63,6 +65,7 @@ void view_overlay(struct app *app, const char *title, const char *text)
 	text_add(&app->overlay, text);
 	snprintf(app->overlay_title, sizeof app->overlay_title, "%s", title);
 	app->overlay_top = 0;
+	app->overlay_hit = -1;
 	app->focus = FOCUS_VIEW;
 	app->dirty = true;
 }
@@ -103,23 +106,115 @@ static void draw_title(struct app *app)
 	text_free(&right);
 }
 
-static void draw_overlay(struct app *app, struct canvas *canvas)
+/* Where a wrapped row of a list goes on: under its last column, if that leaves room. */
+static int hanging_indent(const char *line, size_t length, int columns)
+{
+	int indent = 0;
+	for (size_t i = 2; i < length && (int)i <= columns / 2; i++)
+		if (line[i] != ' ' && line[i - 1] == ' ' && line[i - 2] == ' ')
+			indent = (int)i;
+	return indent > 0 ? indent : columns > 8 ? 4 : 0;
+}
+
+struct overlay_line {
+	const char *bytes;
+	size_t length;
+	int indent;
+};
+
+/* Calls take for every wrapped line; returns how many there are. */
+static int walk_overlay(const struct app *app, int columns,
+						void (*take)(void *user, int i, const struct overlay_line *line),
+						void *user)
 {
 	const char *text = text_chars(&app->overlay);
-	size_t length = app->overlay.length, at = 0;
-	int line = 0, rows = canvas->rows - 1;
-	canvas_blank(canvas, ROLE_TEXT);
-	canvas_print(canvas, 0, 0, ROLE_HEADING, " %s   (q closes, j k PgUp PgDn scroll)",
-				 app->overlay_title);
-	while (at < length) {
-		size_t next, n = cells_wrap(text + at, length - at,
-									canvas->columns > 2 ? canvas->columns - 1 : 2, &next);
-		if (line >= app->overlay_top && line < app->overlay_top + rows)
-			canvas_bytes(canvas, 1 + line - app->overlay_top, 1, ROLE_TEXT, text + at, n);
-		line++;
-		at += next;
+	size_t end = app->overlay.length, at = 0, next;
+	int n = 0;
+	while (at < end) { // a paragraph
+		size_t length = strcspn(text + at, "\n");
+		int indent = text[at] == ' ' ? hanging_indent(text + at, length, columns) : 0;
+		struct overlay_line line = {.bytes = text + at};
+		do {
+			line.length = cells_wrap(text + at, end - at, columns - line.indent, &next);
+			line.bytes = text + at;
+			if (take)
+				take(user, n, &line);
+			n++;
+			at += next;
+			line.indent = indent;
+		} while (at < end && text[at - 1] != '\n');
 	}
-	app->overlay_lines = line;
+	return n;
+}
+
+static int overlay_columns(const struct app *app)
+{
+	return app->layout.main.columns > 2 ? app->layout.main.columns - 1 : 2;
+}
+
+struct overlay_drawing {
+	const struct app *app;
+	const struct canvas *canvas;
+};
+
+static void draw_overlay_line(void *user, int i, const struct overlay_line *line)
+{
+	const struct overlay_drawing *drawing = user;
+	int row = 1 + i - drawing->app->overlay_top;
+	if (row >= 1 && row < drawing->canvas->rows)
+		canvas_bytes(drawing->canvas, row, 1 + line->indent,
+					 i == drawing->app->overlay_hit ? ROLE_MARK : ROLE_TEXT, line->bytes,
+					 line->length);
+}
+
+static void draw_overlay(struct app *app, struct canvas *canvas)
+{
+	canvas_blank(canvas, ROLE_TEXT);
+	canvas_print(canvas, 0, 0, ROLE_HEADING, " %s   (q closes, j k PgUp PgDn scroll, / searches)",
+				 app->overlay_title);
+	app->overlay_lines = walk_overlay(app, overlay_columns(app), draw_overlay_line,
+									  &(struct overlay_drawing){app, canvas});
+}
+
+struct overlay_find {
+	const char *wanted;
+	int from, direction;
+	int best, other; // the nearest hit in that direction; the one from the other end; -1 = none
+};
+
+static void find_overlay_line(void *user, int i, const struct overlay_line *line)
+{
+	struct overlay_find *find = user;
+	size_t n = strlen(find->wanted);
+	bool hit = false;
+	for (size_t at = 0; !hit && at + n <= line->length; at++)
+		hit = strncasecmp(line->bytes + at, find->wanted, n) == 0;
+	if (!hit)
+		return;
+	bool ahead = find->direction > 0 ? i > find->from : i < find->from;
+	if (ahead && (find->best < 0 || find->direction < 0))
+		find->best = i;
+	if (find->other < 0 || find->direction < 0)
+		find->other = i;
+}
+
+void view_overlay_search(struct app *app, int direction)
+{
+	struct overlay_find find = {app->overlay_search, app->overlay_hit, direction, -1, -1};
+	if (find.from < 0)
+		find.from = app->overlay_top - (direction > 0);
+	if (*find.wanted)
+		walk_overlay(app, overlay_columns(app), find_overlay_line, &find);
+	int rows = app->layout.main.rows - 1, last = app->overlay_lines - rows;
+	app->overlay_hit = find.best >= 0 ? find.best : find.other;
+	app->dirty = true;
+	if (app->overlay_hit < 0) {
+		talk_say(&app->talk, "not found: %s", find.wanted);
+		return;
+	}
+	int top = app->overlay_hit - rows / 2;
+	top = top > last ? last : top;
+	app->overlay_top = top < 0 ? 0 : top;
 }
 
 static void draw_pane(struct app *app, struct pane *pane, const struct rect *rect)
@@ -315,7 +410,8 @@ static void make_layout(struct app *app)
 		.prompt_rows = walk_prompt(app, app->screen.columns, NULL, 0, &row, &column),
 		.notice_rows = notice_rows(app),
 		.chat = app->view == 0,
-		.split = side > 0 && side < n_panes,
+		.split = side > 0 && side < n_panes && app->overlay.length == 0 &&
+				 (app->split_chosen || app->talk.transcript.n_entries > 0),
 		.maximised = app->maximised,
 	};
 	layout_make(app->screen.rows, app->screen.columns, &wish, &now);

@@ -407,6 +407,18 @@ static void test_stop_and_quit(void **state)
 	until("stopped; the text is kept");
 	until("IDLE");
 	send_keys("\003");
+	until("Quit?");
+	send_keys("W"); // no answer: it is typed
+	until("> W");
+	assert_false(shows("Quit?"));
+	send_keys("\003");
+	until("Quit?");
+	until_not("Quit?"); // it lapses
+	send_keys("\003");
+	until("Ctrl-C again within 2 s");
+	until_not("Ctrl-C again within 2 s");
+	send_keys("\003");
+	until("Ctrl-C again within 2 s");
 	send_keys("\003");
 	until("Quit?");
 	send_keys("y");
