@@ -214,7 +214,7 @@ static void rules_say_who_writes_and_why(void **state)
 {
 	struct engine *engine = open_demo();
 	struct turn_settings settings = use("medium", "carry");
-	struct seen seen;
+	struct seen seen = {0};
 	(void)state;
 	strcpy(settings.rule, "think: every 3 large else small; answer: large");
 	turn(engine, settings, &seen);
@@ -255,7 +255,7 @@ static void rules_say_who_writes_and_why(void **state)
 static void repair_replays_the_last_tokens(void **state)
 {
 	struct engine *engine = open_demo();
-	struct seen seen, reprefilled;
+	struct seen seen = {0}, reprefilled = {0};
 	(void)state;
 	for (int n = 1; n <= 64; n = n * 2 + 1) {
 		struct turn_settings settings = use("", "reprefill");
@@ -296,7 +296,7 @@ static void repair_replays_the_last_tokens(void **state)
 static void a_branch_goes_on_from_given_tokens(void **state)
 {
 	struct engine *engine = open_demo();
-	struct seen seen, branch;
+	struct seen seen = {0}, branch = {0};
 	int32_t ids[PROMPT + MAX_TOKENS];
 	(void)state;
 	prompt_ids(ids);
@@ -339,7 +339,7 @@ static void a_branch_goes_on_from_given_tokens(void **state)
 static void columns_decode_together(void **state)
 {
 	struct engine *engine = open_demo();
-	struct seen alone[3], columns[3] = {0};
+	struct seen alone[3] = {0}, columns[3] = {0};
 	int together = 0;
 	(void)state;
 	for (int i = 0; i < 3; i++)
