@@ -173,7 +173,7 @@ static void large_reads_and_small_writes(void **state)
 {
 	struct engine *engine = open_demo();
 	struct turn_settings settings = use("small", "carry");
-	struct seen seen, again = {0};
+	struct seen seen = {0}, again = {0};
 	int32_t ids[PROMPT + 1];
 	(void)state;
 	strcpy(settings.read, "large");
