@@ -90,7 +90,13 @@ int cli_workbench(const struct cli *cli)
 	char *directory = cli_model_directory(cli, &err);
 	options.directory = directory;
 	int result = -1;
-	bool screen = cli->script || (tui_possible() && !wants_plain(cli));
+	bool on_terminal = tui_possible() && !wants_plain(cli);
+	if (cli->tour && !on_terminal) {
+		fail(&err, "--tour: the tour is drawn; it needs a terminal and no --plain");
+		free(directory);
+		return cli_fail(&err);
+	}
+	bool screen = cli->script || on_terminal;
 	if (directory)
 		result = screen ? tui_run(&options, &err) : plain_run(&options, &err);
 	free(directory);

@@ -65,6 +65,17 @@ struct session_log *session_log_open_file(const char *path, struct error *err)
 	return log;
 }
 
+int session_log_check(const struct session_log *log, struct error *err)
+{
+	if (!log->directory)
+		return 0;
+	if (file_make_directories(log->directory, err))
+		return -1;
+	return access(log->directory, W_OK | X_OK)
+			   ? fail(err, "%s: %s", log->directory, strerror(errno))
+			   : 0;
+}
+
 const char *session_log_path(const struct session_log *log)
 {
 	return log->path;

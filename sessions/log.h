@@ -17,6 +17,10 @@ struct session_log;
 struct session_log *session_log_open(const char *directory, struct error *err);
 
 /* Exactly this file (--events FILE; "-" = stdout). */
+/* Whether the log's folder is there and can be written, or can be made; an error says why not. The
+ * file itself comes with the first message. */
+int session_log_check(const struct session_log *log, struct error *err);
+
 struct session_log *session_log_open_file(const char *path, struct error *err);
 void session_log_close(struct session_log *log); // takes NULL
 const char *session_log_path(const struct session_log *log);

@@ -326,10 +326,13 @@ static int open_engine(struct app *app, struct error *err)
 	struct error wrong = {0};
 	if (!options->no_log) {
 		app->log = session_log_open(options->log_directory, &wrong);
-		app->no_log = !app->log;
+		app->no_log = !app->log || session_log_check(app->log, &wrong);
 		if (app->no_log)
 			talk_say(&app->talk, "error: the session is not recorded: %s", wrong.text);
-		else {
+		if (app->no_log) {
+			session_log_close(app->log);
+			app->log = NULL;
+		} else {
 			engine.record = session_log_record;
 			engine.record_user = app->log;
 		}

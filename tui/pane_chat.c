@@ -207,6 +207,11 @@ static void draw_line(const struct pane_chat *chat, const struct canvas *canvas,
 	}
 }
 
+static const char welcome[] =
+	"It does sums, sorting, spelling and knows 47 facts about itself; press Tab.\n"
+	"F5 F6 F7 or Alt-1 2 3 change the budget while it writes; F8 splits phases.\n"
+	"F4 handoff, F9 ends the thinking, Esc to the views, F1 help, Ctrl-C stops.\n";
+
 static void draw_welcome(const struct pane_chat *chat, const struct canvas *canvas)
 {
 	const struct talk *talk = chat->pane.talk;
@@ -232,15 +237,13 @@ static void draw_welcome(const struct pane_chat *chat, const struct canvas *canv
 					 elastic->budgets[i].width[AXIS_HIDDEN],
 					 elastic->budgets[i].width[AXIS_EXPERTS]);
 	}
-	if (strcmp(talk->model->name, "demo") != 0 || row + 4 > canvas->rows)
+	if (strcmp(talk->model->name, "demo") != 0)
 		return;
-	row++;
-	canvas_text(canvas, row++, 2, ROLE_TEXT,
-				"It does sums, sorting, spelling and knows 47 facts about itself; press Tab.");
-	canvas_text(canvas, row++, 2, ROLE_TEXT,
-				"F5 F6 F7 or Alt-1 2 3 change the budget while it writes; F8 splits phases.");
-	canvas_text(canvas, row++, 2, ROLE_TEXT,
-				"F4 handoff, F9 ends the thinking, Esc to the views, F1 help, Ctrl-C stops.");
+	row += row + 4 <= canvas->rows;
+	for (size_t at = 0, next; welcome[at] && row < canvas->rows; at += next) {
+		size_t length = cells_wrap(welcome + at, strlen(welcome + at), canvas->columns - 3, &next);
+		canvas_bytes(canvas, row++, 2, ROLE_TEXT, welcome + at, length);
+	}
 }
 
 static void chat_event(struct pane *pane, const struct event *event)

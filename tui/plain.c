@@ -1,4 +1,6 @@
 #include "tui/plain.h"
+#include "base/clock.h"
+#include "base/file.h"
 #include "sessions/log.h"
 #include "sessions/replay.h"
 #include "tui/cells.h"
@@ -17,6 +19,9 @@
 #include <readline/history.h>
 #include <readline/readline.h>
 
+#define INTERRUPT 3          // Ctrl-C as a key
+#define AGAIN_NS 2000000000u // a second one within this leaves
+
 struct plain {
 	const struct tui_options *options;
 	struct talk talk;
@@ -24,9 +29,11 @@ struct plain {
 	int signals; // SIGINT while a turn runs
 	sigset_t interrupt;
 	bool terminal;
-	uint64_t notices; // shown
-	int phase;        // whose label was printed, -1 = none
-	bool in_line;     // the cursor is not at the beginning of one
+	bool typed;              // standard input is a terminal
+	uint64_t interrupted_ns; // the last Ctrl-C at the prompt
+	uint64_t notices;        // shown
+	int phase;               // whose label was printed, -1 = none
+	bool in_line;            // the cursor is not at the beginning of one
 	bool quit, failed;
 	struct error error;
 	size_t shown_reasoning, shown_answer; // bytes of the reply that were printed
@@ -221,17 +228,65 @@ static char **attempt(const char *text, int start, int end)
 	return files ? NULL : rl_completion_matches(text, complete);
 }
 
+/* Ctrl-C at the prompt clears the line; a second one within two seconds leaves. */
+static int interrupt_line(int count, int key)
+{
+	struct plain *plain = completing;
+	uint64_t now = clock_ns();
+	(void)count, (void)key;
+	plain->quit = plain->interrupted_ns && now - plain->interrupted_ns < AGAIN_NS;
+	plain->interrupted_ns = now;
+	rl_delete_text(0, rl_end);
+	rl_point = 0;
+	rl_crlf();
+	if (plain->quit) {
+		rl_done = 1;
+		return 0;
+	}
+	fputs("Ctrl-C again within 2 s or Ctrl-D leaves\n", stderr);
+	rl_on_new_line();
+	rl_redisplay();
+	return 0;
+}
+
+/* A byte of the terminal, or Ctrl-C for the signal. */
+static int next_byte(FILE *stream)
+{
+	struct plain *plain = completing;
+	struct pollfd fds[] = {{.fd = fileno(stream), .events = POLLIN},
+						   {.fd = plain->signals, .events = POLLIN}};
+	for (;;) {
+		unsigned char byte;
+		struct signalfd_siginfo info;
+		if (poll(fds, 2, -1) < 0) {
+			if (errno != EINTR)
+				return EOF;
+			rl_check_signals();
+			continue;
+		}
+		if (fds[1].revents && read(plain->signals, &info, sizeof info) == sizeof info)
+			return INTERRUPT;
+		if (!fds[0].revents)
+			continue;
+		ssize_t n = read(fds[0].fd, &byte, 1);
+		if (n == 1)
+			return byte;
+		if (n == 0 || errno != EINTR)
+			return EOF;
+	}
+}
+
 /* The next line without its newline, NULL at the end. */
 static char *read_line(struct plain *plain)
 {
 	if (plain->terminal) {
-		sigprocmask(SIG_UNBLOCK, &plain->interrupt, NULL); // at the prompt Ctrl-C leaves
 		char *line = readline("User: ");
-		sigprocmask(SIG_BLOCK, &plain->interrupt, NULL);
 		if (line && line[strspn(line, " \t")])
 			add_history(line);
 		return line;
 	}
+	if (plain->typed) // and standard output is read by something else
+		fputs("User: ", stderr);
 	char *line = NULL;
 	size_t size = 0;
 	ssize_t length = getline(&line, &size, stdin);
@@ -290,6 +345,11 @@ static int open_all(struct plain *plain, struct error *err)
 		return fail(err, "signals: %s", strerror(errno));
 	if (!options->no_log && !(plain->log = session_log_open(options->log_directory, &wrong)))
 		fprintf(stderr, "the session is not recorded: %s\n", wrong.text);
+	if (plain->log && session_log_check(plain->log, &wrong)) {
+		fprintf(stderr, "the session is not recorded: %s\n", wrong.text);
+		session_log_close(plain->log);
+		plain->log = NULL;
+	}
 	if (plain->log) {
 		engine.record = session_log_record;
 		engine.record_user = plain->log;
@@ -329,11 +389,16 @@ int plain_run(const struct tui_options *options, struct error *err)
 {
 	struct plain plain = {.options = options, .signals = -1, .phase = -1};
 	plain.terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+	plain.typed = isatty(STDIN_FILENO);
 	talk_init(&plain.talk, NULL);
 	plain.talk.replay = options->replay;
 	completing = &plain;
 	rl_readline_name = "elastiscope";
 	rl_attempted_completion_function = attempt;
+	rl_getc_function = next_byte;
+	rl_bind_key_in_map(INTERRUPT, interrupt_line, emacs_standard_keymap);
+	rl_bind_key_in_map(INTERRUPT, interrupt_line, vi_insertion_keymap);
+	rl_bind_key_in_map(INTERRUPT, interrupt_line, vi_movement_keymap);
 	rl_completer_word_break_characters = " \t\n";
 	int result = open_all(&plain, err);
 	if (result == 0) {

@@ -1,7 +1,8 @@
 /*
  * The plain line chat: labelled lines, no cursor control, no colours. For --plain, ACCESSIBLE=1,
  * TERM=dumb and whenever there is no terminal; also the accessible mode. With a terminal readline
- * edits the lines; Ctrl-C stops the generation, at the prompt it leaves. `:` commands work as in
+ * edits the lines; Ctrl-C stops the generation, at the prompt it clears the line and leaves when it
+ * comes twice. `:` commands work as in
  * the workbench.
  */
 #ifndef TUI_PLAIN_H

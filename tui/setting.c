@@ -156,6 +156,7 @@ static int set_handoff(struct command_context *context, const char *value, struc
 {
 	if (handoff_parse(value, &turn(context)->handoff, &turn(context)->repair, err))
 		return fail_in(err, "handoff");
+	context->talk->handoff_chosen = true;
 	return 0;
 }
 

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#define MAX_SCRIPT_BYTES (16u << 20)
 #define MAX_WAIT_NS 30000000000u
 
 struct steps {
@@ -32,11 +34,30 @@ struct steps *steps_from(const char *text, const char *name, struct error *err)
 	return steps;
 }
 
+/* A file, or what a pipe or standard input ("-") holds until its end. */
+static int read_script(const char *path, struct text *out, struct error *err)
+{
+	char block[4096];
+	size_t n;
+	if (file_exists(path) || file_is_directory(path))
+		return file_read(path, MAX_SCRIPT_BYTES, out, err);
+	FILE *file = strcmp(path, "-") == 0 ? fdopen(dup(STDIN_FILENO), "r") : fopen(path, "re");
+	if (!file)
+		return fail(err, "%s: %s", path, strerror(errno));
+	while ((n = fread(block, 1, sizeof block, file)) > 0 && out->length < MAX_SCRIPT_BYTES)
+		text_append(out, block, n);
+	int failed = ferror(file) ? fail(err, "%s: %s", path, strerror(errno)) : text_check(out, err);
+	fclose(file);
+	if (!failed && out->length >= MAX_SCRIPT_BYTES)
+		return fail(err, "%s: a script has less than %u MiB", path, MAX_SCRIPT_BYTES >> 20);
+	return failed;
+}
+
 struct steps *steps_open(const char *path, struct error *err)
 {
 	struct text text = {0};
 	struct steps *steps = NULL;
-	if (file_read(path, 16u << 20, &text, err) == 0)
+	if (read_script(path, &text, err) == 0)
 		steps = steps_from(text_chars(&text), path, err);
 	text_free(&text);
 	return steps;
@@ -104,7 +125,7 @@ static int write_screen(struct app *app, const char *path, struct error *err)
 {
 	struct text text = {0};
 	view_text(app, &text);
-	FILE *file = fopen(path, "w");
+	FILE *file = strcmp(path, "-") == 0 ? fdopen(dup(STDOUT_FILENO), "w") : fopen(path, "w");
 	int result = file && fwrite(text_chars(&text), 1, text.length, file) == text.length ? 0 : -1;
 	if (file && fclose(file))
 		result = -1;

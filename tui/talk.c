@@ -30,6 +30,8 @@ static void default_settings(struct talk *talk)
 	struct turn_settings *settings = &talk->settings;
 	int last = elastic->n_budgets - 1;
 	uint64_t seed = settings->sampling.seed;
+	enum handoff handoff = settings->handoff;
+	int repair = settings->repair;
 	struct turn_settings kept = {.thinking = settings->thinking,
 								 .max_tokens = settings->max_tokens,
 								 .think_limit = settings->think_limit};
@@ -45,6 +47,10 @@ static void default_settings(struct talk *talk)
 				  elastic->budgets[elastic->answer >= 0 ? elastic->answer : 0].name);
 	}
 	settings->handoff = elastic->carry ? HANDOFF_CARRY : HANDOFF_REPREFILL;
+	if (talk->handoff_chosen) {
+		settings->handoff = handoff;
+		settings->repair = repair;
+	}
 }
 
 /* Whether one token of the parent uses fewer parameters than that. Only a file whose size leaves it

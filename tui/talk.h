@@ -36,13 +36,14 @@ struct talk {
 	struct gauges gauges;     // newest, read once a frame
 	struct memory_use memory; // of the last EV_MEMORY
 	bool has_memory;
-	bool lab;         // :set lab on: every change of budget is taken apart
-	bool opening;     // REQUEST_OPEN is under way
-	bool running;     // a turn is under way
-	bool turn_begun;  // EV_TURN of it has come
-	bool seed_fixed;  // the user chose it
-	double pace;      // 0 = as fast as it goes
-	bool pace_chosen; // by the user, not by the size of the model
+	bool lab;            // :set lab on: every change of budget is taken apart
+	bool opening;        // REQUEST_OPEN is under way
+	bool running;        // a turn is under way
+	bool turn_begun;     // EV_TURN of it has come
+	bool seed_fixed;     // the user chose it
+	bool handoff_chosen; // by the user, not by the file
+	double pace;         // 0 = as fast as it goes
+	bool pace_chosen;    // by the user, not by the size of the model
 	bool paused;
 	/* The text of a turn that ended before its first token: it left the conversation again, and the
 	 * owner may offer it for another try (and empties this). */

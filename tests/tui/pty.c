@@ -327,6 +327,10 @@ static void test_plain_stops(void **state)
 	send_keys("\003");
 	until("stopped; the text is kept");
 	assert_false(session.alternate);
+	send_keys("never sent\003");
+	until("or Ctrl-D leaves");
+	send_keys(":budget small\r"); // on a line of its own
+	until("budget small");
 	send_keys(":quit\r");
 	assert_int_equal(ended(0), 0);
 	assert_restored();
