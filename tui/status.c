@@ -184,9 +184,12 @@ static void gauge_row(const struct talk *talk, const struct canvas *canvas, int 
 	double most = largest_rate(&talk->metrics);
 	const struct elastic *elastic = talk_elastic(talk);
 	int at = canvas_print(canvas, row, 0, ROLE_DIM, "%-7s", phase_name(phase)), shown = 0;
-	int n = elastic && elastic->n_budgets < 4 ? elastic->n_budgets : 4;
-	for (int i = 0; elastic && i < elastic->n_budgets && i < n; i++) {
-		const char *name = elastic->budgets[i].name;
+	int n_named = elastic && elastic->n_budgets < 4 ? elastic->n_budgets : 4;
+	int n = n_named + (talk->n_typed > 0); // the typed one that came last
+	for (int column = 0; elastic && column < n; column++) {
+		int i = column < n_named ? column : elastic->n_budgets + talk->n_typed - 1;
+		const char *name =
+			column < n_named ? elastic->budgets[i].name : talk->typed[talk->n_typed - 1];
 		const struct metrics_row *m = metrics_find(&talk->metrics, name, phase);
 		double rate = m ? metrics_row_tps(m) : 0;
 		struct text number = {0};
@@ -197,7 +200,7 @@ static void gauge_row(const struct talk *talk, const struct canvas *canvas, int 
 		int width = (canvas->columns - 14) / n;
 		int start = 7 + shown++ * width;
 		at = start + canvas_print(canvas, row, start, role_of_budget(i), "%c %.10s ",
-								  elastic_mark(elastic, i), name);
+								  talk_mark(talk, i), name);
 		at += canvas_print(canvas, row, at, ROLE_TEXT, "%5s ", text_chars(&number));
 		int room = start + width - at - 1;
 		if (rate > 0 && most > 0 && room > 2)
@@ -229,8 +232,8 @@ static void letter(const struct talk *talk, const struct canvas *canvas, int row
 	char text[2] = "?";
 	if (budget == TAPE_NOBODY)
 		text[0] = '.';
-	else if (talk->model && budget >= 0)
-		text[0] = elastic_mark(&talk->model->elastic, budget);
+	else
+		text[0] = talk_mark(talk, budget);
 	canvas_text(canvas, row, column, budget == TAPE_NOBODY ? ROLE_DIM : role_of_budget(budget),
 				text);
 }

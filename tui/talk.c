@@ -204,7 +204,7 @@ void talk_event(struct talk *talk, const struct event *event)
 	case EV_TOKEN:
 		talk->progress[0] = 0;
 		transcript_token(&talk->transcript, event, &talk->reply,
-						 talk_budget_index(talk, event->token.budget));
+						 talk_writer_index(talk, event->token.budget));
 		break;
 	case EV_SWITCH: changed(talk, event); break;
 	case EV_MEMORY:
@@ -397,6 +397,39 @@ int talk_budget_index(const struct talk *talk, const char *name)
 {
 	const struct elastic *elastic = talk_elastic(talk);
 	return elastic ? elastic_find(elastic, name) : -1;
+}
+
+int talk_writer_index(struct talk *talk, const char *name)
+{
+	const struct elastic *elastic = talk_elastic(talk);
+	int index = talk_budget_index(talk, name), i = 0;
+	if (index >= 0 || !elastic || !*name)
+		return index;
+	while (i < talk->n_typed && strcmp(talk->typed[i], name) != 0)
+		i++;
+	if (i == MAX_TYPED)
+		return -1;
+	if (i == talk->n_typed)
+		copy_name(talk->typed[talk->n_typed++], name);
+	return elastic->n_budgets + i;
+}
+
+char talk_mark(const struct talk *talk, int writer)
+{
+	const struct elastic *elastic = talk_elastic(talk);
+	if (!elastic || writer < 0)
+		return '?';
+	if (writer < elastic->n_budgets)
+		return elastic_mark(elastic, writer);
+	int left = writer - elastic->n_budgets;
+	for (const char *letter = "tuvwxyzabcdefghijklmnopqrs"; *letter; letter++) {
+		bool taken = false;
+		for (int i = 0; i < elastic->n_budgets; i++)
+			taken |= elastic_mark(elastic, i) == *letter;
+		if (!taken && left-- == 0)
+			return *letter;
+	}
+	return '?';
 }
 
 int talk_check_budget(const struct talk *talk, const char *name, struct error *err)

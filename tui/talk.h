@@ -16,6 +16,8 @@
 
 struct jobs;
 
+#define MAX_TYPED 6 // typed budgets with a mark of their own
+
 struct talk {
 	struct engine *engine;    // borrowed
 	int seq;                  // of the engine: whose events these are, where requests go
@@ -48,6 +50,8 @@ struct talk {
 	/* The text of a turn that ended before its first token: it left the conversation again, and the
 	 * owner may offer it for another try (and empties this). */
 	struct text taken_back;
+	char typed[MAX_TYPED][BUDGET_NAME_BYTES]; // widths that have written, by their text
+	int n_typed;
 	struct text notice; // the newest message for the user, one line
 	uint64_t notices;   // how many there have been
 	char progress[128]; // long work: what; "" = none
@@ -86,6 +90,10 @@ const struct elastic *talk_elastic(const struct talk *talk);
 const char *talk_budget_name(const struct talk *talk);
 /* Index in elastic.budgets of a budget's name, or -1 (typed widths, no model). */
 int talk_budget_index(const struct talk *talk, const char *name);
+/* Who wrote: a budget of the file, then typed widths in the order they wrote; -1 = one too many. */
+int talk_writer_index(struct talk *talk, const char *name);
+char talk_mark(const struct talk *talk, int writer); // its letter, '?' for -1
+
 /* This budget (a name or typed widths) writes from the next token on; the policy goes off. */
 int talk_choose_budget(struct talk *talk, const char *name, struct error *err);
 /* 0 if the open model has such a budget. */
