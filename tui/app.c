@@ -271,10 +271,10 @@ static char *complete_line(void *user, const char *line, int i, int *start)
 	return command_complete(&app->talk, line, i, start);
 }
 
-static bool completes_file(void *user, const char *line)
+static enum path_kind path_of(void *user, const char *line)
 {
 	(void)user;
-	return command_completes_file(line);
+	return command_path(line);
 }
 
 static void accept_line(void *user, const char *line)
@@ -304,7 +304,7 @@ static int open_screen(struct app *app, struct error *err)
 								  .no_color = options->no_color};
 	if (!wish.terminal && !options->script && !options->steps)
 		return fail(err, "standard input and output are no terminal; --plain works without one");
-	struct line_options line = {accept_line, complete_line, completes_file, app,
+	struct line_options line = {accept_line, complete_line, path_of, app,
 								!options->script && !options->steps};
 	if (screen_open(&app->screen, &wish, err) || input_open(&app->input, err) ||
 		line_open(&line, err))

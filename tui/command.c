@@ -322,7 +322,7 @@ const struct command commands[] = {
 	{"handoff", "[carry|reprefill|repair:N]", "what a change of budget does with the state", COMPLETE_HANDOFF, run_handoff, false},
 	{"set", "[NAME [VALUE]]", "show or change a setting", COMPLETE_SETTING, run_set, false},
 	{"system", "[TEXT]", "show or set the system text (:system! removes it)", COMPLETE_NOTHING, run_system, false},
-	{"open", "DIR", "open another checkpoint", COMPLETE_FILE, run_open, false},
+	{"open", "DIR", "open another checkpoint", COMPLETE_FOLDER, run_open, false},
 	{"write", "FILE", "write the conversation as Markdown (:write! overwrites)", COMPLETE_FILE, run_write, false},
 	{"save-screen", "FILE", "write the screen as text", COMPLETE_FILE, run_save_screen, true},
 	{"theme", "[NAME]", "colours", COMPLETE_THEME, run_theme, true},

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "tui/line.h"
 #include "tui/talk.h"
 
 struct app;
@@ -23,6 +24,7 @@ enum complete_kind {
 	COMPLETE_NOTHING,
 	COMPLETE_BUDGET,
 	COMPLETE_FILE,
+	COMPLETE_FOLDER,
 	COMPLETE_SETTING,
 	COMPLETE_THEME,
 	COMPLETE_VIEW,
@@ -50,8 +52,8 @@ int command_run(struct command_context *context, const char *line, struct error 
  * NULL = no more. *start = where the completed word begins. */
 char *command_complete(const struct talk *talk, const char *line, int i, int *start);
 
-/* Whether the word at the end of the line is the name of a file, which readline completes. */
-bool command_completes_file(const char *line);
+/* Whether the word at the end of the line names a file or a folder, which readline completes. */
+enum path_kind command_path(const char *line);
 
 /* The nearest name in a list by edit distance, or NULL when none is near. next(i) gives names, NULL
  * ends. */

@@ -74,11 +74,12 @@ static const char *name_of_kind(const struct talk *talk, enum complete_kind kind
 	}
 }
 
-bool command_completes_file(const char *line)
+enum path_kind command_path(const char *line)
 {
 	struct words words;
 	split(line, &words);
-	return kind_of(&words) == COMPLETE_FILE;
+	enum complete_kind kind = kind_of(&words);
+	return kind == COMPLETE_FILE ? PATH_FILE : kind == COMPLETE_FOLDER ? PATH_FOLDER : PATH_NONE;
 }
 
 char *command_complete(const struct talk *talk, const char *line, int i, int *start)

@@ -10,6 +10,7 @@
 
 #include <readline/history.h>
 #include <readline/readline.h>
+#include <readline/tilde.h>
 
 #define MAX_HISTORY 2000
 
@@ -61,16 +62,33 @@ static char *generate(const char *text, int state)
 	return match;
 }
 
+char *line_next_folder(const char *text, int state)
+{
+	char *name;
+	while ((name = rl_filename_completion_function(text, state))) {
+		char *path = tilde_expand(name);
+		bool folder = path && file_is_directory(path);
+		free(path);
+		if (folder)
+			return name;
+		free(name);
+		state = 1;
+	}
+	return NULL;
+}
+
 static char **attempt(const char *text, int start, int end)
 {
 	char *before = strndup(rl_line_buffer, (size_t)end);
 	(void)start;
 	rl_attempted_completion_over = 1;
-	bool files = before && line.options.files && line.options.files(line.options.user, before);
+	enum path_kind path =
+		before && line.options.path ? line.options.path(line.options.user, before) : PATH_NONE;
 	free(before);
-	if (files) {
+	if (path != PATH_NONE) {
 		rl_filename_completion_desired = 1;
-		return rl_completion_matches(text, rl_filename_completion_function);
+		return rl_completion_matches(text, path == PATH_FOLDER ? line_next_folder
+															   : rl_filename_completion_function);
 	}
 	return line.options.complete ? rl_completion_matches(text, generate) : NULL;
 }

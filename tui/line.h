@@ -10,12 +10,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+enum path_kind { PATH_NONE, PATH_FILE, PATH_FOLDER }; // what a word names
+
 struct line_options {
 	void (*accept)(void *user, const char *line); // Enter; NULL = Ctrl-D on an empty line
 	/* The i-th completion of the line up to the cursor, new string or NULL; *start = where the word
-	 * begins in it. `files` is asked first: true = readline completes file names. */
+	 * begins in it. `path` is asked first: readline completes the names of files, or of folders
+	 * only. */
 	char *(*complete)(void *user, const char *line, int i, int *start);
-	bool (*files)(void *user, const char *line);
+	enum path_kind (*path)(void *user, const char *line);
 	void *user;
 	bool keep_history; // $XDG_STATE_HOME/elastiscope/history
 };
@@ -37,6 +40,9 @@ const char *line_message(void);
  */
 const char *line_matches(void);
 bool line_in_vi_insert(void); // Esc belongs to readline now
+
+/* A readline generator: the folders that begin like text. */
+char *line_next_folder(const char *text, int state);
 
 const char *line_readline_version(void); // "8.2"
 void line_remember(const char *text);    // into the history, memory and file

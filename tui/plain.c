@@ -222,10 +222,13 @@ static char **attempt(const char *text, int start, int end)
 {
 	char *before = strndup(rl_line_buffer, (size_t)end);
 	(void)start;
-	bool files = before && command_completes_file(before);
+	enum path_kind path = before ? command_path(before) : PATH_NONE;
 	free(before);
-	rl_attempted_completion_over = !files;
-	return files ? NULL : rl_completion_matches(text, complete);
+	rl_attempted_completion_over = path != PATH_FILE;
+	rl_filename_completion_desired = path != PATH_NONE;
+	return path == PATH_FILE
+			   ? NULL
+			   : rl_completion_matches(text, path == PATH_FOLDER ? line_next_folder : complete);
 }
 
 /* Ctrl-C at the prompt clears the line; a second one within two seconds leaves. */

@@ -255,9 +255,10 @@ static void test_completion(void **state)
 	assert_string_equal(completion(":theme m", 0), "mono");
 	assert_string_equal(completion(":budget ", 0), "none"); // no model
 	assert_string_equal(completion("plain text", 0), "none");
-	assert_true(command_completes_file(":write /tm"));
-	assert_true(command_completes_file(":write! /tm"));
-	assert_false(command_completes_file(":wri"));
+	assert_int_equal(command_path(":write /tm"), PATH_FILE);
+	assert_int_equal(command_path(":open /tm"), PATH_FOLDER);
+	assert_int_equal(command_path(":write! /tm"), PATH_FILE);
+	assert_int_equal(command_path(":wri"), PATH_NONE);
 }
 
 static void test_number(void **state)
