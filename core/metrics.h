@@ -2,9 +2,12 @@
  * What events add up to: one formula for tokens per second in the workbench, in JSON and in bench.
  *
  * Decode tok/s = tokens / sum of `took` over decode steps, by phase and budget. `took` is computing
- * time (forward, pick, decode), so pace, pause, step and switches never falsify it. The token that
- * comes out of a prefill counts to TTFT, not to decode. Prefill tok/s = tokens read / time of the
- * prefills, apart. ITL is arrival time between tokens, and says when paced.
+ * time (forward, pick, decode), so pace, pause, step and switches never falsify it. Columns that
+ * decode together share one pass: each is charged the whole pass, because each waited for it, and
+ * then its own pick and decode; a budget's own speed is what `bench` measures. The token that comes
+ * out of a prefill counts to TTFT, not to decode; columns read the prompt one after the other, so
+ * TTFT of a later one includes the prefills before it, but no pacing. Prefill tok/s = tokens read /
+ * time of the prefills, apart. ITL is arrival time between tokens, and says when paced.
  */
 #ifndef CORE_METRICS_H
 #define CORE_METRICS_H

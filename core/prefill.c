@@ -29,13 +29,23 @@ static int chunk_end(const struct prefill *prefill, int at, int n)
 	return end;
 }
 
+/* How many of the n ids the sequence begins with. */
+static int agreed(const struct sequence *sequence, const int32_t *ids, int n)
+{
+	int same = 0;
+	while (same < n && same < sequence->n_tokens && sequence->tokens[same] == ids[same])
+		same++;
+	return same;
+}
+
 /* How many of the n ids may be kept: see prefill_switch(). */
 static int keepable(const struct prefill *prefill, const struct sequence *sequence,
 					const int32_t *ids, int n, const struct slice *slice)
 {
 	int own = sequence_reusable(sequence, ids, n, slice, true), any = 0;
-	if (prefill->handoff != HANDOFF_REPREFILL && n > prefill->repair)
-		any = sequence_reusable(sequence, ids, n - prefill->repair, slice, false);
+	int held = agreed(sequence, ids, n);
+	if (prefill->handoff != HANDOFF_REPREFILL && held > prefill->repair)
+		any = sequence_reusable(sequence, ids, held - prefill->repair, slice, false);
 	return own > any ? own : any;
 }
 
@@ -78,7 +88,7 @@ int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int
 	uint64_t began = clock_ns();
 	int result;
 
-	prefill->cached = prefill->read = 0;
+	prefill->cached = prefill->read = prefill->again = 0;
 	prefill->stopped = false;
 	if (!slice)
 		return fail(err, "prefill: no budget was chosen for the sequence");
@@ -87,6 +97,7 @@ int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int
 	if (n > sequence->capacity)
 		return fail(err, "prefill: %d tokens do not fit a context of %d", n, sequence->capacity);
 	prefill->cached = keepable(prefill, sequence, ids, n - 1, slice);
+	prefill->again = agreed(sequence, ids, n - 1) - prefill->cached;
 	result = sequence_rewind(sequence, prefill->cached, err);
 	if (!result && prefill->cached && prefill->cached == prefill->snapshot_at)
 		result = sequence_snapshot(sequence, err);

@@ -18,8 +18,9 @@ struct prefill {
 	/* What may be kept of a state that another slice wrote: see the functions. */
 	enum handoff handoff;
 	int repair; // HANDOFF_REPAIR: its N, and rolling snapshots are taken; else 0
-	/* Set on return: tokens kept from before, tokens read, nanoseconds. */
-	int cached, read;
+	/* Set on return: tokens kept from before, tokens read, of them those that the sequence held
+	 * already, nanoseconds. */
+	int cached, read, again;
 	uint64_t took_ns;
 	bool stopped;
 };
@@ -27,7 +28,8 @@ struct prefill {
 /* Makes the sequence hold ids[0..n) read by its running slice (or kept, see sequence_reusable), and
  * leaves the logits of the last one for picking: at least the last token is always read. picked may
  * be NULL. reprefill: nothing that another slice read is kept. carry: all. repair: at least the
- * last N of these ids are read by the running slice, as prefill_switch() does. */
+ * last N that the sequence holds of these ids are read again, as prefill_switch() does; where no
+ * snapshot is that old, all, as with reprefill. */
 int prefill_extend(struct prefill *prefill, struct sequence *sequence, const int32_t *ids, int n,
 				   const struct pick_params *params, struct picked *picked, struct error *err);
 

@@ -321,6 +321,7 @@ static void prefilling(struct track *track, bool now)
 	pthread_mutex_unlock(&track->worker->shared);
 }
 
+/* Where all tokens below `at` were read again it was a reprefill, whatever was wished. */
 static void emit_switch(struct track *track, const char *from, int at, int replayed,
 						uint64_t took_ns)
 {
@@ -333,8 +334,9 @@ static void emit_switch(struct track *track, const char *from, int at, int repla
 	for (int i = 0; i < n; i++)
 		numbers[i] = stale[i];
 	event.change.at = at;
-	event.change.handoff = turn->settings.handoff;
-	event.change.repair = turn->settings.repair;
+	bool all = turn->settings.repair > 0 && replayed > 0 && replayed >= at;
+	event.change.handoff = all ? HANDOFF_REPREFILL : turn->settings.handoff;
+	event.change.repair = all ? 0 : turn->settings.repair;
 	event.change.reason = turn->reason;
 	event.change.replayed = replayed;
 	event.change.took_ns = took_ns;
@@ -379,15 +381,13 @@ static int prepare_sequence(struct track *track, struct error *err)
 		return fail(err, "the prompt has no tokens");
 	const struct request_copy *request = track->request;
 	bool several = request->request.type == REQUEST_TURN && request->conversation.n_messages > 1;
-	if (track->ids.n > (size_t)stage->context && several)
-		return fail(err,
-					"the conversation has %zu tokens, the context holds %d: nothing was cut; say "
-					"less, :undo turns, begin a :new one, or open the model with a larger --ctx",
-					track->ids.n, stage->context);
 	if (track->ids.n > (size_t)stage->context)
 		return fail(err,
-					"the prompt has %zu tokens, the context holds %d: nothing was cut, say less "
-					"or open the model with a larger --ctx",
+					several ? "the conversation has %zu tokens, the context holds %d: nothing was "
+							  "cut; say less, :undo turns, begin a :new one, or open the model "
+							  "with a larger --ctx"
+							: "the prompt has %zu tokens, the context holds %d: nothing was cut, "
+							  "say less or open the model with a larger --ctx",
 					track->ids.n, stage->context);
 	if (!track->sequence.config &&
 		sequence_open(&track->sequence, &stage->model->config, stage->backend, stage->device,
@@ -396,13 +396,15 @@ static int prepare_sequence(struct track *track, struct error *err)
 	return sequence_use(&track->sequence, &reader->slice, err);
 }
 
-/* With carry the prompt may go on where another budget stopped: that is a switch too. */
-static void say_carried(struct track *track, int cached)
+/* With carry the prompt may go on where another budget stopped, with repair N tokens before: that
+ * is a switch too. */
+static void say_carried(struct track *track, int cached, int replayed)
 {
 	const struct sequence *sequence = &track->sequence;
 	for (int i = 1; i < sequence->n_runs; i++)
 		if (cached > 0 && sequence->runs[i].from == cached)
-			emit_switch(track, sequence->runs[i - 1].slice->budget.name, cached, 0, 0);
+			emit_switch(track, sequence->runs[i - 1].slice->budget.name, cached + replayed,
+						replayed, 0);
 }
 
 static void warn_when_nearly_full(struct track *track)
@@ -448,7 +450,7 @@ void track_start(struct track *track)
 		track_stop(track, STOP_ERROR, &err);
 		return;
 	}
-	say_carried(track, prefill.cached);
+	say_carried(track, prefill.cached, prefill.repair > 0 ? prefill.again : 0);
 	emit_prefill(track, &prefill);
 	if (prefill.stopped) {
 		track_stop(track, STOP_STOPPED, NULL);
@@ -539,8 +541,9 @@ static void decode(struct track *track, const struct tokenizer *tokenizer, int32
 		tokenizer_decode_flush(&track->decode, &track->text);
 }
 
-void track_take(struct track *track, const struct picked *picked, uint64_t began_ns)
+void track_take(struct track *track, const struct picked *picked, uint64_t pass_ns)
 {
+	uint64_t began = clock_ns();
 	struct worker *worker = track->worker;
 	const struct tokenizer *tokenizer = worker->stage.model->tokenizer;
 	const struct slice *slice = sequence_slice(&track->sequence);
@@ -560,12 +563,12 @@ void track_take(struct track *track, const struct picked *picked, uint64_t began
 	event.token.logprob = picked->logprob;
 	memcpy(event.token.budget, slice->budget.name, sizeof event.token.budget);
 	event.token.phase = step.phase;
-	event.token.took_ns = began_ns ? now - began_ns : 0;
+	event.token.took_ns = pass_ns ? pass_ns + now - began : 0;
 	event.token.picked = *picked;
 	event.token.thinking_ends = step.thinking_ends;
 	event.text = text_chars(&track->text);
 	event.length = track->text.length;
-	if (!began_ns)
+	if (!pass_ns)
 		track->first_ns = now - track->request->submitted_ns;
 	worker_emit(worker, &event);
 	if (step.full)

@@ -69,9 +69,9 @@ bool track_ready(struct track *track);
 /* The pending token as a lane, and how to pick the next one. */
 struct lane track_lane(struct track *track, struct pick_params *params);
 
-/* The pass is done: the next token is this; began_ns: when the pass began, 0 = it came out of a
- * prefill. */
-void track_take(struct track *track, const struct picked *picked, uint64_t began_ns);
+/* The pass is done: the next token is this; pass_ns: how long the pass took, the same for all that
+ * were in it, 0 = the token came out of a prefill. */
+void track_take(struct track *track, const struct picked *picked, uint64_t pass_ns);
 
 /* Ends the turn; error: its sentence becomes an EV_ERROR first, NULL = none. */
 void track_stop(struct track *track, enum stop_reason reason, const struct error *error);

@@ -363,8 +363,9 @@ static int step_running(struct worker *worker)
 			track_stop(tracks[i], STOP_ERROR, &err);
 		return n;
 	}
+	uint64_t pass = clock_ns() - began + 1; // + 1: 0 would mean a prefill
 	for (int i = 0; i < n; i++)
-		track_take(tracks[i], &picked[i], began);
+		track_take(tracks[i], &picked[i], pass);
 	return n;
 }
 
@@ -392,17 +393,30 @@ static void set_due(struct worker *worker, uint64_t began)
 		worker->due_ns = began + (uint64_t)((double)longest * factor);
 }
 
+/* Starts the turns that wait, one after the other and without pacing between them: nobody's first
+ * token waits for another's pace. While paused one a step. Returns how many. */
+static int start_accepted(struct worker *worker)
+{
+	int n = 0;
+	for (int i = 0; i < MAX_SEQUENCES && !(n > 0 && worker->paused); i++) {
+		if (worker->tracks[i].state != TRACK_ACCEPTED)
+			continue;
+		track_start(&worker->tracks[i]);
+		worker_look(worker);
+		n++;
+	}
+	return n;
+}
+
 static void step(struct worker *worker)
 {
 	uint64_t began = clock_ns();
 	if (worker->paused)
 		worker->steps--;
-	for (int i = 0; i < MAX_SEQUENCES; i++)
-		if (worker->tracks[i].state == TRACK_ACCEPTED) {
-			track_start(&worker->tracks[i]);
-			set_due(worker, clock_ns());
-			return; // its first token is a step
-		}
+	if (start_accepted(worker)) {
+		set_due(worker, clock_ns());
+		return; // a first token is a step
+	}
 	step_running(worker);
 	set_due(worker, began);
 	if (clock_ns() - worker->memory_ns > MEMORY_NS)
