@@ -65,12 +65,18 @@ static void quote(const struct model *model, int32_t id, char out[32])
 {
 	struct text text = {0};
 	tokenizer_decode(model->tokenizer, id, &text);
-	const char *bytes = text_chars(&text);
-	size_t n = text.length < 24 ? text.length : 24;
-	snprintf(out, 32, "'%.*s'", (int)n, bytes);
-	for (char *c = out; *c; c++)
-		if (*c == '\n' || *c == '\t')
-			*c = ' ';
+	size_t n = 0, i = 0;
+	out[n++] = '\'';
+	for (; i < text.length && n < 26; i++) {
+		char c = text.data[i];
+		if (c == '\n' || c == '\t') // as the strip of Tokens shows them
+			out[n++] = '\\';
+		out[n++] = c == '\n' ? 'n' : c == '\t' ? 't' : c;
+	}
+	while (i < text.length && n > 1 && ((unsigned char)out[n - 1] & 0xc0) == 0x80)
+		n--; // no half character
+	n -= i < text.length && (unsigned char)out[n - 1] >= 0xc0;
+	strcpy(out + n, "'");
 	text_free(&text);
 }
 

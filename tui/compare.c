@@ -59,19 +59,23 @@ static int inherit(struct compare_column *column, const struct talk *talk, struc
 }
 
 /* On the conversation's engine. */
-static int open_beside(struct compare_column *column, const struct talk *talk, int seq,
-					   struct error *err)
+static int open_beside(struct compare_column *column, const struct talk *talk, struct error *err)
 {
 	talk_init(&column->talk, talk->engine);
-	column->talk.seq = seq;
 	column->talk.model = model_retain(talk->model);
 	column->talk.settings = talk->settings;
 	column->talk.seed_fixed = talk->seed_fixed;
 	column->talk.math = talk->math;
 	column->talk.pace = talk->pace;
-	if (look_up(column, err))
-		return -1;
+	return look_up(column, err);
+}
+
+/* The column reads on a sequence of its own, which goes on from the conversation's. */
+static int take_sequence(struct compare_column *column, const struct talk *talk, int seq,
+						 struct error *err)
+{
 	struct request request = {.type = REQUEST_CLEAR, .seq = seq};
+	column->talk.seq = seq;
 	if (talk->conversation.active != NO_MESSAGE)
 		request = (struct request){.type = REQUEST_FORK, .seq = seq, .value = 0};
 	return engine_submit(talk->engine, &request, err);
@@ -97,8 +101,8 @@ static int open_other(struct compare_column *column, const struct talk *talk,
 	return talk_open(&column->talk, column->directory, NULL, options->lenient, err);
 }
 
-static int open_column(struct compare_column *column, const struct talk *talk, int i,
-					   const char *spec, const struct tui_options *options, struct error *err)
+static int open_column(struct compare_column *column, const struct talk *talk, const char *spec,
+					   const struct tui_options *options, struct error *err)
 {
 	const char *hash = strrchr(spec, '#');
 	const char *budget = hash ? hash + 1 : spec;
@@ -109,8 +113,7 @@ static int open_column(struct compare_column *column, const struct talk *talk, i
 	strcpy(column->budget, budget);
 	if (hash && !(column->directory = mem_string(spec, (size_t)(hash - spec), err)))
 		return -1;
-	if (hash ? open_other(column, talk, options, err)
-			 : open_beside(column, talk, COMPARE_FIRST_SEQ + i, err))
+	if (hash ? open_other(column, talk, options, err) : open_beside(column, talk, err))
 		return -1;
 	return inherit(column, talk, err);
 }
@@ -122,15 +125,23 @@ int compare_open(struct compare *compare, const struct talk *talk, const char *c
 		return fail(err, "the columns are still being written; Ctrl-C stops them");
 	if (!talk->model)
 		return fail(err, "compare: the model is not open yet");
-	compare_close(compare);
+	struct compare opened = {.base = talk->conversation.active};
 	for (int i = 0; i < n; i++) {
-		compare->n = i + 1;
-		if (open_column(&compare->columns[i], talk, i, specs[i], options, err)) {
-			compare_close(compare);
+		opened.n = i + 1;
+		if (open_column(&opened.columns[i], talk, specs[i], options, err)) {
+			compare_close(&opened);
 			return -1;
 		}
 	}
-	compare->base = talk->conversation.active;
+	for (int i = 0; i < n; i++) // sequences are the engine's: only now the old columns lose theirs
+		if (!opened.columns[i].own_engine &&
+			take_sequence(&opened.columns[i], talk, COMPARE_FIRST_SEQ + i, err)) {
+			compare_close(&opened);
+			compare_close(compare);
+			return -1;
+		}
+	compare_close(compare);
+	*compare = opened;
 	return 0;
 }
 

@@ -28,8 +28,8 @@ struct compare {
 	int base; // the conversation's last message when it began
 };
 
-/* specs: n = 2 or 3 of BUDGET or DIR#BUDGET. What was compared before goes. options: how engines
- * are opened. On -1 nothing is compared. */
+/* specs: n = 2 or 3 of BUDGET or DIR#BUDGET. What was compared before goes, but
+ * only once all columns are there: on -1 it stays. options: how engines are opened. */
 int compare_open(struct compare *compare, const struct talk *talk, const char *const *specs, int n,
 				 const struct tui_options *options, struct error *err);
 void compare_close(struct compare *compare); // takes {0}; the conversation's engine stays

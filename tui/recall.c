@@ -1,5 +1,6 @@
 #include "tui/recall.h"
 #include "base/memory.h"
+#include "core/rule.h"
 #include "core/sampler.h"
 #include "sessions/export.h"
 #include "sessions/shelf.h"
@@ -121,15 +122,28 @@ int recall_sessions(struct command_context *context, const char *text, bool forc
 
 /* ---- taking one up ---- */
 
+/* The tape as it stood when the turn began. */
+static void begin_tape(struct talk *talk, const struct session_turn *turn)
+{
+	struct conversation *conversation = &talk->conversation;
+	int active = conversation->active;
+	conversation_select(conversation, turn->user);
+	tape_render(&talk->tape, conversation, talk->model);
+	conversation_select(conversation, active);
+}
+
 static void write_answer(struct talk *talk, const struct session *session,
 						 const struct session_turn *turn)
 {
 	struct reply *reply = &talk->reply;
+	talk->conversation.enable_thinking = session->events[turn->first].turn.settings.thinking;
+	begin_tape(talk, turn);
 	for (size_t i = turn->first; i < turn->end; i++) {
 		const struct event *event = &session->events[i];
 		if (event->seq != 0)
 			continue;
 		reply_event(reply, event);
+		tape_event(&talk->tape, event, talk_elastic(talk));
 		if (event->type == EV_TOKEN)
 			transcript_token(&talk->transcript, event, reply,
 							 talk_budget_index(talk, event->token.budget));
@@ -173,6 +187,25 @@ static void take_budget(const struct talk *talk, char to[BUDGET_NAME_BYTES], con
 		snprintf(to, BUDGET_NAME_BYTES, "%s", recorded);
 }
 
+static bool may_decide(const struct talk *talk, const struct rule_clause *clause)
+{
+	bool names_otherwise = clause->kind > RULE_ALWAYS;
+	return clause->kind == RULE_NONE ||
+		   (talk_check_budget(talk, clause->then, NULL) == 0 &&
+			(!names_otherwise || talk_check_budget(talk, clause->otherwise, NULL) == 0));
+}
+
+/* A rule of budgets that the file has no more is dropped. */
+static void take_rule(struct talk *talk, const char *recorded)
+{
+	struct rule rule;
+	char *to = talk->settings.rule;
+	to[0] = 0;
+	if (rule_parse(&rule, recorded, NULL) == 0 && may_decide(talk, &rule.think) &&
+		may_decide(talk, &rule.answer))
+		snprintf(to, sizeof talk->settings.rule, "%s", recorded);
+}
+
 /* Budgets and sampling as they were; the seed is the user's or a new one. */
 static void take_settings(struct talk *talk, const struct session *session)
 {
@@ -186,8 +219,13 @@ static void take_settings(struct talk *talk, const struct session *session)
 		take_budget(talk, talk->settings.think, then->think);
 		take_budget(talk, talk->settings.answer, then->answer);
 	}
+	talk->settings.read[0] = 0;
+	if (then->read[0])
+		take_budget(talk, talk->settings.read, then->read);
+	take_rule(talk, then->rule);
 	talk->settings.policy = then->policy;
 	talk->settings.handoff = then->handoff;
+	talk->settings.repair = then->repair;
 	talk->settings.thinking = then->thinking;
 	talk->settings.think_limit = then->think_limit;
 	talk->settings.max_tokens = then->max_tokens;

@@ -283,6 +283,7 @@ int talk_send(struct talk *talk, const char *text, size_t length, struct error *
 		conversation_select(&talk->conversation, before);
 		return -1;
 	}
+	branches_free(&talk->branches); // they were ways of the turn before
 	transcript_add(&talk->transcript, ENTRY_USER, text, length);
 	tape_render(&talk->tape, &talk->conversation, talk->model);
 	text_clear(&talk->notice);
@@ -303,7 +304,8 @@ int talk_end_thinking(struct talk *talk, struct error *err)
 	return submit(talk, &(struct request){.type = REQUEST_END_THINKING}, err);
 }
 
-int talk_undo(struct talk *talk, struct text *out, struct error *err)
+/* The last message and its answers go, and with them the other ways that those went. */
+static int undo(struct talk *talk, struct text *out, struct error *err)
 {
 	if (talk->replay)
 		return fail(err, "this is a replay; it goes its own way");
@@ -316,6 +318,16 @@ int talk_undo(struct talk *talk, struct text *out, struct error *err)
 	if (out)
 		text_append(out, message->text, message->text_length);
 	transcript_undo(&talk->transcript, false);
+	branches_free(&talk->branches);
+	tape_cut(&talk->tape, talk->tape.prompt);
+	return 0;
+}
+
+int talk_undo(struct talk *talk, struct text *out, struct error *err)
+{
+	if (undo(talk, out, err))
+		return -1;
+	tape_keep(&talk->tape, &talk->conversation, talk->model);
 	return 0;
 }
 
@@ -324,7 +336,7 @@ int talk_retry(struct talk *talk, struct error *err)
 	struct text text = {0};
 	if (!talk->replay && !talk->running && talk->conversation.active == NO_MESSAGE)
 		return fail(err, "there is nothing to answer again");
-	if (talk_undo(talk, &text, err))
+	if (undo(talk, &text, err)) // the prompt stays on the tape, with who read it
 		return -1;
 	if (!talk->seed_fixed)
 		talk->settings.sampling.seed = sampler_new_seed();

@@ -27,12 +27,18 @@ static struct tape_token *add(struct tape *tape, int32_t id)
 	return token;
 }
 
-/* Without memory nothing is on the tape. */
-static void begin(struct tape *tape, const int32_t *ids, size_t n)
+static size_t same_as(const struct tape *tape, const int32_t *ids, size_t n)
 {
 	size_t same = 0;
 	while (same < n && same < tape->n && tape->tokens[same].id == ids[same])
 		same++;
+	return same;
+}
+
+/* Without memory nothing is on the tape. */
+static void begin(struct tape *tape, const int32_t *ids, size_t n)
+{
+	size_t same = same_as(tape, ids, n);
 	tape_cut(tape, same);
 	for (size_t i = 0; i < same; i++) // whoever wrote it: now it is the prompt
 		tape->tokens[i].writer = TAPE_NOBODY;
@@ -44,17 +50,37 @@ static void begin(struct tape *tape, const int32_t *ids, size_t n)
 	tape->prompt = n;
 }
 
+static int encode(const struct conversation *conversation, bool generate, const struct model *model,
+				  struct id_list *ids)
+{
+	struct prompt prompt = {0};
+	int result = -1;
+	if (model && model->tokenizer &&
+		conversation_render(conversation, generate, &prompt, NULL) == 0)
+		result = tokenizer_encode(model->tokenizer, &prompt, ids, NULL);
+	prompt_free(&prompt);
+	return result;
+}
+
 void tape_render(struct tape *tape, const struct conversation *conversation,
 				 const struct model *model)
 {
-	struct prompt prompt = {0};
 	struct id_list ids = {0};
-	if (!model || !model->tokenizer || conversation_render(conversation, true, &prompt, NULL) ||
-		tokenizer_encode(model->tokenizer, &prompt, &ids, NULL))
+	if (encode(conversation, true, model, &ids))
 		tape_clear(tape);
 	else
 		begin(tape, ids.ids, ids.n);
-	prompt_free(&prompt);
+	free(ids.ids);
+}
+
+void tape_keep(struct tape *tape, const struct conversation *conversation,
+			   const struct model *model)
+{
+	struct id_list ids = {0};
+	if (conversation->active == NO_MESSAGE || encode(conversation, false, model, &ids))
+		tape_clear(tape);
+	else
+		begin(tape, ids.ids, same_as(tape, ids.ids, ids.n));
 	free(ids.ids);
 }
 

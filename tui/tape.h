@@ -37,6 +37,11 @@ void tape_clear(struct tape *tape);
 void tape_render(struct tape *tape, const struct conversation *conversation,
 				 const struct model *model);
 
+/* A turn was taken back: what is left is what the conversation as it is now has in common with the
+ * tape; nothing of it was written in this turn. */
+void tape_keep(struct tape *tape, const struct conversation *conversation,
+			   const struct model *model);
+
 /* Goes on from tokens [0, n): what follows is forgotten. */
 void tape_cut(struct tape *tape, size_t n);
 
