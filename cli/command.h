@@ -63,7 +63,7 @@ struct cli {
 	const char *system, *events, *tokens, *text, *out, *taps, *fit;
 	bool special, stop_eos;
 	const char *route_from;
-	bool lens;
+	bool lens, text_only;
 	int64_t worst;                // -1 = not given
 	const char *tasks, *csv_file; // csv_file: of study; "-" = stdout
 	struct string_list grid;

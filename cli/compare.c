@@ -115,7 +115,7 @@ static int open_sides(struct work *w, struct error *err)
 	if (!w->device)
 		return -1;
 	for (int i = 0; i < w->c.n_sides; i++)
-		if (open_side(w, i, err) || (i && w->c.models[i] != w->c.models[0] &&
+		if (open_side(w, i, err) || (i && w->c.models[i] != w->c.models[0] && !w->cli->text_only &&
 									 fidelity_same_vocabulary(w->c.models[0], w->c.models[i], err)))
 			return -1;
 	return 0;
@@ -277,6 +277,9 @@ static int check_usage(struct work *w, struct error *err)
 		return fail(err, "compare: expected one of -p TEXT, --text FILE and --tokens");
 	if (cli->json && cli->csv)
 		return fail(err, "compare: expected one of --json and --csv");
+	if (cli->text_only && (cli->prompts.n != 1 || cli->csv || cli->lens || cli->route_from))
+		return fail(err,
+					"--text-only: expected -p TEXT, and neither --csv, --lens nor --route-from");
 	if (take_arguments(w, err) || find_router(w, err))
 		return -1;
 	w->wrong_usage = false;
@@ -312,7 +315,11 @@ static int run(struct work *w, struct error *err)
 	struct fidelity_plan *plan = &w->c.plan;
 
 	if (check_usage(w, err) || cli_device_options(w->cli, &w->options, err) || open_sides(w, err) ||
-		settings(w, err) || get_tokens(w, err))
+		settings(w, err))
+		return -1;
+	if (w->cli->text_only)
+		return compare_texts(&w->c, w->cli, err);
+	if (get_tokens(w, err))
 		return -1;
 	plan->n_sides = w->c.n_sides;
 	plan->ids = w->c.ids;

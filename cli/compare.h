@@ -26,4 +26,7 @@ int compare_print_json(const struct comparison *c, const struct cli *cli, struct
 void compare_print_csv(const struct comparison *c);
 int compare_print_tables(const struct comparison *c, struct error *err);
 
+/* --text-only: what each side writes to the prompt, with its own tokenizer. */
+int compare_texts(const struct comparison *c, const struct cli *cli, struct error *err);
+
 #endif

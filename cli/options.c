@@ -97,6 +97,8 @@ static const struct option_row rows[] = {
 	 "run the others with this one's experts too: the share of routing in KL"},
 	{"lens", 0, GROUP_COMPARE, KIND_FLAG, AT(lens), 0, 0, NULL,
 	 "what every layer would say through norm_f and lm_head"},
+	{"text-only", 0, GROUP_COMPARE, KIND_FLAG, AT(text_only), 0, 0, NULL,
+	 "compare what each writes to -p, whatever its vocabulary"},
 	{"worst", 0, GROUP_COMPARE, KIND_INTEGER, AT(worst), 0, 16777216, "N",
 	 "list the N positions of the largest KL (10)"},
 	{"at", 0, GROUP_LAB, KIND_INTEGER, AT(at), 1, 16777216, "POS",
