@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "core/rule.h"
 #include "core/sampler.h"
 #include "core/tokenizer.h"
 #include <errno.h>
@@ -104,6 +105,37 @@ static int set_budget(char *out, const char *name, const char *option, const str
 	return 0;
 }
 
+static int check_clause(const struct rule_clause *clause, const struct model *model,
+						struct error *err)
+{
+	const char *names[] = {clause->then, clause->otherwise};
+	for (size_t i = 0; i < 2 && clause->kind != RULE_NONE; i++) {
+		struct budget budget = {0};
+		int failed = *names[i] ? model_budget(model, names[i], &budget, err) : 0;
+		budget_free(&budget);
+		if (failed && clause->kind == RULE_ALWAYS)
+			return fail(err, "'%s' is no budget of this model: %s", names[i], rule_expected);
+		if (failed)
+			return -1;
+	}
+	return 0;
+}
+
+/* Here, not in the engine, so that nothing is recorded of a turn that can't be. */
+static int set_rule(const struct cli *cli, const struct model *model,
+					struct turn_settings *settings, struct error *err)
+{
+	struct rule rule;
+	if (!cli->policy)
+		return 0;
+	if (rule_parse(&rule, cli->policy, err))
+		return -1;
+	if (check_clause(&rule.think, model, err) || check_clause(&rule.answer, model, err))
+		return fail_in(err, "--policy");
+	snprintf(settings->rule, sizeof settings->rule, "%s", cli->policy);
+	return 0;
+}
+
 static int set_policy(const struct cli *cli, const struct model *model,
 					  struct turn_settings *settings, struct error *err)
 {
@@ -117,8 +149,8 @@ static int set_policy(const struct cli *cli, const struct model *model,
 		set_budget(settings->answer, answer, "answer", model, err) < 0 ||
 		(cli->read && set_budget(settings->read, cli->read, "read", model, err) < 0))
 		return -1;
-	if (cli->policy != NULL) // checked when it was parsed; its budgets are the engine's to check
-		snprintf(settings->rule, sizeof settings->rule, "%s", cli->policy);
+	if (set_rule(cli, model, settings, err))
+		return -1;
 	settings->handoff = model->elastic.carry ? HANDOFF_CARRY : HANDOFF_REPREFILL;
 	if (cli->handoff && handoff_parse(cli->handoff, &settings->handoff, &settings->repair, err) < 0)
 		return fail_in(err, "--handoff");

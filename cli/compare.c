@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_TEXT_BYTES ((size_t)1 << 30)
 #define WINDOW 4096 // tokens a window, and of prompt and answer, when --ctx says nothing else
@@ -128,7 +129,8 @@ static int progress(void *user, int done, int total)
 	struct work *w = user;
 	uint64_t percent = (uint64_t)done * 100 / (uint64_t)total;
 
-	if (!w->cli->quiet && total > 4 * PREFILL_CHUNK && percent / 10 > w->shown / 10)
+	if (!w->cli->quiet && isatty(STDERR_FILENO) && total > 4 * PREFILL_CHUNK &&
+		percent / 10 > w->shown / 10)
 		fprintf(stderr, "%d of %d tokens\n", done, total);
 	w->shown = percent;
 	return run_interrupted();

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_WRITTEN 4096 // tokens that FROM may write
 
@@ -233,7 +234,7 @@ static int progress(void *user, int done, int total)
 {
 	struct work *w = user;
 	int percent = (int)((int64_t)done * 100 / total);
-	if (!w->cli->quiet && total > 4096 && percent / 10 > w->shown / 10)
+	if (!w->cli->quiet && isatty(STDERR_FILENO) && total > 4096 && percent / 10 > w->shown / 10)
 		fprintf(stderr, "%d of %d tokens\n", done, total);
 	w->shown = percent;
 	return run_interrupted();

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A --switch as typed, and its slice. */
 struct turn {
@@ -184,7 +185,7 @@ static int write_file(const struct work *w, const char *path, struct error *err)
 static int progress(void *user, int done, int total)
 {
 	(void)user;
-	if (total > 4 * PREFILL_CHUNK)
+	if (total > 4 * PREFILL_CHUNK && isatty(STDERR_FILENO))
 		fprintf(stderr, "%d of %d tokens\n", done, total);
 	return 0;
 }

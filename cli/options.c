@@ -242,7 +242,12 @@ static int set_value(struct cli *cli, const struct option_row *row, const char *
 	case KIND_STRING: *(const char **)place = value; return 0;
 	case KIND_CHOICE: *(const char **)place = value; return check_choice(row, value, err);
 	case KIND_HANDOFF: *(const char **)place = value; return check_handoff(row, value, err);
-	case KIND_POLICY: *(const char **)place = value; return rule_parse(&rule, value, err);
+	case KIND_POLICY:
+		*(const char **)place = value;
+		if (!value[strspn(value, " \t;")])
+			return fail(err, "--policy: '%s': expected RULE such as 'entropy>2.0 large else small'",
+						value);
+		return rule_parse(&rule, value, err);
 	case KIND_TOKENS: *(const char **)place = value; return check_tokens(row, value, err);
 	case KIND_LIST: return add_item(place, value, err);
 	case KIND_INTEGER:

@@ -7,9 +7,7 @@ const char metrics_formula[] = "tok/s = tokens / computing time of decode steps 
 							   "token that comes out of a prefill counts to TTFT; prefill tok/s = "
 							   "tokens read / time of prefills; ITL "
 							   "= time between arrivals, slowed when paced; pace, pause, step and "
-							   "switches never count as computing; columns that "
-							   "decode together are each charged the whole pass, and read "
-							   "the prompt one after the other (in TTFT)";
+							   "switches never count as computing";
 
 /* NULL when all rows are taken: 16 budgets a phase, then new ones are not counted. */
 static struct metrics_row *row_of(struct metrics *metrics, const char *budget, enum phase phase)

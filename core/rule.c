@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EXPECTED "expected entropy>N, top1<N or every N, then A else B, or a budget alone"
+#define EXPECTED                                                                                   \
+	"expected RULE such as 'entropy>2.0 large else small', 'top1<0.6 large else small', "          \
+	"'every 8 large else small', or a budget alone"
+
+const char rule_expected[] = EXPECTED;
 
 static const char *skip_spaces(const char *at)
 {
@@ -57,6 +61,11 @@ static int parse_condition(struct rule_clause *clause, const char **at, struct e
 		clause->kind = kinds[i].kind;
 		clause->above = *sign == '>';
 		if (clause->kind == RULE_EVERY) {
+			if (!strchr("0123456789.+-", *sign))
+				return fail(err,
+							"policy: '%.30s': every needs a number of tokens behind it, as in "
+							"'every 8 large else small'",
+							*at);
 			if (next_number(&sign, kinds[i].low, kinds[i].high, &clause->bound, err))
 				return -1;
 			if (clause->bound != floor(clause->bound))

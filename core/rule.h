@@ -36,6 +36,8 @@ struct rule_facts {
 	const struct picked *picked; // the token before, NULL = none
 };
 
+extern const char rule_expected[]; // "expected RULE such as ...", for sentences
+
 /* "" gives a rule without clauses. Budgets are not looked up. */
 int rule_parse(struct rule *rule, const char *text, struct error *err);
 

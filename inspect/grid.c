@@ -152,8 +152,10 @@ int grid_parse(struct grid *grid, const char *typed, struct error *err)
 			   (strlen(rows[axis].name) != length || memcmp(rows[axis].name, at, length)))
 			axis++;
 		if (axis == N_GRID_AXES || at[length] != '=')
-			return fail(
-				err, "'%.*s': expected think=, answer=, handoff= or think-limit=", (int)length, at);
+			return fail(err,
+						"'%.*s': expected read=, think=, answer=, handoff=, think-limit= or "
+						"policy=",
+						(int)length, at);
 		at += length + 1;
 		if (add_list(grid, (enum grid_axis)axis, &at, err))
 			return -1;
@@ -215,6 +217,14 @@ static void normalise(struct cell *cell)
 		value[GRID_HANDOFF] = GRID_NONE;
 }
 
+/* Names the axis, unless the sentence does. */
+static int fail_axis(int axis, struct error *err)
+{
+	size_t length = strlen(rows[axis].name);
+	bool named = err && !strncmp(err->text, rows[axis].name, length) && err->text[length] == ':';
+	return named ? -1 : fail_in(err, "%s", rows[axis].name);
+}
+
 static int check_budget(const struct model *model, const char *value, struct error *err)
 {
 	struct budget budget = {0};
@@ -244,7 +254,7 @@ static int check(const struct grid *grid, const struct model *model, struct erro
 	for (int axis = 0; axis < N_GRID_AXES; axis++)
 		for (size_t i = 0; i < grid->values[axis].n; i++)
 			if (check_value(axis, grid->values[axis].items[i], model, err))
-				return fail_in(err, "%s", rows[axis].name);
+				return fail_axis(axis, err);
 	return 0;
 }
 
@@ -283,7 +293,7 @@ int grid_settings(const struct cell *cell, struct turn_settings *settings, struc
 {
 	for (int axis = 0; axis < N_GRID_AXES; axis++)
 		if (rows[axis].apply(settings, cell->value[axis], err))
-			return fail_in(err, "%s", rows[axis].name);
+			return fail_axis(axis, err);
 	return 0;
 }
 

@@ -40,6 +40,8 @@ enum column {
 	COLUMN_MS,
 	COLUMN_CORRECT,
 	COLUMN_FINISH,
+	COLUMN_TPS,    // steps / decode_ms; written only
+	COLUMN_ENERGY, // joules: empty, nothing measures them
 	COLUMN_TEXT,
 	N_COLUMNS
 };
@@ -61,6 +63,8 @@ static const char *const columns[N_COLUMNS] = {
 	[COLUMN_MS] = "ms",
 	[COLUMN_CORRECT] = "correct",
 	[COLUMN_FINISH] = "finish",
+	[COLUMN_TPS] = "tokens_per_second",
+	[COLUMN_ENERGY] = "energy_joules",
 	[COLUMN_TEXT] = "text",
 };
 
@@ -160,6 +164,9 @@ int study_file_add(struct study_file *file, const struct study *study, size_t ta
 	add_number(line, row->right);
 	add_field(line, stop_reason_name(row->reason));
 	text_add_char(line, ',');
+	if (row->decode_ns > 0) // empty = unknown, as the energy
+		text_format(line, "%.3f", row->steps * 1e9 / (double)row->decode_ns);
+	text_add(line, ",,");
 	add_quoted(line, row->text);
 	text_add_char(line, '\n');
 	return write_line(file, err);

@@ -58,6 +58,9 @@ static void markdown_turn(const struct session *session, const struct session_tu
 		quoted(out, &reply->reasoning);
 	text_append(out, text_chars(&reply->answer), reply->answer.length);
 	text_add(out, reply->answer.length ? "\n\n" : "");
+	if (turn->over && reply->n_segments &&
+		reply->segments[reply->n_segments - 1].phase == PHASE_THINK)
+		text_add(out, "*it stopped inside its thoughts: no answer*\n\n");
 	if (reply->failed)
 		text_format(out, "**error: %s**\n\n", reply->error);
 	if (!turn->over)

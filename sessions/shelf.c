@@ -227,11 +227,13 @@ char *shelf_find(const char *directory, const char *name, struct error *err)
 	return path;
 }
 
-/* "1m 23s" */
+/* "43ms", "9.1s", "1m 23s" */
 static void add_duration(uint64_t ns, struct text *out)
 {
 	uint64_t s = ns / 1000000000;
-	if (s < 60)
+	if (ns < 1000000000)
+		text_format(out, "%.3gms", (double)ns / 1e6);
+	else if (s < 60)
 		text_format(out, "%.1fs", (double)ns / 1e9);
 	else if (s < 3600)
 		text_format(out, "%dm %02ds", (int)(s / 60), (int)(s % 60));

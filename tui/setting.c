@@ -128,7 +128,10 @@ static int check_clause(struct command_context *context, const struct rule_claus
 	if (clause->kind == RULE_NONE)
 		return 0;
 	if (talk_check_budget(context->talk, clause->then, err))
-		return -1;
+		return clause->kind == RULE_ALWAYS
+				   ? fail(err, "policy: '%s' is no budget of this model: %s", clause->then,
+						  rule_expected)
+				   : -1;
 	return clause->kind == RULE_ALWAYS ? 0
 									   : talk_check_budget(context->talk, clause->otherwise, err);
 }

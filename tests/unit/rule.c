@@ -81,13 +81,18 @@ static void a_phase_has_its_own_rule(void **state)
 	assert_null(chosen(&rule, PHASE_ANSWER, 1, 3, 1, ""));
 }
 
+#define EXPECTED                                                                                   \
+	"expected RULE such as 'entropy>2.0 large else small', 'top1<0.6 large else small', "          \
+	"'every 8 large else small', or a budget alone"
+
 static void nonsense_is_refused(void **state)
 {
 	static const char *const cases[][2] = {
 		{"entropy large else small", "policy: 'entropy' needs > or < and a number behind it"},
 		{"entropy>x large else small", "policy: 'x large else small' does not begin with a number"},
-		{"entropy>2", "policy: no budget is named; expected entropy>N, top1<N or every N, then A "
-					  "else B, or a budget alone"},
+		{"entropy>2", "policy: no budget is named; " EXPECTED},
+		{"every x large else small", "policy: 'every x large else small': every needs a number of "
+									 "tokens behind it, as in 'every 8 large else small'"},
 		{"entropy>2 large", "policy: '' where `else` is expected"},
 		{"entropy>2 large or small", "policy: 'or' where `else` is expected"},
 		{"entropy>2 large else", "policy: no budget is named behind `else`"},
@@ -97,10 +102,8 @@ static void nonsense_is_refused(void **state)
 		{"every 2.5 large else small", "policy: every 2.5: a whole number of tokens is expected"},
 		{"think: large; think: small", "policy: 'small' is a second rule for the same phase"},
 		{"large; small", "policy: 'small' is for both phases, but one has its own rule"},
-		{"large small", "policy: 'small' is too much; expected entropy>N, top1<N or every N, then "
-						"A else B, or a budget alone"},
-		{"think:", "policy: no budget is named; expected entropy>N, top1<N or every N, then A else "
-				   "B, or a budget alone"},
+		{"large small", "policy: 'small' is too much; " EXPECTED},
+		{"think:", "policy: no budget is named; " EXPECTED},
 	};
 	struct error err;
 	struct rule rule;

@@ -190,8 +190,8 @@ static void other_lines_are_told_apart(void **state)
 		"{\"ev\":\"stop\",\"ms\":1,\"seq\":0,\"reason\":\"bored\",\"tokens\":3}",
 		"{\"ev\":\"error\",\"ms\":1,\"seq\":0,\"text\":7}",
 		"{\"ev\":\"error\",\"ms\":1,\"seq\":99999999999,\"text\":\"x\"}",
-		"{\"ev\":\"message\",\"ms\":1,\"seq\":0,\"role\":\"a role of many "
-		"letters\",\"text\":\"x\"}",
+		("{\"ev\":\"message\",\"ms\":1,\"seq\":0,\"role\":\"a role of many "
+		 "letters\",\"text\":\"x\"}"),
 		"{\"ev\":\"session\",\"ms\":1,\"seq\":0}",
 	};
 	struct event event;

@@ -272,7 +272,7 @@ static void other_studies_are_refused(void **state)
 	open_scene(&scene);
 	append(path, "abcd,100,x\n");
 	assert_null(open_file(&scene, path, facts, &err));
-	assert_non_null(strstr(err.text, "line 14: expected 25 columns, found 3"));
+	assert_non_null(strstr(err.text, "line 14: expected 27 columns, found 3"));
 	assert_int_equal(truncate(path, 0), 0);
 	append(path, "not a study\n");
 	assert_null(open_file(&scene, path, facts, &err));
