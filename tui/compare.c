@@ -1,9 +1,12 @@
 #include "tui/compare.h"
+#include "base/file.h"
 #include "base/memory.h"
+#include "core/config.h"
 #include "core/slice.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void column_close(struct compare_column *column)
 {
@@ -55,6 +58,7 @@ static int inherit(struct compare_column *column, const struct talk *talk, struc
 	column->n_before = column->talk.conversation.n_messages;
 	if (transcript_copy(&column->talk.transcript, &talk->transcript))
 		return fail(err, "no memory for a column");
+	column->n_entries = talk->transcript.n_entries;
 	return 0;
 }
 
@@ -101,6 +105,28 @@ static int open_other(struct compare_column *column, const struct talk *talk,
 	return talk_open(&column->talk, column->directory, NULL, options->lenient, err);
 }
 
+/* The same prompts are put to both, and their answers are compared token by token. */
+static int check_directory(const struct talk *talk, const char *directory, struct error *err)
+{
+	struct config config;
+	if (!talk->model->tokenizer)
+		return fail(err, "compare: %s has no tokenizer.json; columns are compared by their text",
+					talk->model->directory);
+	if (config_read(&config, directory, err))
+		return -1;
+	if (config.vocab_size != talk->model->config.vocab_size)
+		return fail(err, "vocabularies differ: %s has %d tokens, %s has %d", talk->model->directory,
+					talk->model->config.vocab_size, directory, config.vocab_size);
+	char *path = file_join(directory, "tokenizer.json", err);
+	if (!path)
+		return -1;
+	int result = access(path, R_OK);
+	free(path);
+	return result ? fail(err, "compare: %s has no tokenizer.json, so it can't read a prompt",
+						 directory)
+				  : 0;
+}
+
 static int open_column(struct compare_column *column, const struct talk *talk, const char *spec,
 					   const struct tui_options *options, struct error *err)
 {
@@ -112,6 +138,8 @@ static int open_column(struct compare_column *column, const struct talk *talk, c
 					sizeof column->budget - 1);
 	strcpy(column->budget, budget);
 	if (hash && !(column->directory = mem_string(spec, (size_t)(hash - spec), err)))
+		return -1;
+	if (hash && check_directory(talk, column->directory, err))
 		return -1;
 	if (hash ? open_other(column, talk, options, err) : open_beside(column, talk, err))
 		return -1;
@@ -165,6 +193,10 @@ int compare_send(struct compare *compare, const struct talk *talk, const char *t
 			return fail(err, "column %d: %s is %s", i + 1, compare->columns[i].directory,
 						compare->columns[i].talk.opening ? "still opening"
 														 : "not open; :compare begins anew");
+	for (int i = 0; i < compare->n; i++) {
+		struct compare_column *column = &compare->columns[i];
+		compare_divergence(compare, i, &column->own, &column->base); // the ids of this turn go
+	}
 	for (int i = 0; i < compare->n; i++) {
 		struct compare_column *column = &compare->columns[i];
 		struct turn_settings settings = talk->settings; // seed, sampling, thinking: as in the chat
@@ -281,16 +313,20 @@ int compare_keep(struct compare *compare, int i, struct talk *talk, struct error
 struct walk { // over the written tokens of the last turn
 	const struct transcript *transcript;
 	size_t entry, token;
-	int number;
+	int turn, number;
 };
 
-static struct walk walk_begin(const struct talk *talk)
+/* What was said before the comparison is no turn of it. */
+static struct walk walk_begin(const struct compare_column *column)
 {
-	const struct transcript *transcript = &talk->transcript;
-	size_t first = transcript->n_entries;
-	while (first > 0 && transcript->entries[first - 1].kind != ENTRY_USER)
-		first--;
-	return (struct walk){transcript, first, 0, -1};
+	const struct transcript *transcript = &column->talk.transcript;
+	struct walk walk = {transcript, transcript->n_entries, 0, 0, -1};
+	for (size_t i = column->n_entries; i < transcript->n_entries; i++)
+		if (transcript->entries[i].kind == ENTRY_USER) {
+			walk.entry = i + 1;
+			walk.turn++;
+		}
+	return walk;
 }
 
 static bool walk_next(struct walk *walk, struct compare_place *place)
@@ -303,8 +339,8 @@ static bool walk_next(struct walk *walk, struct compare_place *place)
 	if (walk->entry >= walk->transcript->n_entries)
 		return false;
 	const struct entry *entry = &walk->transcript->entries[walk->entry];
-	*place =
-		(struct compare_place){++walk->number, walk->entry, entry->tokens[walk->token++].offset};
+	*place = (struct compare_place){walk->turn, ++walk->number, walk->entry,
+									entry->tokens[walk->token++].offset};
 	return true;
 }
 
@@ -335,8 +371,9 @@ static bool same_text(const struct compare_column *a, const struct compare_place
 {
 	const struct entry *p = &a->talk.transcript.entries[x->entry];
 	const struct entry *q = &b->talk.transcript.entries[y->entry];
-	size_t n = end_of(&a->talk.transcript, x) - x->offset;
-	size_t m = end_of(&b->talk.transcript, y) - y->offset;
+	size_t n = end_of(&a->talk.transcript, x), m = end_of(&b->talk.transcript, y);
+	n -= n < x->offset ? n : x->offset; // the reply may have trimmed what the token wrote
+	m -= m < y->offset ? m : y->offset;
 	return p->kind == q->kind && n == m &&
 		   (n == 0 || memcmp(p->text.data + x->offset, q->text.data + y->offset, n) == 0);
 }
@@ -345,15 +382,21 @@ bool compare_divergence(const struct compare *compare, int column, struct compar
 						struct compare_place *base)
 {
 	const struct compare_column *a = &compare->columns[0], *b = &compare->columns[column];
-	struct walk x = walk_begin(&a->talk), y = walk_begin(&b->talk);
-	bool ids = by_ids(a, b);
+	struct compare_place x, y;
 	if (column <= 0 || column >= compare->n)
 		return false;
-	while (walk_next(&x, base)) {
-		if (!walk_next(&y, own))
-			return false;
-		if (ids ? id_of(a, x.number) != id_of(b, y.number) : !same_text(a, base, b, own))
-			return true;
+	if (b->own.turn > 0) {
+		*own = b->own;
+		*base = b->base;
+		return true;
 	}
+	struct walk of_a = walk_begin(a), of_b = walk_begin(b);
+	bool ids = by_ids(a, b);
+	while (walk_next(&of_a, &x) && walk_next(&of_b, &y))
+		if (ids ? id_of(a, x.token) != id_of(b, y.token) : !same_text(a, &x, b, &y)) {
+			*own = y;
+			*base = x;
+			return true;
+		}
 	return false;
 }

@@ -13,6 +13,13 @@
 #define COMPARE_COLUMNS 3
 #define COMPARE_FIRST_SEQ 1
 
+struct compare_place {
+	int turn;     // of the comparison, from 1 on; 0 = nowhere
+	int token;    // its number in the turn
+	size_t entry; // of the column's transcript
+	size_t offset;
+};
+
 struct compare_column {
 	struct talk talk;
 	bool own_engine;                        // talk.engine is closed with the column
@@ -20,6 +27,8 @@ struct compare_column {
 	char *directory;                        // of another checkpoint, NULL = the conversation's
 	int64_t weights_bytes, bytes_per_token; // of the budget, derived; -1 = not known yet
 	int n_before;                           // messages that came from the conversation
+	size_t n_entries;                       // of the transcript, likewise
+	struct compare_place own, base;         // where it parted from column 0 in an earlier turn
 };
 
 struct compare {
@@ -47,13 +56,8 @@ bool compare_drain(struct compare *compare);
 /* This column becomes the conversation, and nothing is compared any more. */
 int compare_keep(struct compare *compare, int column, struct talk *talk, struct error *err);
 
-/* Where the last answer of `column` and column 0's part: the token's number in the turn and where
- * its text begins. False: they have not, so far. */
-struct compare_place {
-	int token;
-	size_t entry; // of the column's transcript
-	size_t offset;
-};
+/* Where what `column` and column 0 wrote in this comparison parted first. False: they have not, so
+ * far. */
 bool compare_divergence(const struct compare *compare, int column, struct compare_place *own,
 						struct compare_place *base);
 

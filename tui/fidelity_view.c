@@ -125,17 +125,19 @@ static int draw_summary(const struct fidelity_view *view, const struct canvas *c
 	const struct fidelity *f = &view->done->fidelity;
 	const struct fidelity_side *q = &f->sides[side];
 	const struct divergence_summary *s = &q->summary;
+	const char *plus_minus = canvas->theme->ascii ? "+-" : "\xc2\xb1";
 	int row = 0;
 	canvas_print(canvas, row++, 0, ROLE_HEADING, "%.20s against %.20s, %d tokens",
 				 view->done->budgets[side], view->done->budgets[0], f->n);
-	canvas_print(canvas, row++, 1, ROLE_TEXT, "KL mean %s+-%s median %s 99%% %s max %s",
-				 number_fixed(s->kl.value, 4).text, number_fixed(s->kl.error, 4).text,
+	canvas_print(canvas, row++, 1, ROLE_TEXT, "KL mean %s%s%s median %s 99%% %s max %s",
+				 number_fixed(s->kl.value, 4).text, plus_minus, number_fixed(s->kl.error, 4).text,
 				 number_fixed(s->kl_percentile[PERCENTILE_50], 4).text,
 				 number_fixed(s->kl_percentile[PERCENTILE_99], 3).text,
 				 number_fixed(s->kl_max, 3).text);
-	canvas_print(canvas, row++, 1, ROLE_TEXT, "same top %s+-%s  PPL %s and %s",
-				 number_percent(s->same_top.value).text, number_percent(s->same_top.error).text,
-				 number_fixed(s->ppl_base.value, 3).text, number_fixed(s->ppl.value, 3).text);
+	canvas_print(canvas, row++, 1, ROLE_TEXT, "same top %s%s%s  PPL %s and %s",
+				 number_percent(s->same_top.value).text, plus_minus,
+				 number_percent(s->same_top.error).text, number_fixed(s->ppl_base.value, 3).text,
+				 number_fixed(s->ppl.value, 3).text);
 	if (!isnan(q->routed_share) && canvas->rows > 12)
 		canvas_print(canvas, row++, 1, ROLE_TEXT, "with %.12s's experts KL %s: %s of it is routing",
 					 view->done->budgets[0], number_fixed(q->routed_kl.value, 4).text,

@@ -126,6 +126,45 @@ static void put(const struct canvas *canvas, int row, enum role role, struct tex
 	text_clear(text);
 }
 
+/* Where the column left the first one: of this turn the token, of an earlier one the turn. */
+static void add_parting(const struct compare_column *column, const struct compare_place *own,
+						struct text *out)
+{
+	if (column->own.turn > 0)
+		text_format(out, "parted in turn %d @%d", own->turn, own->token + 1);
+	else
+		text_format(out, "parts @%d", own->token + 1);
+}
+
+/* How many rows the column's error wants, 0 = there is none; below the first row of canvas, if one
+ * is given, it is drawn. */
+static int error_rows(const struct compare_column *column, int columns, const struct canvas *canvas)
+{
+	const struct text *notice = &column->talk.notice;
+	int rows = 0;
+	if (strncmp(text_chars(notice), "error: ", 7) != 0)
+		return 0;
+	for (size_t at = 0, next; at < notice->length; at += next) {
+		size_t n =
+			cells_wrap(notice->data + at, notice->length - at, columns > 1 ? columns : 1, &next);
+		rows++;
+		if (canvas)
+			canvas_bytes(canvas, rows, 0, ROLE_ERROR, notice->data + at, n);
+	}
+	return rows;
+}
+
+/* Rows above the texts: an error takes what it needs, if half of the view is enough. */
+static int head_rows(const struct pane_compare *c, const struct canvas *canvas, int width)
+{
+	int head = canvas->rows >= 12 ? HEAD_ROWS : canvas->rows >= 8 ? 2 : 1;
+	for (int i = 0; i < c->compare.n; i++) {
+		int wanted = 1 + error_rows(&c->compare.columns[i], width, NULL);
+		head = wanted > head && wanted <= canvas->rows / 2 ? wanted : head;
+	}
+	return head;
+}
+
 /* rows: 1 = the most important only. */
 static void draw_head(const struct pane_compare *c, const struct canvas *canvas, int i, int rows)
 {
@@ -135,29 +174,31 @@ static void draw_head(const struct pane_compare *c, const struct canvas *canvas,
 	int index = index_of(column);
 	double rate = metrics_recent_tps(metrics, RECENT_STEPS);
 	struct compare_place own, base;
-	struct text text = {0};
+	struct text text = {0}, state = {0};
 	text_format(&text, "%s%d ", i == c->focus ? ">" : " ", i + 1);
 	if (elastic && index >= 0)
 		text_format(&text, "%c ", elastic_mark(elastic, index));
-	text_format(&text, "%s ", column->budget);
+	text_add(&text, column->budget);
 	if (column->directory && column->talk.model)
-		text_format(&text, "(%s) ", column->talk.model->name);
-	state_of(column, &text);
-	if (i > 0 && compare_divergence(&c->compare, i, &own, &base))
-		text_format(&text, ", parts @%d", own.token + 1);
+		text_format(&text, " (%s)", column->talk.model->name);
+	state_of(column, &state);
+	if (state.length > 0)
+		text_format(&text, " %s", text_chars(&state));
+	if (i > 0 && compare_divergence(&c->compare, i, &own, &base)) {
+		text_add(&text, ", ");
+		add_parting(column, &own, &text);
+	}
 	if (rows == 1)
 		text_format(&text, " %s", number_rate(rate).text);
 	put(canvas, 0, i == c->focus ? ROLE_MARK : role_of_budget(index), &text);
-	const char *notice = text_chars(&column->talk.notice);
-	if (rows > 1 && strncmp(notice, "error: ", 7) == 0) {
-		canvas_text(canvas, 1, 0, ROLE_ERROR, notice);
-	} else if (rows > 1) {
+	bool failed = rows > 1 && error_rows(column, canvas->columns, canvas) > 0;
+	if (rows > 1 && !failed) {
 		double ttft = metrics->first_ns ? (double)metrics->first_ns / 1e6 : (double)NAN;
 		text_format(&text, "%s tok/s TTFT %s ms", number_rate(rate).text,
 					number_fixed(ttft, ttft < 9.95 ? 1 : 0).text);
 		put(canvas, 1, ROLE_TEXT, &text);
 	}
-	if (rows > 2) {
+	if (rows > 2 && !failed) {
 		double bytes =
 			column->bytes_per_token < 0 ? (double)NAN : (double)column->bytes_per_token / 1e6;
 		text_format(&text, "%d tok %s MB/tok ", column->talk.reply.completion_tokens,
@@ -165,6 +206,7 @@ static void draw_head(const struct pane_compare *c, const struct canvas *canvas,
 		status_bytes(column->weights_bytes, &text);
 		put(canvas, 2, ROLE_DIM, &text);
 	}
+	text_free(&state);
 	text_free(&text);
 }
 
@@ -234,7 +276,8 @@ static bool place_of(const struct pane_compare *c, int i, struct compare_place *
 	bool any = false;
 	for (int k = 1; k < c->compare.n; k++) // of the first column: where any of them leaves it
 		if (compare_divergence(&c->compare, k, &own, &base) &&
-			(!any || base.token < place->token)) {
+			(!any || base.turn < place->turn ||
+			 (base.turn == place->turn && base.token < place->token))) {
 			*place = base;
 			any = true;
 		}
@@ -247,19 +290,22 @@ static void draw_nothing(const struct canvas *canvas)
 	look_say(canvas, 1, ROLE_TEXT,
 			 ":compare large small    two or three budgets; what is typed here then goes to all");
 	look_say(canvas, 2, ROLE_TEXT, ":compare large DIR#large    another checkpoint beside it");
+	look_say(canvas, 4, ROLE_DIM,
+			 "then: h l choose a column, d goes where they part, Enter keeps it (:keep N), v shows "
+			 "KL, layers, the handoff lab");
 }
 
 static void draw_columns(struct pane_compare *c, struct canvas *canvas)
 {
-	int n = c->compare.n, head = canvas->rows >= 12 ? HEAD_ROWS : canvas->rows >= 8 ? 2 : 1;
+	int n = c->compare.n;
 	if (n == 0) {
 		draw_nothing(canvas);
 		return;
 	}
 	if (c->focus >= n)
 		c->focus = 0;
+	int width = (canvas->columns - (n - 1)) / n, head = head_rows(c, canvas, width);
 	c->rows = canvas->rows > head ? canvas->rows - head : 0;
-	int width = (canvas->columns - (n - 1)) / n;
 	for (int i = 0; i < n; i++) {
 		int at = i * (width + 1);
 		struct canvas top = canvas_part(canvas, 0, at, head, width);
@@ -438,12 +484,11 @@ static void compare_title(const struct pane *pane, struct text *out)
 	text_format(out, "%s  ", section_names[c->section]);
 	for (int i = 1; i < c->compare.n && c->section == SECTION_TEXT; i++) {
 		struct compare_place own, base;
-		bool part = compare_divergence(&c->compare, i, &own, &base);
-		text_format(out, "%s1 and %d", i > 1 ? ", " : "", i + 1);
-		if (part)
-			text_format(out, " part at token %d", own.token + 1);
+		text_format(out, "%s%d ", i > 1 ? ", " : "", i + 1);
+		if (compare_divergence(&c->compare, i, &own, &base))
+			add_parting(&c->compare.columns[i], &own, out);
 		else
-			text_add(out, " agree");
+			text_add(out, "agrees");
 	}
 }
 
@@ -516,6 +561,11 @@ static const struct pane_more more = {.send = compare_send_pane,
 									  .job = compare_job,
 									  .watch = compare_watch,
 									  .wake = compare_wake};
+
+bool pane_compare_running(const struct pane *pane)
+{
+	return compare_running(&((const struct pane_compare *)pane)->compare);
+}
 
 struct compare *pane_compare_of(struct pane *pane)
 {

@@ -8,6 +8,8 @@
 /* Its columns, for :compare and :keep; the pane shows them from the tail on. */
 struct compare *pane_compare_of(struct pane *pane);
 
+bool pane_compare_running(const struct pane *pane); // a column is being written
+
 /* The columns' budgets are compared on this text instead. */
 int pane_compare_text(struct pane *pane, const struct text *text, struct error *err);
 

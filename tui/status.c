@@ -49,13 +49,13 @@ static void budgets_part(const struct talk *talk, struct text *out)
 	text_format(out, "%s %s", *settings->rule ? " rule" : "", handoff);
 }
 
-static void phase_part(const struct talk *talk, struct text *out)
+static void phase_part(const struct talk *talk, bool comparing, struct text *out)
 {
 	const struct gauges *gauges = &talk->gauges;
 	if (talk->paused)
 		text_add(out, "PAUSED ");
 	if (!talk->running) {
-		text_add(out, talk->opening ? "OPENING" : "IDLE");
+		text_add(out, talk->opening ? "OPENING" : comparing ? "COMPARE" : "IDLE");
 	} else if (gauges->prefilling) {
 		text_format(out, "PREFILL %d/%d", gauges->prefill_done, gauges->prefill_total);
 	} else if (!talk->turn_begun || talk->reply.completion_tokens == 0) {
@@ -130,7 +130,7 @@ static void memory_part(const struct talk *talk, bool all, struct text *out)
 }
 
 /* With what detail: 0 = everything. */
-static void compose(const struct talk *talk, int detail, struct text *out)
+static void compose(const struct talk *talk, bool comparing, int detail, struct text *out)
 {
 	text_clear(out);
 	if (talk->replay)
@@ -139,7 +139,7 @@ static void compose(const struct talk *talk, int detail, struct text *out)
 		text_add(out, "NOT RECORDED | ");
 	budgets_part(talk, out);
 	text_add(out, " | ");
-	phase_part(talk, out);
+	phase_part(talk, comparing, out);
 	text_add(out, " | ");
 	speed_part(talk, detail < 2, out);
 	if (detail < 5) {
@@ -156,14 +156,14 @@ static void compose(const struct talk *talk, int detail, struct text *out)
 		text_format(out, " | seed %llu", (unsigned long long)talk->settings.sampling.seed);
 }
 
-void status_line(const struct talk *talk, int columns, struct text *out)
+void status_line(const struct talk *talk, bool comparing, int columns, struct text *out)
 {
 	if (!talk->model && !talk->recorded) {
 		text_add(out, talk->opening ? "opening the model" : "no model: :open DIR");
 		return;
 	}
 	for (int detail = 0; detail < 7; detail++) {
-		compose(talk, detail, out);
+		compose(talk, comparing, detail, out);
 		if (canvas_width(text_chars(out), out->length) <= columns)
 			return;
 	}

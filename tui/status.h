@@ -9,7 +9,8 @@
 #include "tui/canvas.h"
 #include "tui/talk.h"
 
-void status_line(const struct talk *talk, int columns, struct text *out);
+/* comparing: the columns of Compare are being written. */
+void status_line(const struct talk *talk, bool comparing, int columns, struct text *out);
 
 /* "61M", "4.7", "1.5G": bytes with a unit; -1 = "N/A". */
 void status_bytes(int64_t bytes, struct text *out);

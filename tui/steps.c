@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "tui/pane_compare.h"
 #include "tui/state.h"
 #include <errno.h>
 #include <stdio.h>
@@ -102,7 +103,8 @@ static int wait_for(struct app *app, const char *what, struct error *err)
 	const struct talk *talk = &app->talk;
 	bool begun = !talk->running || talk->turn_begun;
 	if (strcmp(what, "idle") == 0)
-		return (talk->model || talk->replay) && !talk->opening && !talk->running;
+		return (talk->model || talk->replay) && !talk->opening && !talk->running &&
+			   !pane_compare_running(app->panes[pane_find("compare")]);
 	if (strcmp(what, "turn") == 0)
 		return !talk->running && talk->reply.done;
 	if (strcmp(what, "work") == 0)

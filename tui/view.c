@@ -2,6 +2,7 @@
 #define NCURSES_WIDECHAR 1
 #include "base/clock.h"
 #include "tui/cells.h"
+#include "tui/pane_compare.h"
 #include "tui/state.h"
 #include "tui/status.h"
 #include <ncurses.h>
@@ -325,7 +326,8 @@ static void draw_status(struct app *app)
 	if (app->no_log)
 		text_add(&line, "NOT RECORDED | ");
 	struct text rest = {0};
-	status_line(&app->talk, canvas.columns - (int)line.length, &rest);
+	bool comparing = pane_compare_running(app->panes[pane_find("compare")]);
+	status_line(&app->talk, comparing, canvas.columns - (int)line.length, &rest);
 	text_append(&line, text_chars(&rest), rest.length);
 	canvas_bytes(&canvas, 0, 0, ROLE_STATUS, text_chars(&line), line.length);
 	text_free(&rest);

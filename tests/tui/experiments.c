@@ -370,6 +370,10 @@ static void test_branch(void **state)
 	OK(talk_walk_branches(&f.talk, 1, &err));
 	assert_int_equal(f.talk.conversation.active, 2);
 	assert_int_equal(f.talk.tape.tokens[at].id, 312);
+	OK(talk_undo(&f.talk, NULL, &err)); // the other ways go with their turn
+	assert_int_equal(f.talk.branches.n, 0);
+	assert_int_equal(f.talk.tape.n, 0);
+	assert_int_equal(talk_walk_branches(&f.talk, 1, &wrong_place), -1);
 	pane->table->close(pane);
 	close_model(&f);
 }
@@ -388,6 +392,18 @@ static void test_refused(void **state)
 					 -1);
 	assert_non_null(strstr(err.text, "huge"));
 	assert_int_equal(pane_compare_of(pane)->n, 0);
+	begin(&f, pane_compare_of(pane), 3);
+	size_t n_requests = script_n_requests(f.script);
+	assert_int_equal(compare_open(pane_compare_of(pane), &f.talk, unknown, 2, &no_options, &err),
+					 -1);
+	assert_int_equal(pane_compare_of(pane)->n, 3); // what was open stays
+	assert_int_equal(script_n_requests(f.script), n_requests);
+	char spec[4200];
+	snprintf(spec, sizeof spec, "%s/golden/nest-tiny#large", getenv("ELASTISCOPE_TESTS"));
+	assert_int_equal(compare_open(pane_compare_of(pane), &f.talk,
+								  (const char *const[]){"large", spec}, 2, &no_options, &err),
+					 -1);
+	assert_non_null(strstr(err.text, "has 512 tokens"));
 	pane->table->close(pane);
 	close_model(&f);
 }
