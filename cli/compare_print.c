@@ -257,6 +257,13 @@ static int add_pair(const struct comparison *c, int side, cJSON *object, const s
 	return 0;
 }
 
+/* Windows that the text was read in, each from an empty state; 0 = one piece, an answer. */
+static int windows(const struct comparison *c)
+{
+	int window = c->plan.window;
+	return window > 0 ? c->n / window + (c->n % window > 0) : 0;
+}
+
 int compare_print_json(const struct comparison *c, const struct cli *cli, struct error *err)
 {
 	cJSON *root = cJSON_CreateObject();
@@ -264,6 +271,11 @@ int compare_print_json(const struct comparison *c, const struct cli *cli, struct
 
 	cJSON_AddStringToObject(root, "source", cli->tokens ? "tokens" : cli->text ? "text" : "prompt");
 	cJSON_AddNumberToObject(root, "prompt_tokens", c->n_prompt);
+	if (windows(c) > 0) { // side by side: the stride is the window
+		cJSON_AddNumberToObject(root, "window", c->plan.window);
+		cJSON_AddNumberToObject(root, "stride", c->plan.window);
+		cJSON_AddNumberToObject(root, "windows", windows(c));
+	}
 	if (c->n_prompt && c->settings.sampling.temperature > 0)
 		cJSON_AddNumberToObject(root, "seed", (double)c->settings.sampling.seed);
 	if (!result && c->n_sides > 2) {
@@ -479,6 +491,9 @@ int compare_print_tables(const struct comparison *c, struct error *err)
 			printf(" of an answer with seed %llu", (unsigned long long)c->settings.sampling.seed);
 		else if (c->n_prompt)
 			printf(" of %s's answer", c->labels[0]);
+		else
+			printf(", %d window%s of %d tokens, each from an empty state, stride %d", windows(c),
+				   windows(c) == 1 ? "" : "s", c->plan.window, c->plan.window);
 		putchar('\n');
 		print_first(c, side);
 		print_summary(&f->sides[side].summary);

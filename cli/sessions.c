@@ -62,6 +62,23 @@ static int columns(void)
 	return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 160;
 }
 
+static void list_csv(const struct shelf *shelf)
+{
+	puts("number,path,time,checkpoint,hash,version,budgets,turns,tokens,seconds,first");
+	for (size_t i = 0; i < shelf->n_rows; i++) {
+		const struct shelf_row *row = &shelf->rows[i];
+		const struct session_origin *origin = &row->origin;
+		printf("%zu,", row->number);
+		print_field(row->path);
+		printf(",%s,", origin->time);
+		print_field(origin->checkpoint ? origin->checkpoint : "");
+		printf(",%s,%s,%d,%d,%d,%.6f,", origin->hash, origin->version, origin->n_budgets,
+			   row->n_turns, row->n_tokens, (double)row->length_ns / 1e9);
+		print_field(text_chars(&row->first));
+		putchar('\n');
+	}
+}
+
 static int list(const struct cli *cli, struct error *err)
 {
 	struct shelf shelf;
@@ -74,6 +91,8 @@ static int list(const struct cli *cli, struct error *err)
 		for (size_t i = 0; i < shelf.n_rows; i++)
 			cJSON_AddItemToArray(all, row_json(&shelf.rows[i]));
 		failed = print_line(all, err);
+	} else if (cli->csv) {
+		list_csv(&shelf);
 	} else {
 		shelf_table(&shelf, columns(), &table);
 		failed = print(&table, err);
@@ -90,14 +109,17 @@ static int show(const struct cli *cli, const struct session *session, struct err
 	struct text text = {0};
 	if (cli->json)
 		return print_line(session_json(session), err);
-	session_markdown(session, &text);
+	if (cli->csv)
+		session_csv(session, &text); // a row a token
+	else
+		session_markdown(session, &text);
 	return print(&text, err);
 }
 
 static int export(const struct cli *cli, const struct session *session, struct error *err)
 {
 	struct text text = {0};
-	const char *format = cli->format ? cli->format : cli->json ? "json" : "md";
+	const char *format = cli->format ? cli->format : cli->json ? "json" : cli->csv ? "csv" : "md";
 	if (!strcmp(format, "json"))
 		return print_line(session_json(session), err);
 	if (!strcmp(format, "csv"))
@@ -172,10 +194,11 @@ static int result_json(const struct session_origin *origin, const struct verify_
 					   struct error *err)
 {
 	cJSON *root = cJSON_CreateObject();
-	cJSON_AddBoolToObject(root, "same", !result->differs);
+	cJSON_AddBoolToObject(root, "same", !result->differs && result->n_turns > 0);
 	cJSON_AddNumberToObject(root, "turns", result->n_turns);
 	cJSON_AddNumberToObject(root, "tokens", result->n_tokens);
 	cJSON_AddNumberToObject(root, "left_out", result->n_left_out);
+	cJSON_AddStringToObject(root, "left_out_turns", text_chars(&result->left_out));
 	cJSON_AddNumberToObject(root, "largest_logprob_change", result->largest_change);
 	cJSON_AddStringToObject(root, "hash", origin->hash);
 	cJSON_AddStringToObject(root, "recorded_version", origin->version);
@@ -213,11 +236,10 @@ static int print_result(const struct cli *cli, const struct session_origin *orig
 			   result->n_tokens, result->n_tokens == 1 ? "" : "s", result->n_turns,
 			   result->n_turns == 1 ? "" : "s", result->largest_change);
 	else if (!result->differs)
-		puts("nothing to verify: no turn has a message and a token");
+		puts("nothing to verify");
 	if (result->n_left_out)
-		printf("%d turn%s left out: without a message or a token, of another checkpoint, or "
-			   "branches inside an answer\n",
-			   result->n_left_out, result->n_left_out == 1 ? "" : "s");
+		printf("%d turn%s left out\n%s", result->n_left_out, result->n_left_out == 1 ? "" : "s",
+			   text_chars(&result->left_out));
 	if (!result->differs)
 		return 0;
 	printf("the first difference: turn %d, position %d, after %d equal tokens\n", result->turn,
@@ -242,11 +264,11 @@ static int verify(const struct cli *cli, const struct session *session, struct e
 	if (!cli->quiet && isatty(STDERR_FILENO))
 		fputs("\r\033[K", stderr);
 	failed = failed || print_result(cli, session_last_origin(session), &result, err);
-	bool differs = result.differs;
+	bool wrong = result.differs || result.n_turns == 0; // nothing was verified
 	verify_free(&result);
 	engine_close(engine);
 	model_release(model);
-	if (!failed && differs)
+	if (!failed && wrong)
 		return EXIT_FAILED;
 	return failed ? -1 : 0;
 }

@@ -108,7 +108,7 @@ struct event {
 			enum handoff handoff;
 			enum switch_reason reason;
 			int repair;   // N of repair:N, else 0
-			int replayed; // tokens that `to` has read again for it
+			int replayed; // tokens that `to` has read again for it: `at` = no state was old enough
 			uint64_t took_ns;
 		} change; // numbers: stale layers; text: why, e.g. "entropy 2.31 > 2" (SWITCH_POLICY), or
 				  // NULL

@@ -321,7 +321,6 @@ static void prefilling(struct track *track, bool now)
 	pthread_mutex_unlock(&track->worker->shared);
 }
 
-/* Where all tokens below `at` were read again it was a reprefill, whatever was wished. */
 static void emit_switch(struct track *track, const char *from, int at, int replayed,
 						uint64_t took_ns)
 {
@@ -334,9 +333,8 @@ static void emit_switch(struct track *track, const char *from, int at, int repla
 	for (int i = 0; i < n; i++)
 		numbers[i] = stale[i];
 	event.change.at = at;
-	bool all = turn->settings.repair > 0 && replayed > 0 && replayed >= at;
-	event.change.handoff = all ? HANDOFF_REPREFILL : turn->settings.handoff;
-	event.change.repair = all ? 0 : turn->settings.repair;
+	event.change.handoff = turn->settings.handoff;
+	event.change.repair = turn->settings.repair;
 	event.change.reason = turn->reason;
 	event.change.replayed = replayed;
 	event.change.took_ns = took_ns;

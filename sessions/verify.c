@@ -175,6 +175,13 @@ static int ask(struct run *run, bool fresh)
 	return failed;
 }
 
+static void leave_out(struct run *run, const char *why)
+{
+	int id = run->session->events[run->turn->first].turn.id;
+	run->result->n_left_out++;
+	text_format(&run->result->left_out, "turn %d: %s\n", id, why);
+}
+
 static int verify_turn(struct run *run)
 {
 	const struct session *session = run->session;
@@ -184,7 +191,7 @@ static int verify_turn(struct run *run)
 	bool has_message = run->turn->user != NO_MESSAGE &&
 					   session->conversation.messages[run->turn->user].role == CHAT_USER;
 	if (n_tokens == 0 || !has_message) {
-		run->result->n_left_out++;
+		leave_out(run, has_message ? "it has no token" : "it has no message");
 		return 0;
 	}
 	run->over = run->was_forced = run->other_prompt = false;
@@ -195,7 +202,10 @@ static int verify_turn(struct run *run)
 		state = do_event(run, &session->events[i], first);
 		first &= session->events[i].type != EV_TOKEN;
 	}
-	*(run->other_prompt ? &run->result->n_left_out : &run->result->n_turns) += 1;
+	if (run->other_prompt)
+		leave_out(run, "its prompt is another one now: it branches inside an answer");
+	else
+		run->result->n_turns++;
 	return state < 0 ? -1 : end(run);
 }
 
@@ -212,7 +222,7 @@ int session_verify(const struct session *session, struct engine *engine, const c
 		const struct session_origin *origin =
 			run.turn->opening >= 0 ? &session->openings[run.turn->opening].origin : NULL;
 		if (!origin || strcmp(origin->hash, hash) != 0) {
-			result->n_left_out++;
+			leave_out(&run, origin ? "of another checkpoint" : "its checkpoint is not known");
 			continue;
 		}
 		if (progress)
@@ -227,6 +237,7 @@ int session_verify(const struct session *session, struct engine *engine, const c
 
 void verify_free(struct verify_result *result)
 {
+	text_free(&result->left_out);
 	text_free(&result->recorded.text);
 	text_free(&result->now.text);
 	*result = (struct verify_result){0};

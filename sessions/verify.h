@@ -18,7 +18,8 @@ struct verify_token {
 
 struct verify_result {
 	int n_turns, n_tokens; // compared
-	int n_left_out; // turns: without a message or a token, of another checkpoint, or branches
+	int n_left_out;
+	struct text left_out;  // a line for each: "turn 3: it has no token"
 	double largest_change; // of a logprob, over equal tokens
 	char recorded_rung[32], rung[32];
 	bool differs; // then:
