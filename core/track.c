@@ -269,7 +269,8 @@ static int encode(struct track *track, struct error *err)
 	return 0;
 }
 
-/* Before the last <|im_start|>: there the next turn's prompt still agrees with this one's. */
+/* Before the last <|im_start|>: there the next turn's prompt still agrees with this one's. With
+ * repair:N another N tokens before, because so many are read again. */
 static int snapshot_place(const struct track *track)
 {
 	const struct tokenizer *tokenizer = track->worker->stage.model->tokenizer;
@@ -277,7 +278,8 @@ static int snapshot_place(const struct track *track)
 	size_t at = track->ids.n;
 	while (at > 0 && track->ids.ids[at - 1] != start)
 		at--;
-	return track->request->request.type == REQUEST_TURN && at > 0 ? (int)at - 1 : 0;
+	int place = (int)at - 1 - track->turn.settings.repair;
+	return track->request->request.type == REQUEST_TURN && place > 0 ? place : 0;
 }
 
 static int between_chunks(void *user, int done, int total)
