@@ -27,7 +27,8 @@ void layout_make(int rows, int columns, const struct layout_wish *wish, struct l
 	if (full && !wish->maximised)
 		out->gauges = take_bottom(&bottom, LAYOUT_GAUGE_ROWS, columns);
 	if (wish->chat && rows >= 14)
-		out->strip = take_bottom(&bottom, rows >= LAYOUT_READER_ROWS ? 2 : 1, columns);
+		out->strip = take_bottom(
+			&bottom, 1 + (rows >= LAYOUT_READER_ROWS) + (rows >= LAYOUT_REASON_ROWS), columns);
 	out->title = (struct rect){0, 0, 1, columns};
 	out->main = (struct rect){1, 0, bottom - 1, columns};
 	if (wish->split && !wish->maximised && columns >= LAYOUT_SPLIT_COLUMNS) {

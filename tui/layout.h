@@ -28,6 +28,7 @@ struct layout {
 #define LAYOUT_SPLIT_COLUMNS 110
 #define LAYOUT_GAUGE_ROWS 2
 #define LAYOUT_READER_ROWS 30 // from here on the strip has a second row: who read each token
+#define LAYOUT_REASON_ROWS 34 // and from here on a third: why the writer changed
 
 void layout_make(int rows, int columns, const struct layout_wish *wish, struct layout *out);
 

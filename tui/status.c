@@ -266,6 +266,40 @@ static void strip_labels(const struct talk *talk, const struct canvas *canvas, i
 	text_free(&text);
 }
 
+/* "^phase", or the rule's own reason without blanks beside its sign: "^entropy 2.31>2". */
+static void reason_of(const struct reply_switch *change, struct text *out)
+{
+	const char *why = change->why;
+	text_add(out, "^");
+	if (!*why)
+		text_add(out, switch_reason_name(change->reason));
+	for (const char *c = why; *c; c++) {
+		bool before = c[1] == '<' || c[1] == '>',
+			 behind = c > why && (c[-1] == '<' || c[-1] == '>');
+		if (*c != ' ' || !(before || behind))
+			text_add_char(out, *c);
+	}
+}
+
+/* Under the first token that another budget reads, why; the next reason cuts it off. *next: the
+ * first switch that is not behind yet. */
+static void strip_reason(const struct talk *talk, const struct canvas *canvas, size_t position,
+						 size_t *next, int column)
+{
+	const struct reply *reply = &talk->reply;
+	size_t before = *next;
+	while (*next < reply->n_switches && reply->switches[*next].at <= (int)position)
+		(*next)++;
+	if (*next == before || column < 0 || canvas->rows < 3)
+		return;
+	struct canvas rest = canvas_part(canvas, 2, column, 1, canvas->columns - column);
+	struct text text = {0};
+	reason_of(&reply->switches[*next - 1], &text);
+	canvas_blank(&rest, ROLE_TEXT);
+	canvas_text(&rest, 0, 0, ROLE_DIM, text_chars(&text));
+	text_free(&text);
+}
+
 void status_strip(const struct talk *talk, const struct canvas *canvas)
 {
 	const struct transcript *transcript = &talk->transcript;
@@ -273,12 +307,14 @@ void status_strip(const struct talk *talk, const struct canvas *canvas)
 	for (size_t i = first; i < transcript->n_entries; i++)
 		total += transcript->entries[i].n_tokens + (i > first);
 	size_t room = (size_t)(canvas->columns > 0 ? canvas->columns : 0);
-	size_t skip = total > room ? total - room : 0, at = 0, written = talk->tape.prompt;
+	size_t skip = total > room ? total - room : 0, at = 0, written = talk->tape.prompt, next = 0;
 	for (size_t i = first; i < transcript->n_entries; i++) {
 		const struct entry *entry = &transcript->entries[i];
 		if (i > first && at++ >= skip)
 			canvas_text(canvas, 0, (int)(at - 1 - skip), ROLE_DIM, "|");
 		for (size_t j = 0; j < entry->n_tokens; j++, at++, written++) {
+			if (written < talk->tape.n)
+				strip_reason(talk, canvas, written, &next, at < skip ? -1 : (int)(at - skip));
 			if (at < skip)
 				continue;
 			letter(talk, canvas, 0, (int)(at - skip), entry->tokens[j].budget);

@@ -20,7 +20,7 @@ void status_rate(double per_second, struct text *out);
 /* tok/s by phase and budget: LAYOUT_GAUGE_ROWS rows. */
 void status_gauges(const struct talk *talk, const struct canvas *canvas);
 
-/* A letter a token, the newest at the right edge. */
+/* A letter a token, the newest at the right edge: who wrote it, who read it, why that changed. */
 void status_strip(const struct talk *talk, const struct canvas *canvas);
 
 #endif
