@@ -46,7 +46,7 @@ static uint64_t read_le64(const unsigned char *bytes)
 
 static int find_dtype(const struct json *json, const struct json_node *node)
 {
-	for (int i = 0; i < N_DTYPES; i++)
+	for (int i = 0; i < N_FILE_DTYPES; i++)
 		if (json_equals(json, node, dtype_name((enum dtype)i)))
 			return i;
 	return -1;

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "core/chat.h"
+#include "core/quantised.h"
 #include "core/tokenizer.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -119,6 +120,7 @@ static int open_all(struct model *model, const struct model_options *options, st
 					 options && options->lenient, err) != 0)
 		return -1;
 	text_add(&model->notices, text_chars(&model->elastic.notices));
+	quantised_notices(&model->checkpoint, directory, &model->notices);
 	note_unused(model);
 	if (open_named(model, model->elastic.router_file, "the router", &model->router, err) != 0 ||
 		open_named(model, model->elastic.importance_file, "the importance file", &model->importance,

@@ -172,36 +172,82 @@ static int64_t end_of(struct kept kept)
 	return kept.n ? (int64_t)kept.spans[kept.n - 1].start + kept.spans[kept.n - 1].length : 0;
 }
 
-/* times / active_times: how many of the matrix the model has and a token uses. */
-static void charge(struct builder *b, enum dtype dtype, uint64_t n, uint64_t times,
+/* n numbers that take `bytes`; times / active_times: how many of them the model has and a token
+ * uses. */
+static void charge(struct builder *b, uint64_t n, uint64_t bytes, uint64_t times,
 				   uint64_t active_times)
 {
 	struct slice_cost *cost = &b->slice->cost;
 	cost->total += n * times;
 	cost->active += n * active_times;
-	cost->bytes += n * times * dtype_bytes(dtype);
-	cost->bytes_per_token += n * active_times * dtype_bytes(dtype);
+	cost->bytes += bytes * times;
+	cost->bytes_per_token += bytes * active_times;
 }
 
-/* A view of a stored matrix. No quantised formats yet: their input-side spans would have to start
- * and end on the format's blocks. */
+/* A scale serves NVFP4_BLOCK stored columns: no span may begin or end inside a block. */
+static int check_blocks(struct builder *b, const char *what, const struct tensor *tensor,
+						struct kept columns)
+{
+	for (int s = 0; tensor->dtype == DTYPE_NVFP4 && s < columns.n; s++) {
+		int from = columns.spans[s].start, to = from + columns.spans[s].length;
+		char where[32] = "";
+		if (from % NVFP4_BLOCK == 0 && to % NVFP4_BLOCK == 0)
+			continue;
+		if (b->layer >= 0)
+			snprintf(where, sizeof where, "layer %d ", b->layer);
+		return fail(b->err,
+					"budget %s: %s%s is NVFP4 with a scale per %d columns, the budget keeps "
+					"columns %d to %d of it, expected multiples of %d",
+					b->slice->budget.name, where, what, NVFP4_BLOCK, from, to, NVFP4_BLOCK);
+	}
+	return 0;
+}
+
+/* For the CPU the address itself; scales (NVFP4) like weights. */
+static const void *adopt(struct builder *b, const void *data, uint64_t bytes)
+{
+	const struct slice *slice = b->slice;
+	return slice->backend ? slice->backend->adopt(slice->device, data, bytes, b->err) : data;
+}
+
+/* A view of a stored matrix. */
 static int view(struct builder *b, const char *what, const struct tensor *tensor, struct kept rows,
 				struct kept columns, struct matrix *out)
 {
 	bool plain =
 		tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BF16 || tensor->dtype == DTYPE_F16;
-	if (!tensor->data || !plain || tensor->n_dims != 2 || end_of(rows) > tensor->shape[0] ||
-		end_of(columns) > tensor->shape[1])
+	bool scaled = tensor->dtype == DTYPE_F8_E4M3 || tensor->dtype == DTYPE_NVFP4;
+	if (!tensor->data || !(plain || scaled) || tensor->n_dims != 2 ||
+		end_of(rows) > tensor->shape[0] || end_of(columns) > tensor->shape[1])
 		return wrong(b, what, tensor, end_of(rows), end_of(columns));
-	const void *data = tensor->data;
-	if (b->slice->backend) {
-		data = b->slice->backend->adopt(b->slice->device, data, tensor->bytes, b->err);
-		if (!data)
-			return -1;
-	}
-	*out = (struct matrix){data,   tensor->dtype, tensor->shape[1], rows.spans,   columns.spans,
-						   rows.n, columns.n,     rows.total,       columns.total};
-	return 0;
+	if (check_blocks(b, what, tensor, columns) < 0)
+		return -1;
+	*out = (struct matrix){.data = adopt(b, tensor->data, tensor->bytes),
+						   .dtype = tensor->dtype,
+						   .stride = tensor->shape[1],
+						   .rows = rows.spans,
+						   .columns = columns.spans,
+						   .n_row_spans = rows.n,
+						   .n_column_spans = columns.n,
+						   .n_rows = rows.total,
+						   .n_columns = columns.total,
+						   .scale = tensor->scale};
+	if (out->data && tensor->scales)
+		out->scales =
+			adopt(b, tensor->scales, (uint64_t)(tensor->shape[0] * tensor->shape[1] / NVFP4_BLOCK));
+	return out->data && (out->scales || !tensor->scales) ? 0 : -1;
+}
+
+static uint64_t numbers_of(const struct matrix *m)
+{
+	return (uint64_t)m->n_rows * (uint64_t)m->n_columns;
+}
+
+static void charge_matrix(struct builder *b, const struct matrix *m, uint64_t times,
+						  uint64_t active_times)
+{
+	uint64_t n = numbers_of(m);
+	charge(b, n, dtype_matrix_bytes(m->dtype, n), times, active_times);
 }
 
 static int matrix(struct builder *b, const char *what, const struct tensor *tensor,
@@ -209,7 +255,7 @@ static int matrix(struct builder *b, const char *what, const struct tensor *tens
 {
 	if (view(b, what, tensor, rows, columns, out) < 0)
 		return -1;
-	charge(b, tensor->dtype, (uint64_t)rows.total * (uint64_t)columns.total, 1, 1);
+	charge_matrix(b, out, 1, 1);
 	return 0;
 }
 
@@ -239,7 +285,7 @@ static int gather(struct builder *b, const char *what, const struct tensor *tens
 			return wrong(b, what, tensor, end_of(kept), each);
 		to += length;
 	}
-	charge(b, tensor->dtype, n, 1, 1);
+	charge(b, n, n * dtype_bytes(tensor->dtype), 1, 1);
 	return 0;
 }
 
@@ -367,17 +413,18 @@ static int build_experts(struct builder *b, const struct layer_weights *w, struc
 	struct matrix *up = take(b, false, bytes), *down = take(b, false, bytes);
 	if (!up || !down)
 		return -1;
-	uint64_t n = (uint64_t)ffn.total * (uint64_t)b->hidden.total;
 	for (int e = 0; e < out->n_experts; e++) {
 		const struct tensor *u = &w->up[out->expert[e]], *d = &w->down[out->expert[e]];
 		char what[48];
-		snprintf(what, sizeof what, "experts.%d", out->expert[e]);
-		if (view(b, what, u, ffn, b->hidden, &up[e]) < 0 ||
-			view(b, what, d, b->hidden, ffn, &down[e]) < 0)
+		snprintf(what, sizeof what, "experts.%d.up_proj", out->expert[e]);
+		if (view(b, what, u, ffn, b->hidden, &up[e]) < 0)
+			return -1;
+		snprintf(what, sizeof what, "experts.%d.down_proj", out->expert[e]);
+		if (view(b, what, d, b->hidden, ffn, &down[e]) < 0)
 			return -1;
 		// A token uses top_k of them; which ones is not known, their sizes are the same.
-		charge(b, u->dtype, n, 1, e < out->top_k);
-		charge(b, d->dtype, n, 1, e < out->top_k);
+		charge_matrix(b, &up[e], 1, e < out->top_k);
+		charge_matrix(b, &down[e], 1, e < out->top_k);
 	}
 	out->up = up;
 	out->down = down;
@@ -449,8 +496,9 @@ static int build_ends(struct builder *b)
 	slice->norm_f_count = (float)b->hidden.total;
 	slice->norm_f_scale = 1;
 	if (w->lm_head.data != w->embeddings.data)
-		charge(b, w->embeddings.dtype, (uint64_t)vocab.total * (uint64_t)b->hidden.total, 1, 0);
-	slice->cost.bytes_per_token += (uint64_t)b->hidden.total * dtype_bytes(w->embeddings.dtype);
+		charge_matrix(b, &slice->embeddings, 1, 0);
+	slice->cost.bytes_per_token +=
+		dtype_matrix_bytes(w->embeddings.dtype, (uint64_t)b->hidden.total);
 	return 0;
 }
 

@@ -1,11 +1,12 @@
 /*
  * One function per kind of layer names its tensors and the shapes that config.json asks for. Every
- * tensor found is ticked off, so that what is left over can be reported. FP8 and NVFP4 tensors are
- * recognised and refused.
+ * tensor found is ticked off, so that what is left over can be reported. How a quantised weight is
+ * stored is quantised.c's.
  */
 #include "core/weights.h"
 #include "base/memory.h"
 #include "base/text.h"
+#include "core/quantised.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,12 +27,7 @@ enum { N_PREFIXES = 2 };
 
 static const struct tensor *take(const struct binding *b, const char *name)
 {
-	const struct tensor *found = checkpoint_find(b->checkpoint, name);
-	if (found) {
-		const char *entry = (const char *)found - offsetof(struct named_tensor, tensor);
-		b->used[(const struct named_tensor *)(const void *)entry - b->checkpoint->tensors] = 1;
-	}
-	return found;
+	return tensor_take(b->checkpoint, b->used, name);
 }
 
 /* Under either prefix. name is left holding what was found, or the hub's spelling. */
@@ -47,30 +43,8 @@ static const struct tensor *take_any(const struct binding *b, const char *suffix
 	return NULL;
 }
 
-static void shape_text(char *out, size_t size, const int64_t *shape, int n_dims)
-{
-	size_t at = (size_t)snprintf(out, size, "[");
-	for (int i = 0; i < n_dims && at < size; i++)
-		at += (size_t)snprintf(out + at, size - at, "%s%lld", i ? ", " : "", (long long)shape[i]);
-	if (at < size)
-		snprintf(out + at, size - at, "]");
-}
-
 static int check_dtype(const struct binding *b, const struct tensor *t, const char *name)
 {
-	static const char *const scales[] = {"_scale", "_scale_inv", "_scale_2"};
-	bool scaled = t->dtype == DTYPE_F8_E4M3 || t->dtype == DTYPE_U8;
-	for (size_t i = 0; i < sizeof scales / sizeof scales[0] && !scaled; i++) {
-		char scale[MAX_NAME + 16];
-		snprintf(scale, sizeof scale, "%s%s", name, scales[i]);
-		scaled = checkpoint_find(b->checkpoint, scale) != NULL;
-	}
-	if (scaled)
-		return fail(
-			b->err,
-			"tensor \"%s\" is quantised (%s with scales): FP8 and NVFP4 checkpoints cannot be "
-			"read yet; expected F32, BF16 or F16",
-			name, dtype_name(t->dtype));
 	if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F16)
 		return fail(b->err, "tensor \"%s\" has dtype %s, expected F32, BF16 or F16", name,
 					dtype_name(t->dtype));
@@ -81,16 +55,17 @@ static int check_dtype(const struct binding *b, const struct tensor *t, const ch
 struct want {
 	int n_dims;
 	int64_t shape[3];
+	bool product; // a weight of a matrix product, which may be quantised
 };
 
 static struct want vector(int64_t n)
 {
-	return (struct want){1, {n, 0, 0}};
+	return (struct want){1, {n, 0, 0}, false};
 }
 
 static struct want matrix(int64_t rows, int64_t columns)
 {
-	return (struct want){2, {rows, columns, 0}};
+	return (struct want){2, {rows, columns, 0}, true};
 }
 
 static int check_shape(const struct binding *b, const struct tensor *t, const char *name,
@@ -106,9 +81,14 @@ static int check_shape(const struct binding *b, const struct tensor *t, const ch
 				expected);
 }
 
-static int check(const struct binding *b, const struct tensor *t, const char *name,
+/* *t is a copy of its own: a quantised one takes its scales. */
+static int check(const struct binding *b, struct tensor *t, const char *name,
 				 const struct want *want)
 {
+	if (want->product && quantised_bind(t, b->checkpoint, b->used, name, want->shape, b->err) != 0)
+		return -1;
+	if (t->dtype == DTYPE_NVFP4 || t->scale > 0)
+		return 0; // shapes are checked
 	return check_dtype(b, t, name) != 0 ? -1 : check_shape(b, t, name, want);
 }
 
@@ -119,11 +99,19 @@ static int bind(const struct binding *b, int layer, const char *name, struct wan
 	char suffix[MAX_NAME - 16], full[MAX_NAME];
 	snprintf(suffix, sizeof suffix, "layers.%d.%s", layer, name);
 	const struct tensor *t = take_any(b, suffix, full);
+	if (!t && want.product)
+		for (int i = 0; i < N_PREFIXES; i++) {
+			snprintf(full, MAX_NAME, "%s%s", prefixes[i], suffix);
+			if (quantised_refused(b->checkpoint, full, b->err))
+				return -1;
+		}
+	if (!t) // under the hub's spelling
+		snprintf(full, MAX_NAME, "%s%s", prefixes[0], suffix);
 	if (!t)
 		return fail(b->err, "tensor \"%s\" is missing (layer %d is %s)", full, layer,
 					layer_name((enum layer_kind)b->config->kinds[layer]));
 	*out = *t;
-	return check(b, t, full, &want);
+	return check(b, out, full, &want);
 }
 
 /* ---- layers ---- */
@@ -132,12 +120,12 @@ static int bind_conv(const struct binding *b, int layer, struct layer_weights *w
 {
 	const struct config *c = b->config;
 	int64_t channels = config_conv_channels(c);
-	struct want want = {3, {channels, 1, c->conv_kernel}};
+	struct want want = {3, {channels, 1, c->conv_kernel}, false};
 	char suffix[MAX_NAME - 16], full[MAX_NAME];
 	snprintf(suffix, sizeof suffix, "layers.%d.mixer.conv1d.weight", layer);
 	const struct tensor *t = take_any(b, suffix, full);
 	if (t && t->n_dims == 2) // the same numbers without the middle axis
-		want = matrix(channels, c->conv_kernel);
+		want = (struct want){2, {channels, c->conv_kernel, 0}, false};
 	if (bind(b, layer, "mixer.conv1d.weight", want, &w->conv_weight) != 0)
 		return -1;
 	return c->use_conv_bias ? bind(b, layer, "mixer.conv1d.bias", vector(channels), &w->conv_bias)
@@ -160,6 +148,21 @@ static int bind_mamba(const struct binding *b, int layer, struct layer_weights *
 	return bind(b, layer, "mixer.norm.weight", vector(inner), &w->gated_norm);
 }
 
+/* Of a KV cache in FP8, if there are any: the cache here is F32 or BF16, so they are only checked.
+ */
+static int check_kv_scales(const struct binding *b, int layer)
+{
+	static const char *const names[] = {"k_proj.k_scale", "v_proj.v_scale"};
+	for (int i = 0; i < 2 * N_PREFIXES; i++) {
+		char name[MAX_NAME];
+		float scale;
+		snprintf(name, sizeof name, "%slayers.%d.mixer.%s", prefixes[i / 2], layer, names[i % 2]);
+		if (quantised_scalar(b->checkpoint, b->used, name, &scale, b->err) != 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int bind_attention(const struct binding *b, int layer, struct layer_weights *w)
 {
 	const struct config *c = b->config;
@@ -167,7 +170,8 @@ static int bind_attention(const struct binding *b, int layer, struct layer_weigh
 	int64_t kv = (int64_t)c->num_key_value_heads * c->head_dim;
 	if (bind(b, layer, "mixer.q_proj.weight", matrix(q, c->hidden_size), &w->q) != 0 ||
 		bind(b, layer, "mixer.k_proj.weight", matrix(kv, c->hidden_size), &w->k) != 0 ||
-		bind(b, layer, "mixer.v_proj.weight", matrix(kv, c->hidden_size), &w->v) != 0)
+		bind(b, layer, "mixer.v_proj.weight", matrix(kv, c->hidden_size), &w->v) != 0 ||
+		check_kv_scales(b, layer) != 0)
 		return -1;
 	return bind(b, layer, "mixer.o_proj.weight", matrix(c->hidden_size, q), &w->o);
 }
@@ -187,8 +191,9 @@ static int bind_fused(const struct binding *b, int layer, const char *which, str
 	}
 	if (!t)
 		return 0;
-	struct want want = {3, {experts, one.shape[0], one.shape[1]}};
-	if (check(b, t, full, &want) != 0)
+	struct want want = {3, {experts, one.shape[0], one.shape[1]}, false};
+	struct tensor all = *t;
+	if (check(b, &all, full, &want) != 0)
 		return -1;
 	uint64_t bytes = t->bytes / (uint64_t)experts;
 	for (int e = 0; e < experts; e++)
@@ -271,13 +276,13 @@ static int bind_ends(const struct binding *b)
 	if (!t)
 		return fail(b->err, "tensor \"%s%s\" is missing", prefixes[0], tables[0]);
 	w->embeddings = *t;
-	if (check(b, t, name, &table) != 0)
+	if (check(b, &w->embeddings, name, &table) != 0)
 		return -1;
 	t = take_any(b, "norm_f.weight", name);
 	if (!t)
 		return fail(b->err, "tensor \"%s\" is missing", name);
 	w->norm_f = *t;
-	if (check(b, t, name, &norm) != 0)
+	if (check(b, &w->norm_f, name, &norm) != 0)
 		return -1;
 	if (b->config->tie_word_embeddings) {
 		w->lm_head = w->embeddings;
@@ -288,7 +293,7 @@ static int bind_ends(const struct binding *b)
 		return fail(b->err,
 					"tensor \"lm_head.weight\" is missing, and tie_word_embeddings is false");
 	w->lm_head = *t;
-	return check(b, t, "lm_head.weight", &table);
+	return check(b, &w->lm_head, "lm_head.weight", &table);
 }
 
 /* The head for predicting several tokens (mtp.) is expected to be left over. */

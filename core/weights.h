@@ -1,7 +1,7 @@
 /*
  * The checkpoint's tensors bound to their places in the model: tolerant of names (backbone. /
  * model., embeddings / embedding / embed_tokens, fused [E, F, H] or per-expert tensors), strict
- * about shapes and dtypes (F32, BF16, F16; FP8 and NVFP4 are refused for now). An error names the
+ * about shapes and dtypes (F32, BF16, F16; matrices also FP8 and NVFP4, quantised.h). An error names the
  * tensor and both shapes. Borrows the checkpoint; never changes.
  */
 #ifndef CORE_WEIGHTS_H

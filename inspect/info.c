@@ -96,11 +96,13 @@ static void read_file(struct info *info, const struct checkpoint *checkpoint)
  * that are no multiple of 16 long stay as stored); both add two F32 scales. */
 static void add_quantised(const struct matrix *m, uint64_t bytes[N_PRECISIONS])
 {
-	uint64_t n = (uint64_t)m->n_rows * (uint64_t)m->n_columns, stored = n * dtype_bytes(m->dtype);
+	uint64_t n = (uint64_t)m->n_rows * (uint64_t)m->n_columns;
+	uint64_t stored = dtype_matrix_bytes(m->dtype, n);
 	if (n == 0)
 		return;
-	bytes[PRECISION_FP8] += n + 8 - stored; // wraps below 0 and back: the sum is right
-	if (m->n_columns % 16 == 0)
+	if (m->dtype != DTYPE_F8_E4M3)
+		bytes[PRECISION_FP8] += n + 8 - stored; // wraps below 0 and back: the sum is right
+	if (m->n_columns % 16 == 0 && m->dtype != DTYPE_NVFP4)
 		bytes[PRECISION_NVFP4] += n / 2 + n / 16 + 8 - stored;
 }
 

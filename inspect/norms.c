@@ -16,16 +16,17 @@ static int squares(const struct tensor *t, int64_t from, int64_t to, double *by_
 					"a matrix that weight norms need is missing or has %lld rows, expected %lld",
 					(long long)(t->n_dims ? t->shape[0] : 0), (long long)to);
 	}
-	size_t n = (size_t)t->shape[1], size = dtype_bytes(t->dtype);
+	size_t n = (size_t)t->shape[1];
+	struct matrix m = {.data = t->data,
+					   .dtype = t->dtype,
+					   .stride = t->shape[1],
+					   .scales = t->scales,
+					   .scale = t->scale};
 	float *row = mem_new(n, sizeof *row, err);
 	if (!row)
 		return -1;
 	for (int64_t r = from; r < to; r++) {
-		const char *data = (const char *)t->data + (size_t)r * n * size;
-		if (!convert_to_f32(data, t->dtype, n, row)) {
-			free(row);
-			return fail(err, "weight norms can't be read from %s weights", dtype_name(t->dtype));
-		}
+		matrix_widen(&m, r, 0, (int)n, row);
 		double sum = 0;
 		for (size_t c = 0; c < n; c++) {
 			double square = (double)row[c] * (double)row[c];

@@ -77,6 +77,24 @@ static void decode_f16(struct bench *b)
 	b->rung->dot_f16(&p);
 }
 
+static void decode_f8(struct bench *b)
+{
+	struct product p = decode(b, &(const void *){b->x}, 1);
+	p.scale = 1;
+	b->rung->dot_f8(&p);
+}
+
+/* The scales are read from the weights' last ninth, so that a call reads BIG_BYTES. */
+static void decode_nvfp4(struct bench *b)
+{
+	struct product p = decode(b, &(const void *){b->x}, 1);
+	p.n_w = (int)((size_t)BIG_BYTES / (COLUMNS / 2 + COLUMNS / NVFP4_BLOCK));
+	p.scales = (const uint8_t *)b->weights + (size_t)p.n_w * (COLUMNS / 2);
+	p.scale_stride = COLUMNS / NVFP4_BLOCK;
+	p.scale = 1;
+	b->rung->dot_nvfp4(&p);
+}
+
 static void decode_narrow(struct bench *b)
 {
 	struct product p = decode(b, &(const void *){b->x}, 2); // any bits do as BF16 activations
@@ -138,6 +156,8 @@ static void bench_rung(struct bench *b)
 	measure(b, "dot f32, 1 token", name, BIG_BYTES, decode_f32);
 	measure(b, "dot bf16, 1 token", name, BIG_BYTES, decode_bf16);
 	measure(b, "dot f16, 1 token", name, BIG_BYTES, decode_f16);
+	measure(b, "dot fp8, 1 token", name, BIG_BYTES, decode_f8);
+	measure(b, "dot nvfp4, 1 token", name, BIG_BYTES, decode_nvfp4);
 	measure(b, "dot bf16, 48 rows x 16 tokens", name, 0, prefill_bf16);
 	measure(b, "ssm, 64 rows of 128", name, 0, ssm_rows);
 	measure(b, "blend bf16, 64 rows of 128, 16 heads", name, 0, blend_rows);

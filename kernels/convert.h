@@ -20,7 +20,14 @@ uint16_t f32_to_bf16(float value); // overflow goes to inf, NaN stays NaN
 float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value); // overflow goes to inf, subnormals are kept
 
+/* spec nemotron-h.md 6.1. E4M3: 0x7f and 0xff are NaN, there is no infinity. */
+extern const float e4m3_values[256];
+extern const float e2m1_values[16]; // entry 8 is -0.0
+
 /* Widens n elements of F32, BF16 or F16. false for any other dtype. */
 bool convert_to_f32(const void *source, enum dtype dtype, size_t n, float *out);
+
+/* Widens n elements of a stored row, of any dtype that a matrix can have. */
+void matrix_widen(const struct matrix *m, int64_t row, int64_t column, int n, float *out);
 
 #endif

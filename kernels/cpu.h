@@ -13,13 +13,16 @@
 
 /* out[t * out_stride + r] = sum_j w[r * w_stride + j] * x[t][j]: stored rows against activation
  * rows. The order of summation over j depends on n alone, whatever n_w and n_x are. Rows of w are
- * aligned to their element only. */
+ * aligned to their element only, rows of NVFP4 to a byte. */
 struct product {
 	const void *w;        // (n_w, n), rows w_stride elements apart
 	const void *const *x; // (n_x) rows of n
 	float *out;           // (n_x, n_w), rows out_stride apart
 	int64_t w_stride, out_stride;
 	int n_w, n_x, n;
+	const uint8_t *scales; // dot_nvfp4: (n_w, n / 16) E4M3, rows scale_stride apart
+	int64_t scale_stride;
+	float scale; // dot_f8, dot_nvfp4: a factor of every result
 };
 
 /* y[h][j] += sum_i a[h][i] * v[i][j], i ascending: attention's weighted sums of values, for the
@@ -38,6 +41,8 @@ struct cpu_rung {
 	void (*dot_f32)(const struct product *p); // the type of w; x is F32
 	void (*dot_bf16)(const struct product *p);
 	void (*dot_f16)(const struct product *p);
+	void (*dot_f8)(const struct product *p);        // E4M3, NaN stays NaN
+	void (*dot_nvfp4)(const struct product *p);     // n a multiple of 16, w_stride even (elements)
 	void (*dot_bf16_bf16)(const struct product *p); // w and x BF16; NULL where it does not pay
 
 	/* One SSM row: s[j] = decay * s[j] + input * b[j]; returns sum_j s[j] * c[j]. */

@@ -6,15 +6,12 @@
 #include "kernels/cpu_device.h"
 #include <math.h>
 
-static const void *table_row(const struct matrix *m, int id)
+static int stored_row(const struct matrix *m, int id)
 {
-	for (int s = 0; s < m->n_row_spans; s++) {
-		if (id < m->rows[s].length)
-			return (const char *)m->data +
-				   (size_t)(m->rows[s].start + id) * (size_t)m->stride * dtype_bytes(m->dtype);
-		id -= m->rows[s].length;
-	}
-	return NULL;
+	const struct span *span = m->rows;
+	while (id >= span->length)
+		id -= span++->length;
+	return span->start + id;
 }
 
 void cpu_embed(struct device *device, int n_lanes, const struct embed_op *op)
@@ -30,10 +27,9 @@ void cpu_embed(struct device *device, int n_lanes, const struct embed_op *op)
 					 m->n_rows - 1);
 				return;
 			}
-			const char *row = table_row(m, o->ids[t]);
+			int row = stored_row(m, o->ids[t]);
 			for (int s = 0; s < m->n_column_spans; s++) {
-				convert_to_f32(row + (size_t)m->columns[s].start * dtype_bytes(m->dtype), m->dtype,
-							   (size_t)m->columns[s].length, y);
+				matrix_widen(m, row, m->columns[s].start, m->columns[s].length, y);
 				y += m->columns[s].length;
 			}
 		}

@@ -81,6 +81,10 @@ static void multiply(const struct cpu_rung *rung, enum dtype dtype, bool narrow,
 		rung->dot_f32(p);
 	else if (dtype == DTYPE_F16)
 		rung->dot_f16(p);
+	else if (dtype == DTYPE_F8_E4M3)
+		rung->dot_f8(p);
+	else if (dtype == DTYPE_NVFP4)
+		rung->dot_nvfp4(p);
 	else if (narrow)
 		rung->dot_bf16_bf16(p);
 	else
@@ -100,7 +104,9 @@ static void tile_of_spans(const struct cpu_rung *rung, const struct matrix *m,
 	p.out = part[0];
 	memset(tile, 0, sizeof part);
 	for (int s = 0; s < m->n_column_spans; s++) {
-		p.w = (const char *)whole->w + (size_t)m->columns[s].start * dtype_bytes(m->dtype);
+		size_t start = (size_t)m->columns[s].start;
+		p.w = (const char *)whole->w + dtype_span_bytes(m->dtype, start);
+		p.scales = whole->scales ? whole->scales + start / NVFP4_BLOCK : NULL;
 		p.n = m->columns[s].length;
 		for (int t = 0; t < p.n_x; t++)
 			rows[t] = (const char *)whole->x[t] + packed * (narrow ? 2 : 4);
@@ -115,20 +121,21 @@ static void tile_of_spans(const struct cpu_rung *rung, const struct matrix *m,
 void matrix_tile(const struct cpu_rung *rung, const struct matrix *m, const struct run *run,
 				 const void *const *x, int n_x, bool narrow, float tile[TILE_TOKENS][TILE_ROWS])
 {
-	const char *first =
-		(const char *)m->data + (size_t)run->stored * (size_t)m->stride * dtype_bytes(m->dtype);
-	struct product p = {.w = first,
+	int column = m->n_column_spans == 1 ? m->columns[0].start : 0;
+	struct product p = {.w = matrix_at(m, run->stored, column),
 						.x = x,
 						.out = tile[0],
 						.w_stride = m->stride,
 						.out_stride = TILE_ROWS,
 						.n_w = run->n,
-						.n_x = n_x};
+						.n_x = n_x,
+						.scales = matrix_scales_at(m, run->stored, column),
+						.scale_stride = m->stride / NVFP4_BLOCK,
+						.scale = m->scale};
 	if (m->n_column_spans != 1) {
 		tile_of_spans(rung, m, &p, narrow, tile);
 		return;
 	}
-	p.w = first + (size_t)m->columns[0].start * dtype_bytes(m->dtype);
 	p.n = m->columns[0].length;
 	multiply(rung, m->dtype, narrow, &p);
 }

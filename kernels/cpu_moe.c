@@ -314,6 +314,15 @@ static void down_task(void *argument, int part, int n_parts)
 	steps_task(argument, true, part, n_parts);
 }
 
+/* Experts of one layer may be stored differently; one that is not BF16 keeps them all from narrow
+ * activations. */
+static bool all_narrow(const struct device *device, const struct matrix *m, int n)
+{
+	while (n > 0 && matrix_narrow(device, &m[n - 1]))
+		n--;
+	return n == 0;
+}
+
 /* Scratch of all lanes: the plan, and activations rounded to BF16 where the device multiplies so.
  */
 static int experts_prepare(struct device *device, struct experts_job *job)
@@ -347,12 +356,12 @@ static int experts_prepare(struct device *device, struct experts_job *job)
 		if (bad >= 0)
 			return fail(device_failure(device), "expert %d, expected 0 to %d", (int)o->ids[bad],
 						o->n_experts - 1);
-		if (narrow && matrix_narrow(device, &o->up[0])) {
+		if (narrow && all_narrow(device, o->up, o->n_experts)) {
 			lane->x = x;
 			for (size_t i = 0; i < (size_t)o->n * (size_t)o->width; i++)
 				*x++ = f32_to_bf16(o->x[i]);
 		}
-		if (narrow && matrix_narrow(device, &o->down[0])) {
+		if (narrow && all_narrow(device, o->down, o->n_experts)) {
 			lane->hidden = hidden;
 			hidden += n_pairs * (size_t)o->ffn;
 		}

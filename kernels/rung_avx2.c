@@ -17,14 +17,45 @@ static inline vec widen_bf16(__m128i v)
 	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
 }
 
-static inline vec part_f32(const float *p, int n)
+/* E4M3 shifted up by 7 is the F16 pattern of the value times 2^-8, subnormals too; all ones (NaN)
+ * would read as 480. */
+static inline vec widen_e4m3(__m128i v)
+{
+	__m128i sign = _mm_set1_epi16((int16_t)0x8000), ones = _mm_set1_epi16((int16_t)0xbf80);
+	__m128i half = _mm_and_si128(_mm_slli_epi16(_mm_cvtepi8_epi16(v), 7), ones);
+	__m128i nan = _mm_cmpeq_epi16(_mm_or_si128(half, sign), ones);
+	return _mm256_cvtph_ps(_mm_or_si128(half, _mm_and_si128(nan, _mm_set1_epi16(0x7e00))));
+}
+
+/* Four bytes: a lane's nibble to its low end; three bits look up the magnitude, the fourth is the
+ * sign. */
+static inline vec widen_e2m1(const uint8_t *p)
+{
+	int32_t bytes;
+	memcpy(&bytes, p, sizeof bytes);
+	__m256i code =
+		_mm256_srlv_epi32(_mm256_set1_epi32(bytes), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+	__m256i sign =
+		_mm256_and_si256(_mm256_slli_epi32(code, 28), _mm256_set1_epi32((int32_t)0x80000000));
+	vec magnitude = _mm256_permutevar8x32_ps(_mm256_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6), code);
+	return _mm256_or_ps(magnitude, _mm256_castsi256_ps(sign));
+}
+
+static inline __m128i copy_8(const uint8_t *p, int n)
+{
+	uint8_t copy[16] = {0};
+	memcpy(copy, p, (size_t)n);
+	return _mm_loadu_si128((const __m128i *)copy);
+}
+
+static inline vec copy_f32(const float *p, int n)
 {
 	float copy[LANES] = {0};
 	memcpy(copy, p, (size_t)n * sizeof *p);
 	return _mm256_loadu_ps(copy);
 }
 
-static inline __m128i part_16(const uint16_t *p, int n)
+static inline __m128i copy_16(const uint16_t *p, int n)
 {
 	uint16_t copy[LANES] = {0};
 	memcpy(copy, p, (size_t)n * sizeof *p);
@@ -70,9 +101,12 @@ static inline vec scale(vec a, vec n)
 #define vec_load_f32(p) _mm256_loadu_ps(p)
 #define vec_load_bf16(p) widen_bf16(_mm_loadu_si128((const __m128i *)(p)))
 #define vec_load_f16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
-#define vec_load_part_f32(p, n) part_f32(p, n)
-#define vec_load_part_bf16(p, n) widen_bf16(part_16(p, n))
-#define vec_load_part_f16(p, n) _mm256_cvtph_ps(part_16(p, n))
+#define vec_load_e4m3(p) widen_e4m3(_mm_loadl_epi64((const __m128i *)(p)))
+#define vec_load_e2m1(p) widen_e2m1(p)
+#define vec_load_part_e4m3(p, n) widen_e4m3(copy_8(p, n))
+#define vec_load_part_f32(p, n) copy_f32(p, n)
+#define vec_load_part_bf16(p, n) widen_bf16(copy_16(p, n))
+#define vec_load_part_f16(p, n) _mm256_cvtph_ps(copy_16(p, n))
 #define vec_store(p, a) _mm256_storeu_ps(p, a)
 #define vec_store_part(p, a, n) store_part(p, a, n)
 
@@ -83,6 +117,8 @@ const struct cpu_rung rung_avx2 = {
 	.dot_f32 = dot_f32,
 	.dot_bf16 = dot_bf16,
 	.dot_f16 = dot_f16,
+	.dot_f8 = dot_f8,
+	.dot_nvfp4 = dot_nvfp4,
 	.ssm_row = ssm_row,
 	.exp = exp_all,
 	.silu = silu,

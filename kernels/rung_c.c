@@ -44,6 +44,47 @@ DEFINE_DOT(dot_f32, float, same)
 DEFINE_DOT(dot_bf16, uint16_t, bf16_to_f32)
 DEFINE_DOT(dot_f16, uint16_t, f16_to_f32)
 
+static void scale_results(const struct product *p)
+{
+	for (int t = 0; t < p->n_x; t++)
+		for (int r = 0; r < p->n_w; r++)
+			p->out[t * p->out_stride + r] *= p->scale;
+}
+
+static inline float e4m3_to_f32(uint8_t code)
+{
+	return e4m3_values[code];
+}
+
+DEFINE_DOT(dot_e4m3, uint8_t, e4m3_to_f32)
+
+static void dot_f8(const struct product *p)
+{
+	dot_e4m3(p);
+	scale_results(p);
+}
+
+static float nvfp4_row(const uint8_t *w, const uint8_t *scales, const float *x, int n)
+{
+	float sum[LANES] = {0};
+	for (int j = 0; j < n; j += NVFP4_BLOCK, scales++)
+		for (int i = 0; i < NVFP4_BLOCK; i++) {
+			uint8_t pair = w[(j + i) / 2];
+			sum[i] += e2m1_values[i % 2 ? pair >> 4 : pair & 15] * e4m3_values[*scales] * x[j + i];
+		}
+	return reduce(sum);
+}
+
+static void dot_nvfp4(const struct product *p)
+{
+	for (int r = 0; r < p->n_w; r++)
+		for (int t = 0; t < p->n_x; t++)
+			p->out[t * p->out_stride + r] =
+				nvfp4_row((const uint8_t *)p->w + r * p->w_stride / 2,
+						  p->scales + r * p->scale_stride, p->x[t], p->n);
+	scale_results(p);
+}
+
 static float ssm_row(float *s, const float *b, const float *c, float decay, float input, int n)
 {
 	float sum[LANES] = {0};
@@ -94,6 +135,8 @@ const struct cpu_rung rung_c = {
 	.dot_f32 = dot_f32,
 	.dot_bf16 = dot_bf16,
 	.dot_f16 = dot_f16,
+	.dot_f8 = dot_f8,
+	.dot_nvfp4 = dot_nvfp4,
 	.ssm_row = ssm_row,
 	.exp = exp_all,
 	.silu = silu,

@@ -6,6 +6,8 @@
  *   vec_fma(a, b, c) = a * b + c, vec_sum(a), vec_round(a), vec_scale(a, n) = a * 2^n;
  *   min and max give b where one is NaN
  *   vec_load_TYPE(p), vec_load_part_TYPE(p, n) (0 < n < LANES, the rest 0) for f32, bf16, f16
+ *   vec_load_e4m3(p), vec_load_part_e4m3(p, n): the values times 2^-8 (an F16 pattern, moved)
+ *   vec_load_e2m1(p): LANES / 2 bytes, low nibble first
  *   vec_store(p, a), vec_store_part(p, a, n)
  *   TILE_R, TILE_T: stored rows x activation rows whose sums stay in registers; BLEND_Y, BLEND_V
  *
@@ -13,21 +15,61 @@
  * partial sum c % 2; at the end the two are added, then the lanes (vec_sum). Every tile shape keeps
  * it.
  */
+#include "kernels/convert.h"
+
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
 #define SHORT_ROW 512 // elements; below, several rows at once hide the latency of their sums
 
-#define DEFINE_DOT(type, name)                                                                     \
+/* A stored row, and LANES elements of it from element `at` on. */
+#define DEFINE_ROW(type, name)                                                                     \
+	INLINE const type *row_##name(const struct product *p, int r)                                  \
+	{                                                                                              \
+		return (const type *)p->w + r * p->w_stride;                                               \
+	}                                                                                              \
+	INLINE vec lanes_##name(const type *row, int at)                                               \
+	{                                                                                              \
+		return vec_load_##name(row + at);                                                          \
+	}                                                                                              \
+	INLINE vec part_##name(const type *row, int at, int n)                                         \
+	{                                                                                              \
+		return vec_load_part_##name(row + at, n);                                                  \
+	}
+
+struct nvfp4_row {
+	const uint8_t *codes, *scales;
+};
+
+INLINE struct nvfp4_row row_nvfp4_plain(const struct product *p, int r)
+{
+	return (struct nvfp4_row){(const uint8_t *)p->w + r * p->w_stride / 2,
+							  p->scales + r * p->scale_stride};
+}
+
+INLINE vec lanes_nvfp4_plain(struct nvfp4_row row, int at)
+{
+	return vec_mul(vec_load_e2m1(row.codes + at / 2),
+				   vec_set(e4m3_values[row.scales[at / NVFP4_BLOCK]]));
+}
+
+/* Never called: rows are whole blocks, and a block is a whole number of vectors. */
+INLINE vec part_nvfp4_plain(struct nvfp4_row row, int at, int n)
+{
+	(void)row, (void)at, (void)n;
+	return vec_zero();
+}
+
+#define DEFINE_DOT(row_type, name)                                                                 \
 	INLINE void name##_tile(const struct product *p, int r0, int t0, int R, int T)                 \
 	{                                                                                              \
 		vec sum[TILE_R][TILE_T][2], xs[TILE_T];                                                    \
-		const type *w[TILE_R];                                                                     \
+		row_type w[TILE_R];                                                                        \
 		const float *x[TILE_T];                                                                    \
 		int j = 0;                                                                                 \
 		UNROLL for (int r = 0; r < R; r++)                                                         \
 		{                                                                                          \
-			w[r] = (const type *)p->w + (r0 + r) * p->w_stride;                                    \
+			w[r] = row_##name(p, r0 + r);                                                          \
 			UNROLL for (int t = 0; t < T; t++) sum[r][t][0] = sum[r][t][1] = vec_zero();           \
 		}                                                                                          \
 		UNROLL for (int t = 0; t < T; t++) x[t] = p->x[t0 + t];                                    \
@@ -37,7 +79,7 @@
 				UNROLL for (int t = 0; t < T; t++) xs[t] = vec_load_f32(x[t] + j + half * LANES);  \
 				UNROLL for (int r = 0; r < R; r++)                                                 \
 				{                                                                                  \
-					vec ws = vec_load_##name(w[r] + j + half * LANES);                             \
+					vec ws = lanes_##name(w[r], j + half * LANES);                                 \
 					UNROLL for (int t = 0; t < T; t++) sum[r][t][half] =                           \
 						vec_fma(ws, xs[t], sum[r][t][half]);                                       \
 				}                                                                                  \
@@ -46,7 +88,7 @@
 			UNROLL for (int t = 0; t < T; t++) xs[t] = vec_load_f32(x[t] + j);                     \
 			UNROLL for (int r = 0; r < R; r++)                                                     \
 			{                                                                                      \
-				vec ws = vec_load_##name(w[r] + j);                                                \
+				vec ws = lanes_##name(w[r], j);                                                    \
 				UNROLL for (int t = 0; t < T; t++) sum[r][t][0] =                                  \
 					vec_fma(ws, xs[t], sum[r][t][0]);                                              \
 			}                                                                                      \
@@ -56,7 +98,7 @@
 			UNROLL for (int t = 0; t < T; t++) xs[t] = vec_load_part_f32(x[t] + j, p->n - j);      \
 			UNROLL for (int r = 0; r < R; r++)                                                     \
 			{                                                                                      \
-				vec ws = vec_load_part_##name(w[r] + j, p->n - j);                                 \
+				vec ws = part_##name(w[r], j, p->n - j);                                           \
 				UNROLL for (int t = 0; t < T; t++) sum[r][t][0] =                                  \
 					vec_fma(ws, xs[t], sum[r][t][0]);                                              \
 			}                                                                                      \
@@ -88,9 +130,34 @@
 		}                                                                                          \
 	}
 
-DEFINE_DOT(float, f32)
-DEFINE_DOT(uint16_t, bf16)
-DEFINE_DOT(uint16_t, f16)
+DEFINE_ROW(float, f32)
+DEFINE_ROW(uint16_t, bf16)
+DEFINE_ROW(uint16_t, f16)
+DEFINE_ROW(uint8_t, e4m3)
+DEFINE_DOT(const float *, f32)
+DEFINE_DOT(const uint16_t *, bf16)
+DEFINE_DOT(const uint16_t *, f16)
+DEFINE_DOT(const uint8_t *, e4m3)
+DEFINE_DOT(struct nvfp4_row, nvfp4_plain)
+
+static void scale_results(const struct product *p, float factor)
+{
+	for (int t = 0; t < p->n_x; t++)
+		for (int r = 0; r < p->n_w; r++)
+			p->out[t * p->out_stride + r] = p->out[t * p->out_stride + r] * factor * p->scale;
+}
+
+static void dot_f8(const struct product *p)
+{
+	dot_e4m3(p);
+	scale_results(p, 256);
+}
+
+static void dot_nvfp4(const struct product *p)
+{
+	dot_nvfp4_plain(p);
+	scale_results(p, 1);
+}
 
 static float ssm_row(float *s, const float *b, const float *c, float decay, float input, int n)
 {

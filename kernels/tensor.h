@@ -17,11 +17,20 @@ enum dtype {
 	DTYPE_U8,
 	DTYPE_I32,
 	DTYPE_I64,
+	N_FILE_DTYPES,               // what a safetensors header can name
+	DTYPE_NVFP4 = N_FILE_DTYPES, // how a bound U8 weight is read: E2M1 pairs, a scale a block
 	N_DTYPES
 };
 
-size_t dtype_bytes(enum dtype dtype);
+#define NVFP4_BLOCK 16 // consecutive input elements that share an E4M3 scale
+
+size_t dtype_bytes(enum dtype dtype);     // of an element; not for NVFP4, which has none of its own
 const char *dtype_name(enum dtype dtype); // as safetensors spells it: "BF16"
+size_t dtype_span_bytes(enum dtype dtype, size_t n); // n consecutive elements, NVFP4: n even
+
+/* A matrix of n weights with what decoding it reads: block scales, and one F32 scale of FP8 or
+ * NVFP4. (input_scale is not read, so not counted.) */
+uint64_t dtype_matrix_bytes(enum dtype dtype, uint64_t n);
 
 #define TENSOR_MAX_DIMS 4
 
@@ -30,7 +39,10 @@ struct tensor {
 	int n_dims;
 	int64_t shape[TENSOR_MAX_DIMS]; // slowest axis first
 	const void *data;
-	uint64_t bytes; // product of shape times dtype_bytes
+	uint64_t bytes; // of data: product of shape times dtype_bytes, NVFP4: half a byte an element
+	/* Of a bound quantised weight (core/quantised.h), whose shape counts elements. */
+	const uint8_t *scales; // NVFP4: (out, in / 16) E4M3
+	float scale;           // FP8: weight_scale; NVFP4: weight_scale_2
 };
 
 /* A run of stored rows, columns or channels: [start, start + length). */
@@ -45,11 +57,18 @@ struct span {
  */
 struct matrix {
 	const void *data; // first element of stored row 0
-	enum dtype dtype; // F32, BF16, F16
+	enum dtype dtype; // F32, BF16, F16, F8_E4M3, NVFP4
 	int64_t stride;   // elements from one stored row to the next
 	const struct span *rows, *columns;
 	int n_row_spans, n_column_spans;
 	int n_rows, n_columns; // kept: sums of the spans' lengths
+	/* W = e4m3(data) * scale, or e2m1(data) * e4m3(scales[row][column / 16]) * scale. Column spans
+	 * of NVFP4 start and end on blocks. */
+	const uint8_t *scales; // of stored row 0, stride / 16 a row
+	float scale;
 };
+
+const void *matrix_at(const struct matrix *m, int64_t row, int64_t column); // stored; NVFP4: even
+const uint8_t *matrix_scales_at(const struct matrix *m, int64_t row, int64_t column); // or NULL
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * nest-tiny, budget by budget: logits, residuals, experts, greedy continuation and state against
- * values of an independent implementation (tests/golden/nest-tiny/README.md).
+ * nest-tiny and its FP8 and NVFP4 forms, budget by budget: logits, residuals, experts, greedy
+ * continuation and state against values of an independent implementation (README.md beside each).
  */
 #include "base/file.h"
 #include "base/hash.h"
@@ -20,12 +20,12 @@
 #define LIMIT 1e-4
 #define MAX_PROMPT 150
 
-static void open_values(struct checkpoint *values, const char *name)
+static void open_values(struct checkpoint *values, const char *folder, const char *name)
 {
 	struct error err = {0};
 	char file[100], *path;
 
-	snprintf(file, sizeof file, "nest-tiny/golden/%s.safetensors", name);
+	snprintf(file, sizeof file, "%s/golden/%s.safetensors", folder, name);
 	path = golden_path(file);
 	if (checkpoint_open_file(values, path, &err))
 		golden_fail("%s", err.text);
@@ -191,21 +191,22 @@ static void greedy(struct golden *g, const char *budget, const struct checkpoint
 	sequence_close(&sequence);
 }
 
-static void check_budgets(const char *file, const char *const *budgets, int n)
+static void check_budgets(const char *folder, const char *file, const char *const *budgets, int n)
 {
 	struct golden g;
 
-	golden_open(&g, "nest-tiny", file, MATH_EXACT);
+	golden_open(&g, folder, file, MATH_EXACT);
 	for (int i = 0; i < n; i++) {
 		struct checkpoint values;
 		char what[80];
-		open_values(&values, budgets[i]);
+		open_values(&values, folder, budgets[i]);
 		g.worst = 0;
 		logits(&g, budgets[i], &values);
-		state(&g, budgets[i], &values);
+		if (checkpoint_find(&values, "state.0.ssm")) // values of the quantised ones have none
+			state(&g, budgets[i], &values);
 		inside(&g, budgets[i], &values);
 		greedy(&g, budgets[i], &values);
-		snprintf(what, sizeof what, "%s of %s", budgets[i], file);
+		snprintf(what, sizeof what, "%s of %s, %s", budgets[i], folder, file);
 		golden_leave(&g, what);
 		checkpoint_close(&values);
 	}
@@ -215,34 +216,85 @@ static void check_budgets(const char *file, const char *const *budgets, int n)
 static void width_budgets(void)
 {
 	static const char *const budgets[] = {"large", "medium", "small"};
-	check_budgets("elastic.json", budgets, 3);
+	check_budgets("nest-tiny", "elastic.json", budgets, 3);
 }
 
 static void all_axes(void)
 {
 	static const char *const budgets[] = {"large", "odd", "hetero"};
-	check_budgets("elastic-allaxes.json", budgets, 3);
+	check_budgets("nest-tiny", "elastic-allaxes.json", budgets, 3);
 }
 
 static void skipped_attention(void)
 {
 	static const char *const budgets[] = {"large", "noattn"};
-	check_budgets("elastic-skip.json", budgets, 2);
+	check_budgets("nest-tiny", "elastic-skip.json", budgets, 2);
+}
+
+/* The weights as they are stored; the values come from dequantised ones. */
+static void quantised(void)
+{
+	static const char *const widths[] = {"large", "medium", "small"};
+	static const char *const axes[] = {"odd"};
+
+	check_budgets("quantised/nest-tiny-fp8", "elastic.json", widths, 3);
+	check_budgets("quantised/nest-tiny-fp8", "elastic-allaxes.json", axes, 1);
+	check_budgets("quantised/nest-tiny-nvfp4", "elastic.json", widths, 3);
+	check_budgets("quantised/nest-tiny-nvfp4", "elastic-allaxes.json", axes, 1);
+}
+
+/* Widths, from a file or typed, that would cut through a block of 16. */
+static void cut_blocks_are_refused(void)
+{
+	struct golden g;
+	struct slice slice;
+	struct budget budget = {0};
+	struct error err = {0};
+	static const struct {
+		const char *file, *budget, *says;
+	} cases[] = {
+		{"elastic-refused.json", "hetero",
+		 "budget hetero: layer 0 in_proj is NVFP4 with a scale per 16 columns, the budget keeps "
+		 "columns 0 to 56 of it, expected multiples of 16"},
+		{"elastic.json", "moe_intermediate_size=24",
+		 "layer 1 experts.0.down_proj is NVFP4 with a scale per 16 columns, the budget keeps "
+		 "columns 0 to 24 of it"},
+	};
+
+	for (int i = 0; i < 2; i++) {
+		golden_open(&g, "quantised/nest-tiny-nvfp4", cases[i].file, MATH_EXACT);
+		golden_must(model_budget(g.model, cases[i].budget, &budget, &err), &err);
+		assert_int_equal(slice_build(&slice, &g.model->weights, &g.model->config, &budget,
+									 &backend_cpu, g.device, &err),
+						 -1);
+		if (!strstr(err.text, cases[i].says))
+			golden_fail("\"%s\" does not say \"%s\"", err.text, cases[i].says);
+		g.hash = hash_bytes(err.text, strlen(err.text));
+		golden_leave(&g, cases[i].budget);
+		budget_free(&budget);
+		golden_close(&g);
+	}
 }
 
 /* A child is a checkpoint of its own: the same logits as the parent's slice. */
 static void children(void)
 {
-	static const char *const names[] = {"medium", "odd", "small"};
+	static const struct {
+		const char *parent, *name;
+	} all[] = {{"nest-tiny", "medium"},
+			   {"nest-tiny", "odd"},
+			   {"nest-tiny", "small"},
+			   {"quantised/nest-tiny-fp8", "medium"},
+			   {"quantised/nest-tiny-nvfp4", "small"}};
 
-	for (int i = 0; i < 3; i++) {
+	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
 		struct golden g;
 		struct checkpoint values;
-		char folder[64], what[64];
-		snprintf(folder, sizeof folder, "nest-tiny/children/%s", names[i]);
-		snprintf(what, sizeof what, "child %s", names[i]);
+		char folder[64], what[80];
+		snprintf(folder, sizeof folder, "%s/children/%s", all[i].parent, all[i].name);
+		snprintf(what, sizeof what, "child %s of %s", all[i].name, all[i].parent);
 		golden_open(&g, folder, NULL, MATH_EXACT);
-		open_values(&values, names[i]);
+		open_values(&values, all[i].parent, all[i].name);
 		logits(&g, g.model->elastic.budgets[0].name, &values);
 		greedy(&g, g.model->elastic.budgets[0].name, &values);
 		golden_leave(&g, what);
@@ -268,7 +320,7 @@ static void fast_math(void)
 		struct sequence sequence;
 		const float *expected;
 		double kl = 0;
-		open_values(&values, budgets[i]);
+		open_values(&values, "nest-tiny", budgets[i]);
 		expected = golden_floats(&values, "logits.150", n);
 		golden_sequence(&g, &sequence, budgets[i]);
 		golden_read(&g, &sequence, golden_ids(&values, "tokens.150", 150), 150, PREFILL_CHUNK,
@@ -294,6 +346,8 @@ int main(void)
 		{"width_budgets", width_budgets},
 		{"all_axes", all_axes},
 		{"skipped_attention", skipped_attention},
+		{"quantised", quantised},
+		{"cut_blocks_are_refused", cut_blocks_are_refused},
 		{"children", children},
 		{"fast_math", fast_math},
 	};

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,15 +78,17 @@ void case_done(void)
 	n_blocks = 0;
 }
 
-/* `kept` of `stored` in up to 3 spans. */
-static struct span *random_spans(int kept, int stored, int *n_spans)
+/* `kept` of `stored` in up to 3 spans that start and end on blocks (of 1 or 16). */
+static struct span *random_spans(int kept, int stored, int block, int *n_spans)
 {
+	kept /= block;
+	stored /= block;
 	struct span *spans = case_new_bytes(3 * sizeof *spans);
 	int free_space = stored - kept, at = 0, n = 0;
 	for (int left = kept; left > 0; n++) {
 		int gap = n == 0 && case_int(0, 1) ? 0 : case_int(0, free_space);
 		int length = n == 2 || case_int(0, 2) == 0 ? left : case_int(1, left);
-		spans[n] = (struct span){at + gap, length};
+		spans[n] = (struct span){(at + gap) * block, length * block};
 		at += gap + length;
 		free_space -= gap;
 		left -= length;
@@ -96,12 +99,13 @@ static struct span *random_spans(int kept, int stored, int *n_spans)
 
 static void choose_spans(struct matrix *m, int rows, int columns, int stored_rows)
 {
-	int n;
+	int n, block = m->dtype == DTYPE_NVFP4 ? NVFP4_BLOCK : 1;
+	columns = columns < block ? block : columns / block * block;
 	m->n_rows = rows;
 	m->n_columns = columns;
-	m->rows = random_spans(rows, stored_rows, &n);
+	m->rows = random_spans(rows, stored_rows, 1, &n);
 	m->n_row_spans = n;
-	m->columns = random_spans(columns, (int)m->stride, &n);
+	m->columns = random_spans(columns, (int)m->stride, block, &n);
 	m->n_column_spans = n;
 }
 
@@ -112,9 +116,35 @@ static int stored_rows_of(const struct matrix *m)
 	return last->start + last->length;
 }
 
+/* Any code but NaN. */
+static uint8_t random_e4m3(void)
+{
+	int code = case_int(0, 0xfd);
+	return (uint8_t)(code < 0x7f ? code : code + 1);
+}
+
+/* Codes and scales whose products are about as large as the plain formats' weights. */
+static void fill_quantised(struct matrix *m, size_t n)
+{
+	size_t bytes = dtype_span_bytes(m->dtype, n);
+	bool scaled = m->dtype == DTYPE_NVFP4;
+	uint8_t *data = case_new_bytes(bytes), *scales = case_new_bytes(n / NVFP4_BLOCK);
+	for (size_t i = 0; i < bytes; i++)
+		data[i] = scaled ? (uint8_t)case_int(0, 255) : random_e4m3();
+	for (size_t i = 0; scaled && i < n / NVFP4_BLOCK; i++)
+		scales[i] = random_e4m3();
+	m->data = data;
+	m->scales = scaled ? scales : NULL;
+	m->scale = (scaled ? 1.0f / 512 : 1.0f / 128) / sqrtf((float)m->n_columns);
+}
+
 static void fill(struct matrix *m)
 {
 	size_t n = (size_t)stored_rows_of(m) * (size_t)m->stride;
+	if (m->dtype == DTYPE_F8_E4M3 || m->dtype == DTYPE_NVFP4) {
+		fill_quantised(m, n);
+		return;
+	}
 	void *data = case_new_bytes(n * dtype_bytes(m->dtype));
 	for (size_t i = 0; i < n; i++) {
 		float value = case_float() / sqrtf((float)m->n_columns);
@@ -129,13 +159,16 @@ static void fill(struct matrix *m)
 void case_matrix(struct matrix *m, enum dtype dtype, int rows, int columns)
 {
 	*m = (struct matrix){.dtype = dtype, .stride = columns + case_int(0, 40)};
+	if (dtype == DTYPE_NVFP4) // whole blocks
+		m->stride = (m->stride + NVFP4_BLOCK - 1) / NVFP4_BLOCK * NVFP4_BLOCK;
 	choose_spans(m, rows, columns, rows + case_int(0, 20));
 	fill(m);
 }
 
-void case_sibling(struct matrix *m, const struct matrix *first)
+void case_sibling(struct matrix *m, const struct matrix *first, enum dtype dtype)
 {
 	*m = *first;
+	m->dtype = dtype;
 	fill(m);
 }
 
@@ -155,9 +188,8 @@ static int stored_index(const struct span *spans, int kept)
 
 double case_weight(const struct matrix *m, int row, int column)
 {
-	int64_t at = stored_index(m->rows, row) * m->stride + stored_index(m->columns, column);
 	float value;
-	convert_to_f32((const char *)m->data + (size_t)at * dtype_bytes(m->dtype), m->dtype, 1, &value);
+	matrix_widen(m, stored_index(m->rows, row), stored_index(m->columns, column), 1, &value);
 	return (double)value;
 }
 

@@ -19,13 +19,14 @@ float *case_new(size_t n);
 void *case_new_bytes(size_t bytes);
 void case_done(void); // fails the test if a byte beside any block changed
 
-/* A random matrix of `rows` x `columns` kept in up to 3 spans each of a larger stored one. */
+/* A random matrix of `rows` x `columns` kept in up to 3 spans each of a larger stored one.
+ * NVFP4: columns go down to whole blocks, at least one: see m->n_columns. */
 void case_matrix(struct matrix *m, enum dtype dtype, int rows, int columns);
 /* A lane's narrower view of the same stored matrix: at most the given kept sizes; spans of its own.
  */
 void case_view(struct matrix *m, const struct matrix *parent, int rows, int columns);
 /* Another stored matrix of the same shape and spans, as experts are. */
-void case_sibling(struct matrix *m, const struct matrix *first);
+void case_sibling(struct matrix *m, const struct matrix *first, enum dtype dtype);
 double case_weight(const struct matrix *m, int row, int column); // by kept indices
 
 enum { BY_TOKEN = 1, BY_LANE = 2, N_WAYS = 4 };

@@ -1,4 +1,5 @@
-/* BF16 and F16 against tests/golden/formats/formats.json (made by searching tables of magnitudes).
+/* BF16, F16, E4M3 and E2M1 against tests/golden/formats/formats.json (made by searching tables of
+ * magnitudes).
  */
 #include "kernels/convert.h"
 #include "base/file.h"
@@ -81,6 +82,55 @@ static void every_pattern_survives(void **state)
 	assert_false(convert_to_f32("", DTYPE_I64, 0, NULL));
 }
 
+/* A list of numbers against the table, null = NaN. */
+static void compare_table(const struct json *json, const char *key, const float *table, int n)
+{
+	const struct json_node *list = json_member(json, &json->nodes[0], key);
+	int i = 0;
+	for (const struct json_node *node = json_first(json, list); node; i++) {
+		double value = NAN;
+		assert_true(i < n);
+		if (!json_is(node, JSON_NULL))
+			assert_int_equal(json_number(json, node, key, &value, NULL), 0);
+		if (isnan(value))
+			assert_true(isnan(table[i]));
+		else
+			assert_true((double)table[i] == value && !signbit(table[i]) == (i < n / 2));
+		node = json_next(json, list, node);
+	}
+	assert_int_equal(i, n);
+}
+
+/* Every E4M3 and E2M1 code, from the tables and through a matrix. */
+static void small_formats_are_golden(void **state)
+{
+	(void)state;
+	struct error err = {0};
+	struct text source = {0};
+	struct json json;
+	char *path = file_join(getenv("ELASTISCOPE_TESTS"), "golden/formats/formats.json", &err);
+	assert_int_equal(file_read(path, 1 << 20, &source, &err), 0);
+	assert_int_equal(json_parse(&json, source.data, source.length, &err), 0);
+	compare_table(&json, "e4m3_decode", e4m3_values, 256);
+	compare_table(&json, "e2m1_decode", e2m1_values, 16);
+	uint8_t codes[256], pairs[8], scale = 0x38 + 8; // 2
+	float wide[256];
+	for (int i = 0; i < 256; i++)
+		codes[i] = (uint8_t)i;
+	for (int i = 0; i < 8; i++)
+		pairs[i] = (uint8_t)(2 * i | (2 * i + 1) << 4);
+	struct matrix m = {.data = codes, .dtype = DTYPE_F8_E4M3, .stride = 256, .scale = 1};
+	matrix_widen(&m, 0, 0, 256, wide);
+	compare_table(&json, "e4m3_decode", wide, 256);
+	m = (struct matrix){
+		.data = pairs, .dtype = DTYPE_NVFP4, .stride = 16, .scales = &scale, .scale = 0.5f};
+	matrix_widen(&m, 0, 0, 16, wide);
+	compare_table(&json, "e2m1_decode", wide, 16);
+	json_free(&json);
+	text_free(&source);
+	free(path);
+}
+
 static void dtypes_have_names_and_sizes(void **state)
 {
 	(void)state;
@@ -88,6 +138,11 @@ static void dtypes_have_names_and_sizes(void **state)
 	assert_string_equal(dtype_name(DTYPE_F8_E4M3), "F8_E4M3");
 	assert_int_equal(dtype_bytes(DTYPE_F16), 2);
 	assert_int_equal(dtype_bytes(DTYPE_I64), 8);
+	assert_int_equal(dtype_span_bytes(DTYPE_NVFP4, 48), 24);
+	assert_int_equal(dtype_span_bytes(DTYPE_F16, 48), 96);
+	assert_int_equal(dtype_matrix_bytes(DTYPE_NVFP4, 64), 32 + 4 + 4);
+	assert_int_equal(dtype_matrix_bytes(DTYPE_F8_E4M3, 64), 64 + 4);
+	assert_int_equal(dtype_matrix_bytes(DTYPE_BF16, 64), 128);
 }
 
 int main(void)
@@ -95,6 +150,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(encoding_is_golden),
 		cmocka_unit_test(every_pattern_survives),
+		cmocka_unit_test(small_formats_are_golden),
 		cmocka_unit_test(dtypes_have_names_and_sizes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

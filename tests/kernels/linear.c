@@ -9,7 +9,9 @@
 
 #include <cmocka.h>
 
-static const enum dtype weight_dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
+static const enum dtype weight_dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F8_E4M3,
+										   DTYPE_NVFP4};
+#define N_WEIGHT_DTYPES ((int)(sizeof weight_dtypes / sizeof weight_dtypes[0]))
 
 /* One call, or one a token, or one a lane: see case.h. */
 static void call_linear(struct device *device, int n_lanes, const struct linear_op *op, int way)
@@ -64,10 +66,10 @@ static void linear_is_right(void **state)
 		float *before[MAX_LANES], *first[MAX_LANES];
 		int n_lanes = case_int(1, MAX_LANES), big = round % 10 == 0;
 		int rows = case_int(1, big ? 400 : 60), columns = case_int(1, big ? 500 : 90);
-		case_matrix(&w[0], weight_dtypes[round % 3], rows, columns);
+		case_matrix(&w[0], weight_dtypes[round % N_WEIGHT_DTYPES], rows, columns);
 		for (int l = 0; l < n_lanes; l++) {
 			if (l == 3)
-				case_matrix(&w[l], weight_dtypes[case_int(0, 2)], rows, columns);
+				case_matrix(&w[l], weight_dtypes[case_int(0, N_WEIGHT_DTYPES - 1)], rows, columns);
 			else if (l > 0)
 				case_view(&w[l], &w[0], case_int(1, rows), case_int(1, columns));
 			int n = case_int(1, big ? 40 : 9);
@@ -123,10 +125,10 @@ static void precise_products_stay_exact(void **state)
 static void embedding_gathers_rows(void **state)
 {
 	(void)state;
-	for (int round = 0; round < 12; round++) {
+	for (int round = 0; round < 15; round++) {
 		case_seed(100 + (uint64_t)round);
 		struct matrix table;
-		case_matrix(&table, weight_dtypes[round % 3], 30, case_int(1, 70));
+		case_matrix(&table, weight_dtypes[round % N_WEIGHT_DTYPES], 30, case_int(1, 70));
 		int32_t ids[5];
 		float *y = case_new(5 * (size_t)table.n_columns);
 		for (int i = 0; i < 5; i++)
@@ -329,16 +331,21 @@ static void check_experts(const struct experts_op *o, const float *before)
 static void experts_are_right(void **state)
 {
 	(void)state;
-	for (int round = 0; round < 12; round++) {
+	for (int round = 0; round < 15; round++) {
 		case_seed(400 + (uint64_t)round);
 		static struct matrix up[MAX_LANES][MAX_EXPERTS], down[MAX_LANES][MAX_EXPERTS];
 		struct experts_op op[MAX_LANES] = {0};
 		float *before[MAX_LANES], *first[MAX_LANES];
-		enum dtype dtype = weight_dtypes[round % 3];
+		enum dtype dtype = weight_dtypes[round % N_WEIGHT_DTYPES];
+		enum dtype other = round % 2 ? DTYPE_F8_E4M3 : dtype; // experts may be stored in two ways
 		int n_lanes = case_int(1, MAX_LANES), big = round % 6 == 0, n = case_int(1, big ? 24 : 5);
 		for (int l = 0; l < n_lanes; l++) {
 			int width = case_int(1, big ? 120 : 40), ffn = case_int(1, big ? 120 : 40);
 			int own = l == 0 || l == 3, n_experts = own ? MAX_EXPERTS : MAX_EXPERTS / 2;
+			if (dtype == DTYPE_NVFP4) { // hidden is packed: whole blocks, or nothing
+				width = (width + NVFP4_BLOCK - 1) / NVFP4_BLOCK * NVFP4_BLOCK;
+				ffn = (ffn + NVFP4_BLOCK - 1) / NVFP4_BLOCK * NVFP4_BLOCK;
+			}
 			width = !own && width > op[0].width ? op[0].width : width;
 			ffn = !own && ffn > op[0].ffn ? op[0].ffn : ffn;
 			for (int e = 0; e < n_experts; e++) {
@@ -346,16 +353,23 @@ static void experts_are_right(void **state)
 					case_matrix(&up[l][e], dtype, ffn, width);
 					case_matrix(&down[l][e], dtype, width, ffn);
 				} else if (own) {
-					case_sibling(&up[l][e], &up[l][0]);
-					case_sibling(&down[l][e], &down[l][0]);
+					case_sibling(&up[l][e], &up[l][0], e % 3 ? dtype : other);
+					case_sibling(&down[l][e], &down[l][0], e % 3 ? other : dtype);
 				} else if (e == 0) {
 					case_view(&up[l][e], &up[0][0], ffn, width);
 					case_view(&down[l][e], &down[0][0], width, ffn);
 				} else {
+					const struct matrix *u = &up[0][2 * e], *d = &down[0][2 * e];
 					up[l][e] = up[l][0];
-					up[l][e].data = up[0][2 * e].data;
+					up[l][e].dtype = u->dtype;
+					up[l][e].data = u->data;
+					up[l][e].scales = u->scales;
+					up[l][e].scale = u->scale;
 					down[l][e] = down[l][0];
-					down[l][e].data = down[0][2 * e].data;
+					down[l][e].dtype = d->dtype;
+					down[l][e].data = d->data;
+					down[l][e].scales = d->scales;
+					down[l][e].scale = d->scale;
 				}
 			}
 			int top_k = case_int(1, 3);

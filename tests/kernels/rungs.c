@@ -24,8 +24,14 @@ static const struct cpu_rung *rung(int i, int *n)
 /* n numbers in the given format, at an address aligned to the element only. */
 static void *random_numbers(enum dtype dtype, size_t n)
 {
-	char *bytes = case_new_bytes((n + 1) * dtype_bytes(dtype));
-	bytes += case_int(0, 1) ? dtype_bytes(dtype) : 0;
+	bool codes = dtype == DTYPE_F8_E4M3 || dtype == DTYPE_NVFP4;
+	size_t element = codes ? 1 : dtype_bytes(dtype);
+	char *bytes = case_new_bytes(dtype_span_bytes(dtype, n) + element);
+	bytes += case_int(0, 1) ? element : 0;
+	for (size_t i = 0; codes && i < dtype_span_bytes(dtype, n); i++)
+		bytes[i] = (char)case_int(0, dtype == DTYPE_NVFP4 ? 255 : 126);
+	if (codes)
+		return bytes;
 	for (size_t i = 0; i < n; i++) {
 		float value = case_float();
 		if (dtype == DTYPE_F32)
@@ -47,7 +53,10 @@ static int odd_size(int most)
 static void check_dot(enum dtype dtype, bool narrow, dot_function *reference, dot_function *tested)
 {
 	int n = odd_size(300), n_w = case_int(1, 9), n_x = case_int(1, MAX_T);
-	int64_t stride = n + case_int(0, 5), out_stride = n_w + case_int(0, 3);
+	bool blocks = dtype == DTYPE_NVFP4;
+	n = blocks ? n / NVFP4_BLOCK * NVFP4_BLOCK : n;
+	int64_t stride = n + case_int(0, 5) * (blocks ? NVFP4_BLOCK : 1);
+	int64_t out_stride = n_w + case_int(0, 3);
 	const void *x[MAX_T], *wide[MAX_T];
 	void *w = random_numbers(dtype, (size_t)(n_w * stride));
 	for (int t = 0; t < n_x; t++) {
@@ -62,6 +71,9 @@ static void check_dot(enum dtype dtype, bool narrow, dot_function *reference, do
 	size_t n_out = (size_t)((n_x - 1) * out_stride + n_w);
 	float *expected = case_new(n_out), *found = case_new(n_out), alone;
 	struct product p = {w, wide, expected, stride, out_stride, n_w, n_x, n};
+	p.scale_stride = stride / NVFP4_BLOCK;
+	p.scales = random_numbers(DTYPE_F8_E4M3, (size_t)(n_w * p.scale_stride));
+	p.scale = 1.0f / (blocks ? 512 : 128);
 	memcpy(found, expected, n_out * sizeof *found); // the gaps between rows stay
 	reference(&p);
 	p.x = x;
@@ -72,7 +84,8 @@ static void check_dot(enum dtype dtype, bool narrow, dot_function *reference, do
 	for (int r = 0; r < n_w; r++)
 		for (int t = 0; t < n_x; t++) {
 			struct product one = p;
-			one.w = (const char *)w + (size_t)(r * stride) * dtype_bytes(dtype);
+			one.w = (const char *)w + dtype_span_bytes(dtype, (size_t)(r * stride));
+			one.scales = p.scales + r * p.scale_stride;
 			one.x = x + t;
 			one.n_w = one.n_x = 1;
 			one.out = &alone;
@@ -93,12 +106,75 @@ static void dots_agree(void **state)
 			check_dot(DTYPE_F32, false, c->dot_f32, r->dot_f32);
 			check_dot(DTYPE_BF16, false, c->dot_bf16, r->dot_bf16);
 			check_dot(DTYPE_F16, false, c->dot_f16, r->dot_f16);
+			check_dot(DTYPE_F8_E4M3, false, c->dot_f8, r->dot_f8);
+			check_dot(DTYPE_NVFP4, false, c->dot_nvfp4, r->dot_nvfp4);
 			case_done();
 		}
 		if (narrow->dot_bf16_bf16)
 			check_dot(DTYPE_BF16, true, c->dot_bf16, narrow->dot_bf16_bf16);
 		case_done();
 	}
+}
+
+static void same_value(float expected, float found)
+{
+	if (isnan(expected) ? !isnan(found) : expected != found)
+		fail_msg("%.9g, expected %.9g", (double)found, (double)expected);
+}
+
+/* Every E4M3 byte at every place of a row, also in its tail; exact, as the rest is 0. */
+static void every_e4m3_code_decodes(void **state)
+{
+	(void)state;
+	int n_rungs;
+	cpu_rungs(&n_rungs);
+	case_seed(5000);
+	for (int n = 37; n <= 64; n += 27) {
+		uint8_t *w = case_new_bytes((size_t)n);
+		float *x = case_new((size_t)n), found;
+		const void *rows = x;
+		for (int j = 0; j < n; j++)
+			x[j] = 1;
+		struct product p = {w, &rows, &found, n, 1, 1, 1, n, .scale = 0.25f};
+		for (int i = 0; i < n_rungs; i++)
+			for (int j = 0; j < n; j++)
+				for (int code = 0; code < 256; code++) {
+					memset(w, 0, (size_t)n);
+					w[j] = (uint8_t)code;
+					rung(i, &n_rungs)->dot_f8(&p);
+					same_value(e4m3_values[code] * 0.25f, found);
+				}
+		case_done();
+	}
+}
+
+/* Every E2M1 code under every block scale, at every place of a row of three blocks. */
+static void every_nvfp4_code_decodes(void **state)
+{
+	(void)state;
+	enum { N = 3 * NVFP4_BLOCK };
+	int n_rungs;
+	cpu_rungs(&n_rungs);
+	case_seed(5001);
+	uint8_t *w = case_new_bytes(N / 2), *scales = case_new_bytes(3);
+	float *x = case_new(N), found;
+	const void *rows = x;
+	for (int j = 0; j < N; j++)
+		x[j] = 1;
+	struct product p = {w, &rows, &found, N, 1, 1, 1, N, scales, 3, 0.25f};
+	for (int i = 0; i < n_rungs; i++)
+		for (int j = 0; j < N; j++)
+			for (int code = 0; code < 16; code++) {
+				memset(w, 0, N / 2);
+				memset(scales, 0x38, 3); // 1: a wrong block would show
+				w[j / 2] = (uint8_t)(j % 2 ? code << 4 : code);
+				for (int scale = 0; scale < 256; scale++) {
+					scales[j / NVFP4_BLOCK] = (uint8_t)scale;
+					rung(i, &n_rungs)->dot_nvfp4(&p);
+					same_value(e2m1_values[code] * e4m3_values[scale] * 0.25f, found);
+				}
+			}
+	case_done();
 }
 
 static void reference_is_right(void **state)
@@ -233,6 +309,8 @@ int main(void)
 		cmocka_unit_test(exponentials_are_right),
 		cmocka_unit_test(reference_is_right),
 		cmocka_unit_test(dots_agree),
+		cmocka_unit_test(every_e4m3_code_decodes),
+		cmocka_unit_test(every_nvfp4_code_decodes),
 		cmocka_unit_test(ssm_rows_agree),
 		cmocka_unit_test(blends_agree),
 	};

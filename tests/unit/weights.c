@@ -191,14 +191,14 @@ static void refuses_wrong_tensors(void **state)
 		{{"A_log", {"backbone.layers.0.mixer.A_log", "I32", "[1]", 4}, {{0}}},
 		 "A_log\" has dtype I32, expected F32, BF16 or F16"},
 		{{"o_proj", {"backbone.layers.1.mixer.o_proj.weight", "F8_E4M3", "[6,20]", 120}, {{0}}},
-		 "o_proj.weight\" is quantised (F8_E4M3 with scales): FP8 and NVFP4 checkpoints cannot be "
-		 "read yet"},
+		 "o_proj.weight\" is F8_E4M3, but its scale "
+		 "\"backbone.layers.1.mixer.o_proj.weight_scale\" is missing"},
 		{{"experts.0.up",
 		  {"backbone.layers.2.mixer.experts.0.up_proj.weight", "U8", "[7,3]", 21},
 		  {{0}}},
-		 "experts.0.up_proj.weight\" is quantised (U8"},
+		 "experts.0.up_proj.weight\" is U8, but its scale"},
 		{{"", {0}, {{"backbone.layers.0.mixer.in_proj.weight_scale", "F32", "[]", 1}}},
-		 "in_proj.weight\" is quantised (BF16 with scales)"},
+		 "in_proj.weight\" is BF16, but has a weight_scale: expected F8_E4M3 or U8"},
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
