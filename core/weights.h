@@ -1,8 +1,8 @@
 /*
  * The checkpoint's tensors bound to their places in the model: tolerant of names (backbone. /
  * model., embeddings / embedding / embed_tokens, fused [E, F, H] or per-expert tensors), strict
- * about shapes and dtypes (F32, BF16, F16; matrices also FP8 and NVFP4, quantised.h). An error names the
- * tensor and both shapes. Borrows the checkpoint; never changes.
+ * about shapes and dtypes (F32, BF16, F16; matrices also FP8 and NVFP4, quantised.h). An error
+ * names the tensor and both shapes. Borrows the checkpoint; never changes.
  */
 #ifndef CORE_WEIGHTS_H
 #define CORE_WEIGHTS_H

@@ -311,8 +311,9 @@ static void wrong_shapes_are_named(void **state)
 	assert_int_equal(slice_build(&slice, &parent.weights, &parent.config,
 								 &parent.elastic.budgets[0], NULL, NULL, &found),
 					 -1);
-	assert_string_equal(found.text, "budget large: layer 1 experts.3.up_proj is BF16 [40, 80], the budget "
-									"reads up to [48, 80] of it");
+	assert_string_equal(found.text,
+						"budget large: layer 1 experts.3.up_proj is BF16 [40, 80], the budget "
+						"reads up to [48, 80] of it");
 	OK(slice_build(&slice, &parent.weights, &parent.config, &parent.elastic.budgets[1], NULL, NULL,
 				   &err));
 	slice_free(&slice);
