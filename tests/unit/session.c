@@ -690,6 +690,7 @@ static void a_demo_session_is_replayed_and_verified(void **state)
 					 0);
 	assert_int_equal(result.n_left_out, 4);
 	assert_int_equal(result.n_turns, 0);
+	verify_free(&result);
 	session_free(&session);
 
 	struct text branch = {0}; // its first turn began from more than its messages
