@@ -162,6 +162,9 @@ static void mamba_layer(struct pass *p)
 		out[k] = times(&m->out_proj, r->a->mixed, r->a->residual, r->n, LINEAR_ADD);
 	}
 	p->b->linear(p->device, p->n, in); // z | xBC | dt = in_proj u
+	for (int k = 0; k < p->n; k++)
+		tap(p, p->at[k], TAP_MAMBA_PROJECTED, conv[k].x, conv[k].n, norm[k].width,
+			(int)conv[k].x_stride);
 	p->b->conv(p->device, p->n, conv); // x | B | C = silu(conv1d(xBC) + bias)
 	for (int k = 0; k < p->n; k++)
 		tap(p, p->at[k], TAP_MAMBA_X, conv[k].y, conv[k].n, norm[k].width, conv[k].channels);
@@ -262,7 +265,8 @@ static void moe_layer(struct pass *p)
 										 .n_experts = m->n_experts,
 										 .top_k = top_k,
 										 .width = r->slice->hidden,
-										 .ffn = m->ffn};
+										 .ffn = m->ffn,
+										 .norms = wanted(r, TAP_EXPERT_NORM) ? a->norms : NULL};
 		if (!m->shared_ffn)
 			continue;
 		up[n_sharing] = times(&m->shared_up, a->normed, a->mixed, r->n, LINEAR_RELU2);
@@ -274,6 +278,11 @@ static void moe_layer(struct pass *p)
 	for (int k = 0; k < p->n; k++)
 		tap_experts(p, p->at[k], route[k].top_k);
 	p->b->experts(p->device, p->n, experts); // h += sum_e w_e down_e(relu2(up_e u))
+	for (int k = 0; k < p->n; k++) {
+		const struct experts_op *e = &experts[k];
+		tap(p, p->at[k], TAP_EXPERT_FFN, e->hidden, e->n, e->top_k * e->ffn, e->top_k * e->ffn);
+		tap(p, p->at[k], TAP_EXPERT_NORM, e->norms, e->n, e->top_k, e->top_k);
+	}
 	if (n_sharing)
 		feed_forward(p, sharing, n_sharing, up, down); // h += down_s(relu2(up_s u))
 }

@@ -22,8 +22,11 @@ enum tap {
 	TAP_EXPERTS = 1 << 3, // chosen experts, stored indices, ascending, and final weights (n, top_k)
 	TAP_FFN = 1 << 4,     // relu2 activation of dense or shared FFN (n, ffn)
 	TAP_MAMBA_X = 1 << 5, // x after conv and SiLU (n, inner)
-	TAP_ATTENTION_OUT = 1 << 6, // input of o_proj (n, n_heads*head_dim)
-	TAP_MIXER_OUTPUT = 1 << 7,  // what the layer adds to the residual: after - before (n, hidden)
+	TAP_ATTENTION_OUT = 1 << 6,   // input of o_proj (n, n_heads*head_dim)
+	TAP_MIXER_OUTPUT = 1 << 7,    // what the layer adds to the residual: after - before (n, hidden)
+	TAP_MAMBA_PROJECTED = 1 << 8, // x as in_proj leaves it, before the convolution (n, inner)
+	TAP_EXPERT_FFN = 1 << 9,      // relu2 activation of the experts of TAP_EXPERTS (n, top_k*ffn)
+	TAP_EXPERT_NORM = 1 << 10,    // L2 norm of what each of them puts out, unweighted (n, top_k)
 };
 
 /* What a tap sees. Host memory, valid until the callback returns. Dropped layers fire TAP_RESIDUAL

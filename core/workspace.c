@@ -48,10 +48,11 @@ static int activations_open(struct workspace *w, struct activations *a, struct e
 	a->mixed = room_new(w, n, room->mixed, err);
 	a->chosen = room_new(w, n, room->top_k, err);
 	a->weights = room_new(w, n, room->top_k, err);
+	a->norms = room_new(w, n, room->top_k, err);
 	a->activated = room_new(w, n, room->activated, err);
 	a->logits = room_new(w, w->all_logits ? n : 1, room->vocab, err);
 	return a->ids && a->residual && a->normed && a->projected && a->convolved && a->mixed &&
-				   a->chosen && a->weights && a->activated && a->logits
+				   a->chosen && a->weights && a->norms && a->activated && a->logits
 			   ? 0
 			   : -1;
 }
@@ -90,8 +91,8 @@ void workspace_close(struct workspace *w)
 		return;
 	for (int i = 0; i < w->n_lanes; i++) {
 		struct activations *a = &w->lanes[i];
-		void *all[] = {a->ids,   a->residual, a->normed,  a->projected, a->convolved,
-					   a->mixed, a->chosen,   a->weights, a->activated, a->logits};
+		void *all[] = {a->ids,    a->residual, a->normed, a->projected, a->convolved, a->mixed,
+					   a->chosen, a->weights,  a->norms,  a->activated, a->logits};
 		for (size_t k = 0; k < sizeof all / sizeof *all; k++)
 			w->backend->release(w->device, all[k]);
 		w->backend->release(w->device, a->given);
@@ -145,7 +146,7 @@ int workspace_open_taps(struct workspace *w, struct error *err)
 {
 	const struct room *r = &w->room;
 	size_t rows = (size_t)w->max_tokens, logit_rows = w->all_logits ? rows : 1;
-	size_t widest = (size_t)larger(larger(r->hidden, r->channels), larger(r->mixed, r->top_k));
+	size_t widest = (size_t)larger(larger(r->hidden, r->channels), larger(r->mixed, r->activated));
 	size_t values = rows * widest, logits = logit_rows * (size_t)r->vocab;
 
 	if (!w->seen_ids)

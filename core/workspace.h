@@ -29,6 +29,7 @@ struct activations {
 	float *mixed;     // (T, mixed)
 	int32_t *chosen;  // (T, top_k)
 	float *weights;   // (T, top_k)
+	float *norms;     // (T, top_k), for TAP_EXPERT_NORM
 	float *activated; // (T, top_k, ffn)
 	float *logits;    // (T or 1, vocab)
 	float *before;    // host: the residual before a mixer (T, hidden), for TAP_MIXER_OUTPUT

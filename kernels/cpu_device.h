@@ -10,7 +10,14 @@
 #include "kernels/backend.h"
 #include "kernels/cpu.h"
 
-enum scratch_use { SCRATCH_X, SCRATCH_HIDDEN, SCRATCH_PLAN, SCRATCH_PICK, N_SCRATCH };
+enum scratch_use {
+	SCRATCH_X,
+	SCRATCH_HIDDEN,
+	SCRATCH_OUTPUTS,
+	SCRATCH_PLAN,
+	SCRATCH_PICK,
+	N_SCRATCH
+};
 
 struct device {
 	struct pool *pool;

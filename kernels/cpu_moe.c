@@ -7,6 +7,7 @@
 #include "kernels/convert.h"
 #include "kernels/cpu_device.h"
 #include <math.h>
+#include <string.h>
 
 /* ---- routing ---- */
 
@@ -127,6 +128,7 @@ struct experts_lane {
 	int32_t *pair;    // (n * top_k): token * top_k + k, grouped by expert, tokens ascending
 	uint16_t *x;      // (n, width) rounded to BF16, or NULL
 	uint16_t *hidden; // (n, top_k, ffn) rounded to BF16, or NULL
+	float *outputs;   // (n, top_k, width) of every expert, where their norms are asked for, or NULL
 	int expert;       // next in the plan
 };
 
@@ -225,12 +227,16 @@ static void up_store(const struct experts_op *o, struct experts_lane *lane, cons
 		narrow[r] = f32_to_bf16(hidden[r]);
 }
 
-static void down_store(const struct experts_op *o, const struct run *run, int pair, const float *v)
+static void down_store(const struct experts_op *o, const struct experts_lane *lane,
+					   const struct run *run, int pair, const float *v)
 {
 	float *y = o->y + (int64_t)(pair / o->top_k) * o->width + run->packed;
 	float weight = o->weights[pair];
 	for (int r = 0; r < run->n; r++)
 		y[r] += weight * v[r];
+	if (lane->outputs)
+		memcpy(lane->outputs + (int64_t)pair * o->width + run->packed, v,
+			   (size_t)run->n * sizeof *v);
 }
 
 /* One run of rows of one expert for the tokens that chose it. */
@@ -255,7 +261,7 @@ static void expert_run(struct experts_job *job, int l, int expert, bool down, co
 					narrow != NULL, tile);
 		for (int i = 0; i < n_x; i++)
 			if (down)
-				down_store(o, run, pair[i], tile[i]);
+				down_store(o, lane, run, pair[i], tile[i]);
 			else
 				up_store(o, lane, run, pair[i], tile[i]);
 	}
@@ -314,6 +320,25 @@ static void down_task(void *argument, int part, int n_parts)
 	steps_task(argument, true, part, n_parts);
 }
 
+/* In doubles and in one part a pair, so that threads change nothing. */
+static void norms_task(void *argument, int part, int n_parts)
+{
+	const struct experts_job *job = argument;
+	for (int l = 0; l < job->n_lanes; l++) {
+		const struct experts_op *o = &job->op[l];
+		int from = 0, to = 0;
+		if (o->norms)
+			pool_share(part, n_parts, o->n * o->top_k, 1, &from, &to);
+		for (int pair = from; pair < to; pair++) {
+			const float *v = job->lane[l].outputs + (int64_t)pair * o->width;
+			double sum = 0;
+			for (int i = 0; i < o->width; i++)
+				sum += (double)v[i] * (double)v[i];
+			o->norms[pair] = (float)sqrt(sum);
+		}
+	}
+}
+
 /* Experts of one layer may be stored differently; one that is not BF16 keeps them all from narrow
  * activations. */
 static bool all_narrow(const struct device *device, const struct matrix *m, int n)
@@ -327,7 +352,7 @@ static bool all_narrow(const struct device *device, const struct matrix *m, int 
  */
 static int experts_prepare(struct device *device, struct experts_job *job)
 {
-	size_t n_plan = 0, n_x = 0, n_hidden = 0, n_steps = 0;
+	size_t n_plan = 0, n_x = 0, n_hidden = 0, n_outputs = 0, n_steps = 0;
 	bool narrow = device->rung->dot_bf16_bf16 != NULL;
 	for (const struct experts_op *o = job->op; o < job->op + job->n_lanes; o++) {
 		size_t n_pairs = (size_t)o->n * (size_t)o->top_k;
@@ -335,12 +360,15 @@ static int experts_prepare(struct device *device, struct experts_job *job)
 		n_steps += (size_t)o->n_experts;
 		n_x += narrow ? (size_t)o->n * (size_t)o->width : 0;
 		n_hidden += narrow ? n_pairs * (size_t)o->ffn : 0;
+		n_outputs += o->norms ? n_pairs * (size_t)o->width : 0;
 	}
 	int32_t *plan =
 		device_scratch(device, SCRATCH_PLAN, n_plan + n_steps * MAX_LANES, sizeof *plan);
 	uint16_t *x = narrow ? device_scratch(device, SCRATCH_X, n_x, sizeof *x) : NULL;
 	uint16_t *hidden =
 		narrow ? device_scratch(device, SCRATCH_HIDDEN, n_hidden, sizeof *hidden) : NULL;
+	float *outputs =
+		n_outputs ? device_scratch(device, SCRATCH_OUTPUTS, n_outputs, sizeof *outputs) : NULL;
 	if (device->failed)
 		return -1;
 	job->step = (void *)plan;
@@ -365,6 +393,10 @@ static int experts_prepare(struct device *device, struct experts_job *job)
 			lane->hidden = hidden;
 			hidden += n_pairs * (size_t)o->ffn;
 		}
+		if (o->norms) {
+			lane->outputs = outputs;
+			outputs += n_pairs * (size_t)o->width;
+		}
 	}
 	return 0;
 }
@@ -375,9 +407,13 @@ void cpu_experts(struct device *device, int n_lanes, const struct experts_op *op
 	if (device->failed || experts_prepare(device, &job) < 0)
 		return;
 	plan_steps(&job);
-	double work = 0;
-	for (const struct experts_op *o = op; o < op + n_lanes; o++)
+	double work = 0, norms_work = 0;
+	for (const struct experts_op *o = op; o < op + n_lanes; o++) {
 		work += (double)o->n * o->top_k * o->width * o->ffn;
+		norms_work += o->norms ? (double)o->n * o->top_k * o->width : 0;
+	}
 	device_run(device, work, up_task, &job);
 	device_run(device, work, down_task, &job);
+	if (norms_work > 0)
+		device_run(device, norms_work, norms_task, &job);
 }

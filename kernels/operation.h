@@ -128,6 +128,8 @@ struct experts_op {
 	float *hidden;                  // (n, top_k, ffn), scratch; holds the activations afterwards
 	float *y;                       // (n, width)
 	int n, n_experts, top_k, width, ffn;
+	/* NULL, or (n, top_k): L2 norm of each chosen expert's output, before its weight. */
+	float *norms;
 };
 
 #endif

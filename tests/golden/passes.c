@@ -150,6 +150,18 @@ static void see(void *user, const struct tapped *t)
 		assert_int_equal(kind, LAYER_MAMBA);
 		assert_int_equal(t->width, config_inner(c));
 		break;
+	case TAP_MAMBA_PROJECTED:
+		assert_int_equal(kind, LAYER_MAMBA);
+		assert_int_equal(t->width, config_inner(c));
+		break;
+	case TAP_EXPERT_FFN:
+		assert_int_equal(t->width, c->num_experts_per_tok * c->moe_intermediate_size);
+		break;
+	case TAP_EXPERT_NORM:
+		assert_int_equal(t->width, c->num_experts_per_tok);
+		for (int i = 0; i < t->n * t->width; i++)
+			assert_true(t->values[i] > 0);
+		break;
 	case TAP_ATTENTION_OUT:
 		assert_int_equal(kind, LAYER_ATTENTION);
 		assert_int_equal(t->width, c->num_attention_heads * c->head_dim);
@@ -165,12 +177,13 @@ static void taps_change_nothing(void)
 	struct sequence sequence;
 	struct error err = {0};
 	float expected[MAX_VOCAB];
-	// residual 9, input and output 8 layers, logits, experts 3, FFN 3 + 1, mamba 3, attention 1
-	static const int times[] = {8, 9, 1, 3, 4, 3, 1, 8};
+	// residual 9, input and output 8 layers, logits, experts 3, FFN 3 + 1, mamba 3, attention 1,
+	// x of in_proj 3, experts 3 twice
+	static const int times[] = {8, 9, 1, 3, 4, 3, 1, 8, 3, 3, 3};
 
 	golden_open(&g, "nest-tiny", NULL, MATH_EXACT);
 	struct count *count = test_calloc(1, sizeof *count);
-	struct taps taps = {0xff, see, count};
+	struct taps taps = {0x7ff, see, count};
 	count->config = &g.model->config;
 	alone(&g, "large", ids, 20, expected);
 	golden_sequence(&g, &sequence, "large");
@@ -180,8 +193,8 @@ static void taps_change_nothing(void)
 	assert_memory_equal(lane.out, expected, (size_t)g.model->config.vocab_size * sizeof *expected);
 	assert_memory_equal(count->last, expected,
 						(size_t)g.model->config.vocab_size * sizeof *expected);
-	assert_int_equal(count->seen, 0xff);
-	for (int i = 0; i < 8; i++)
+	assert_int_equal(count->seen, 0x7ff);
+	for (int i = 0; i < 11; i++)
 		assert_int_equal(count->by_tap[i], times[i]);
 	sequence_close(&sequence);
 	test_free(count);

@@ -291,6 +291,8 @@ static void call_experts(struct device *device, int n_lanes, const struct expert
 			part[l].ids += (size_t)t * (size_t)op[l].top_k;
 			part[l].weights += (size_t)t * (size_t)op[l].top_k;
 			part[l].hidden += (size_t)t * (size_t)op[l].top_k * (size_t)op[l].ffn;
+			if (op[l].norms)
+				part[l].norms += (size_t)t * (size_t)op[l].top_k;
 			if (way & BY_TOKEN)
 				part[l].n = 1;
 			if (way & BY_LANE)
@@ -325,6 +327,22 @@ static void check_experts(const struct experts_op *o, const float *before)
 		}
 }
 
+/* norms: of down_e relu2(up_e x), without the weight. */
+static void check_norms(const struct experts_op *o)
+{
+	for (int pair = 0; o->norms && pair < o->n * o->top_k; pair++) {
+		double sum = 0;
+		for (int i = 0; i < o->width; i++) {
+			double out = 0;
+			for (int f = 0; f < o->ffn; f++)
+				out += case_weight(&o->down[o->ids[pair]], i, f) *
+					   (double)o->hidden[pair * o->ffn + f];
+			sum += out * out;
+		}
+		case_near(sqrt(sum), (double)o->norms[pair], 5e-5 * case_looseness(), "norm");
+	}
+}
+
 #define MAX_EXPERTS 8
 
 /* Lane 1.. keep every second expert in narrower views; lane 3 has matrices of its own. */
@@ -335,7 +353,7 @@ static void experts_are_right(void **state)
 		case_seed(400 + (uint64_t)round);
 		static struct matrix up[MAX_LANES][MAX_EXPERTS], down[MAX_LANES][MAX_EXPERTS];
 		struct experts_op op[MAX_LANES] = {0};
-		float *before[MAX_LANES], *first[MAX_LANES];
+		float *before[MAX_LANES], *first[MAX_LANES], *norms[MAX_LANES];
 		enum dtype dtype = weight_dtypes[round % N_WEIGHT_DTYPES];
 		enum dtype other = round % 2 ? DTYPE_F8_E4M3 : dtype; // experts may be stored in two ways
 		int n_lanes = case_int(1, MAX_LANES), big = round % 6 == 0, n = case_int(1, big ? 24 : 5);
@@ -392,6 +410,8 @@ static void experts_are_right(void **state)
 			op[l].weights = case_new(n_ids);
 			op[l].hidden = case_new(n_ids * (size_t)ffn);
 			op[l].y = case_new(n_y);
+			op[l].norms = (round + l) % 3 ? case_new(n_ids) : NULL;
+			norms[l] = case_new(n_ids);
 			before[l] = case_new(n_y);
 			first[l] = case_new(n_y);
 			memcpy(before[l], op[l].y, n_y * sizeof(float));
@@ -402,11 +422,15 @@ static void experts_are_right(void **state)
 			call_experts(case_device(1 + way % 2), n_lanes, op, way / 2);
 			for (int l = 0; l < n_lanes; l++) {
 				size_t n_y = (size_t)n * (size_t)op[l].width;
+				size_t n_norms = op[l].norms ? (size_t)n * (size_t)op[l].top_k : 0;
 				if (way == 0) {
 					check_experts(&op[l], before[l]);
+					check_norms(&op[l]);
 					memcpy(first[l], op[l].y, n_y * sizeof(float));
+					memcpy(norms[l], op[l].norms ? op[l].norms : norms[l], n_norms * sizeof(float));
 				}
 				case_same(first[l], op[l].y, n_y, "experts, another way");
+				case_same(norms[l], op[l].norms, n_norms, "norms, another way");
 			}
 		}
 		case_done();
