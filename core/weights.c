@@ -354,3 +354,64 @@ void weights_free(struct weights *weights)
 	free(weights->experts);
 	*weights = (struct weights){0};
 }
+
+/* ---- widths that scales allow ---- */
+
+static bool has_blocks(const struct tensor *tensors, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (tensors[i].data && tensors[i].dtype == DTYPE_NVFP4)
+			return true;
+	return false;
+}
+
+/* Whether a matrix of the layer whose columns lie along the axis is NVFP4. */
+static bool layer_has_blocks(const struct layer_weights *w, const struct config *config,
+							 enum axis axis, enum layer_kind kind)
+{
+	int experts = config->n_routed_experts;
+	switch (axis) {
+	case AXIS_HIDDEN:
+		return has_blocks(&w->in_proj, 1) || has_blocks(&w->q, 1) || has_blocks(&w->k, 1) ||
+			   has_blocks(&w->v, 1) || has_blocks(&w->gate, 1) || has_blocks(&w->shared_up, 1) ||
+			   has_blocks(&w->mlp_up, 1) || (kind == LAYER_MOE && has_blocks(w->up, experts));
+	case AXIS_EXPERT_FFN: return kind == LAYER_MOE && has_blocks(w->down, experts);
+	case AXIS_SHARED_FFN: return has_blocks(&w->shared_down, 1);
+	case AXIS_FFN: return has_blocks(&w->mlp_down, 1);
+	case AXIS_MAMBA_HEADS:
+	case AXIS_MAMBA_CHANNELS: return has_blocks(&w->out_proj, 1);
+	case AXIS_ATTENTION_HEADS: return has_blocks(&w->o, 1);
+	case AXIS_EXPERTS: // rows only
+	case N_AXES: break;
+	}
+	return false;
+}
+
+/* Heads of `dim` channels, the same number of every group: as many as end on a block, if groups do.
+ */
+static int heads_of_blocks(enum axis axis, const struct config *config, int dim)
+{
+	int groups = axis_groups(axis, config), width = axis_parent_width(axis, config), block = 1;
+	while (block * dim % NVFP4_BLOCK)
+		block *= 2;
+	return width / groups % block == 0 ? groups * block : width;
+}
+
+int weights_block(const struct weights *weights, const struct config *config, enum axis axis,
+				  int layer)
+{
+	bool all = layer < 0 || axis == AXIS_HIDDEN, found = false;
+	if (axis == AXIS_HIDDEN)
+		found = has_blocks(&weights->embeddings, 1) || has_blocks(&weights->lm_head, 1);
+	for (int i = all ? 0 : layer; !found && i < (all ? config->n_layers : layer + 1); i++)
+		found =
+			layer_has_blocks(&weights->layers[i], config, axis, (enum layer_kind)config->kinds[i]);
+	if (!found)
+		return 1;
+	if (axis == AXIS_MAMBA_HEADS)
+		return heads_of_blocks(axis, config, config->mamba_head_dim);
+	if (axis == AXIS_ATTENTION_HEADS)
+		return heads_of_blocks(axis, config, config->head_dim);
+	int width = axis_parent_width(axis, config);
+	return width % NVFP4_BLOCK ? width : NVFP4_BLOCK;
+}

@@ -7,6 +7,7 @@
 #ifndef CORE_WEIGHTS_H
 #define CORE_WEIGHTS_H
 
+#include "core/axis.h"
 #include "core/checkpoint.h"
 #include "core/config.h"
 
@@ -37,5 +38,13 @@ struct weights {
 int weights_bind(struct weights *weights, const struct checkpoint *checkpoint,
 				 const struct config *config, struct error *err);
 void weights_free(struct weights *weights); // takes {0}
+
+/* Widths on an axis (in its own units: channels, heads, experts) that this checkpoint can be cut
+ * to are multiples of this number: 1, or more where a matrix that reads the axis is NVFP4, whose
+ * blocks of 16 stored columns share a scale. layer -1: on every layer at once; AXIS_HIDDEN is the
+ * whole model's anyway. The parent's width is always one; where nothing less is, it is the answer.
+ */
+int weights_block(const struct weights *weights, const struct config *config, enum axis axis,
+				  int layer);
 
 #endif

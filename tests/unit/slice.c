@@ -368,6 +368,56 @@ static void fill_layer(struct layer_weights *w, enum layer_kind kind, struct ten
 	}
 }
 
+/* A width can be cut where weights_block() says, and nowhere else: every width of every axis. */
+static void check_widths(struct loaded *l)
+{
+	for (int a = 0; a < N_AXES; a++) {
+		int block = weights_block(&l->weights, &l->config, (enum axis)a, -1), cut = 0;
+		for (int w = 1; w <= axis_parent_width((enum axis)a, &l->config); w++) {
+			struct budget budget = {0};
+			struct slice slice;
+			struct error err = {0};
+			assert_int_equal(budget_init(&budget, &l->config, "typed", &err), 0);
+			budget.width[a] = w;
+			if (budget_check(&budget, &l->config, &err) == 0) {
+				int result =
+					slice_build(&slice, &l->weights, &l->config, &budget, NULL, NULL, &err);
+				if ((result == 0) != (w % block == 0))
+					fail_msg("%s=%d, block %d: %s", axis_name((enum axis)a), w, block, err.text);
+				if (result == 0)
+					slice_free(&slice);
+				cut++;
+			}
+			budget_free(&budget);
+		}
+		assert_true(cut > 0);
+	}
+}
+
+static void blocks_of_widths(void **state)
+{
+	static const int blocks[N_AXES] = {16, 16, 1, 16, 16, 2, 16, 1};
+	struct loaded l = {0};
+	(void)state;
+	load(&l, "golden/quantised/nest-tiny-nvfp4", NULL);
+	for (int a = 0; a < N_AXES; a++)
+		assert_int_equal(weights_block(&l.weights, &l.config, (enum axis)a, -1), blocks[a]);
+	check_widths(&l);
+	// layer 2's out_proj is BF16, layer 0's NVFP4; hidden_size is the whole model's
+	assert_int_equal(weights_block(&l.weights, &l.config, AXIS_MAMBA_CHANNELS, 2), 1);
+	assert_int_equal(weights_block(&l.weights, &l.config, AXIS_MAMBA_CHANNELS, 0), 16);
+	assert_int_equal(weights_block(&l.weights, &l.config, AXIS_HIDDEN, 3), 16);
+	// o_proj as if it were NVFP4: 3 heads of 20 channels a KV head end on no block but the last
+	l.weights.layers[3].o.dtype = DTYPE_NVFP4;
+	assert_int_equal(weights_block(&l.weights, &l.config, AXIS_ATTENTION_HEADS, 3), 6);
+	unload(&l);
+	load(&l, "golden/quantised/nest-tiny-fp8", NULL);
+	for (int a = 0; a < N_AXES; a++)
+		assert_int_equal(weights_block(&l.weights, &l.config, (enum axis)a, -1), 1);
+	check_widths(&l);
+	unload(&l);
+}
+
 static void released_dimensions(void **state)
 {
 	(void)state;
@@ -427,6 +477,7 @@ int main(void)
 		cmocka_unit_test(experts_by_runs),
 		cmocka_unit_test(costs_of_the_demo),
 		cmocka_unit_test(wrong_shapes_are_named),
+		cmocka_unit_test(blocks_of_widths),
 		cmocka_unit_test(released_dimensions),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
