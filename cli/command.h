@@ -39,6 +39,7 @@ enum option_group {
 	GROUP_STUDY = 1 << 17,    // --tasks, --grid, --limit, --csv [FILE]
 	GROUP_SESSIONS = 1 << 18, // --speed, --verify, --format, --search
 	GROUP_LAB = 1 << 19,      // -p, --system, --no-think, --at, --horizon
+	GROUP_ASK = 1 << 20,      // -p, --system, --no-think
 };
 
 struct string_list {
@@ -130,6 +131,7 @@ int cli_chat(const struct cli *cli);
 int cli_complete(const struct cli *cli);
 int cli_logits(const struct cli *cli);
 int cli_lab(const struct cli *cli);
+int cli_tokens(const struct cli *cli);
 int cli_tokenize(const struct cli *cli);
 int cli_detokenize(const struct cli *cli);
 int cli_render(const struct cli *cli);

@@ -6,7 +6,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "cli/run.h"
-#include "core/conversation.h"
+#include "cli/source.h"
 #include "core/forward.h"
 #include "core/turn.h"
 #include <stdio.h>
@@ -14,7 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_TEXT_BYTES ((size_t)1 << 30)
 #define WINDOW 4096 // tokens a window, and of prompt and answer, when --ctx says nothing else
 #define ANSWER 512  // tokens of an answer, when -n says nothing else
 
@@ -136,57 +135,6 @@ static int progress(void *user, int done, int total)
 	return run_interrupted();
 }
 
-static int encode(struct work *w, const struct prompt *prompt, struct error *err)
-{
-	struct id_list list = {0};
-
-	if (tokenizer_encode(w->c.models[0]->tokenizer, prompt, &list, err)) {
-		free(list.ids);
-		return -1;
-	}
-	w->c.ids = list.ids;
-	w->c.n = (int)list.n;
-	return list.n > 0 && list.n <= INT32_MAX
-			   ? 0
-			   : fail(err, "%zu tokens to compare on: expected 1 to %d", list.n, INT32_MAX);
-}
-
-static int read_file(struct work *w, struct error *err)
-{
-	struct text text = {0};
-	struct prompt prompt = {0};
-	int result = file_read(w->cli->text, MAX_TEXT_BYTES, &text, err);
-
-	if (!result) {
-		prompt_append(&prompt, text_chars(&text), text.length, TRUST_NONE);
-		result = prompt_check(&prompt, err) || encode(w, &prompt, err) ? -1 : 0;
-		if (result)
-			fail_in(err, "--text: %s", w->cli->text);
-	}
-	text_free(&text);
-	prompt_free(&prompt);
-	return result;
-}
-
-static int render(struct work *w, struct error *err)
-{
-	const char *words = w->cli->prompts.items[0];
-	struct conversation conversation;
-	struct prompt prompt = {0};
-	int result = -1;
-
-	conversation_init(&conversation);
-	conversation.enable_thinking = !w->cli->no_think;
-	if (!conversation_set_system(&conversation, w->cli->system, err) &&
-		conversation_append(&conversation, CHAT_USER, (struct chat_string){words, strlen(words)},
-							(struct chat_string){0}, err) >= 0 &&
-		!conversation_render(&conversation, true, &prompt, err))
-		result = encode(w, &prompt, err);
-	prompt_free(&prompt);
-	conversation_free(&conversation);
-	return result;
-}
-
 /* All budgets write to the prompt, side by side; what A wrote is what they are compared on. */
 static int write_answers(struct work *w, struct error *err)
 {
@@ -227,14 +175,9 @@ static int write_answers(struct work *w, struct error *err)
 
 static int get_tokens(struct work *w, struct error *err)
 {
-	if (w->cli->tokens)
-		return cli_token_list(w->cli->tokens, &w->c.ids, &w->c.n, err);
-	if (!w->c.models[0]->tokenizer)
-		return fail(err, "%s has no tokenizer.json, which -p and --text need; --tokens",
-					w->c.models[0]->directory);
-	if (w->cli->text)
-		return read_file(w, err);
-	return render(w, err) || write_answers(w, err) ? -1 : 0;
+	if (source_ids(w->cli, w->c.models[0], &w->c.ids, &w->c.n, err))
+		return -1;
+	return w->cli->prompts.n > 0 ? write_answers(w, err) : 0;
 }
 
 /* ---- how ---- */
@@ -272,13 +215,9 @@ static int find_router(struct work *w, struct error *err)
 static int check_usage(struct work *w, struct error *err)
 {
 	const struct cli *cli = w->cli;
-	int inputs = (cli->prompts.n > 0) + (cli->text != NULL) + (cli->tokens != NULL);
-
 	w->wrong_usage = true;
-	if (inputs != 1 || cli->prompts.n > 1)
-		return fail(err, "compare: expected one of -p TEXT, --text FILE and --tokens");
-	if (cli->json && cli->csv)
-		return fail(err, "compare: expected one of --json and --csv");
+	if (source_check(cli, err))
+		return -1;
 	if (cli->text_only && (cli->prompts.n != 1 || cli->csv || cli->lens || cli->route_from))
 		return fail(err,
 					"--text-only: expected -p TEXT, and neither --csv, --lens nor --route-from");

@@ -29,19 +29,6 @@ static void add_text(const struct comparison *c, int from, int to, struct text *
 }
 
 /* One line of it: control characters as they are written in C. */
-static void print_escaped(const char *text)
-{
-	for (; *text; text++)
-		if (*text == '\n')
-			fputs("\\n", stdout);
-		else if (*text == '\t')
-			fputs("\\t", stdout);
-		else if ((unsigned char)*text < 32 || *text == 127)
-			printf("\\x%02x", (unsigned)(unsigned char)*text);
-		else
-			putchar(*text);
-}
-
 static int32_t next_id(const struct comparison *c, int at)
 {
 	return at + 1 < c->n ? c->ids[at + 1] : -1;

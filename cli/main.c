@@ -33,6 +33,11 @@ const struct subcommand subcommands[] = {
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_SAMPLING | GROUP_TOKENS | GROUP_COMPARE | GROUP_JSON |
 		 GROUP_CSV,
 	 2, 3, true, cli_compare},
+	{"tokens", "",
+	 "what every budget says at each token: the likeliest ids, rank and p of the actual",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_SAMPLING | GROUP_TOKENS | GROUP_ASK |
+		 GROUP_JSON | GROUP_CSV,
+	 0, 0, true, cli_tokens},
 	{"lab", "FROM TO", "one switch of budget: what carry loses, what repair and re-prefill cost",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_TOKENS | GROUP_LAB | GROUP_JSON | GROUP_CSV, 2, 2, true,
 	 cli_lab},

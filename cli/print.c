@@ -47,6 +47,19 @@ void print_field(const char *field)
 	putchar('"');
 }
 
+void print_escaped(const char *text)
+{
+	for (; *text; text++)
+		if (*text == '\n')
+			fputs("\\n", stdout);
+		else if (*text == '\t')
+			fputs("\\t", stdout);
+		else if ((unsigned char)*text < 32 || *text == 127)
+			printf("\\x%02x", (unsigned)(unsigned char)*text);
+		else
+			putchar(*text);
+}
+
 const char *print_grouped(uint64_t value, char out[32])
 {
 	char digits[24];

@@ -123,8 +123,9 @@ int outlook_run(struct outlook *outlook, const struct outlook_plan *plan, struct
 	const struct elastic *elastic = &plan->model->elastic;
 	struct run r = {.plan = plan, .out = outlook};
 	*outlook = (struct outlook){.first = plan->first, .n = plan->n};
-	outlook->n_budgets =
-		elastic->n_budgets < OUTLOOK_BUDGETS ? elastic->n_budgets : OUTLOOK_BUDGETS;
+	int most = OUTLOOK_BUDGETS - (plan->extra != NULL);
+	int n_named = elastic->n_budgets < most ? elastic->n_budgets : most;
+	outlook->n_budgets = n_named + (plan->extra != NULL);
 	int result = check(plan, err);
 	if (result == 0) {
 		outlook->views = mem_new((size_t)outlook->n_budgets * (size_t)(plan->n - plan->first),
@@ -133,10 +134,10 @@ int outlook_run(struct outlook *outlook, const struct outlook_plan *plan, struct
 	}
 	for (int i = 0; i < outlook->n_budgets && result == 0; i++) {
 		struct slice slice = {0};
-		memcpy(outlook->budgets[i], elastic->budgets[i].name,
-			   strnlen(elastic->budgets[i].name, BUDGET_NAME_BYTES - 1));
-		result = slice_build(&slice, &plan->model->weights, &plan->model->config,
-							 &elastic->budgets[i], r.b, r.device, err);
+		const struct budget *budget = i < n_named ? &elastic->budgets[i] : plan->extra;
+		memcpy(outlook->budgets[i], budget->name, strnlen(budget->name, BUDGET_NAME_BYTES - 1));
+		result = slice_build(&slice, &plan->model->weights, &plan->model->config, budget, r.b,
+							 r.device, err);
 		if (result == 0)
 			result = read_all(&r, &slice, i, err);
 		slice_free(&slice);
@@ -200,6 +201,7 @@ struct outlook_job *outlook_job(const struct outlook_plan *plan, struct error *e
 	memcpy(ids, plan->ids, (size_t)plan->n * sizeof *ids);
 	it->plan = *plan;
 	it->plan.ids = ids;
+	it->plan.extra = NULL;
 	it->plan.model = model_retain(plan->model);
 	it->job = (struct job){.name = "tokens of every budget", .run = run, .free = job_free};
 	return it;
