@@ -55,12 +55,16 @@ int budget_copy(struct budget *to, const struct budget *from, struct error *err)
 	copy.keep = NULL;
 	copy.runs = NULL;
 	copy.n_runs = 0;
+	copy.forced = NULL;
 	size_t n = (size_t)from->n_layers;
 	for (int a = 0; a < N_AXES; a++)
 		if (from->layer_width[a] &&
 			!(copy.layer_width[a] = duplicate(from->layer_width[a], n, sizeof(int), err)))
 			goto out;
 	if (from->keep && !(copy.keep = duplicate(from->keep, n, 1, err)))
+		goto out;
+	if (from->n_forced &&
+		!(copy.forced = duplicate(from->forced, (size_t)from->n_forced, sizeof *copy.forced, err)))
 		goto out;
 	if (from->n_runs) {
 		copy.runs = mem_new((size_t)from->n_runs, sizeof *copy.runs, err);
@@ -90,6 +94,7 @@ void budget_free(struct budget *budget)
 	for (int i = 0; i < budget->n_runs; i++)
 		free(budget->runs[i].spans);
 	free(budget->runs);
+	free(budget->forced);
 	*budget = (struct budget){0};
 }
 
@@ -136,7 +141,7 @@ int budget_spans(const struct budget *budget, const struct config *config, enum 
 				return -1;
 		return 0;
 	}
-	int groups = axis_groups(axis, config);
+	int groups = budget->heads == HEADS_GLOBAL ? 1 : axis_groups(axis, config);
 	int stored = axis_parent_width(axis, config) / groups;
 	int kept = budget_width(budget, axis, layer) / groups;
 	for (int g = 0; g < groups; g++)
@@ -201,6 +206,42 @@ static int check_width(const struct budget *budget, const struct config *config,
 	return 0;
 }
 
+static bool keeps_channel(const struct budget *budget, const struct config *config, enum axis axis,
+						  int layer, int channel)
+{
+	const struct budget_runs *runs = find_runs(budget, axis, layer);
+	bool kept = !runs && channel >= 0 && channel < axis_parent_width(axis, config) &&
+				channel < budget_width(budget, axis, layer);
+	for (int i = 0; runs && i < runs->n_spans; i++)
+		kept |= channel >= runs->spans[i].start &&
+				channel < runs->spans[i].start + runs->spans[i].length;
+	return kept;
+}
+
+static int check_forced(const struct budget *budget, const struct config *config, struct error *err)
+{
+	for (int i = 0, same = 0; i < budget->n_forced; i++) {
+		struct budget_forced forced = budget->forced[i];
+		bool there = forced.layer >= 0 && forced.layer < config->n_layers &&
+					 axis_on_layer(AXIS_EXPERTS, config->kinds[forced.layer]);
+		if (!there) {
+			return fail(err, "budget %s: layer %d has no experts to force", budget->name,
+						forced.layer);
+		}
+		if (!keeps_channel(budget, config, AXIS_EXPERTS, forced.layer, forced.expert)) {
+			return fail(err, "budget %s: layer %d: expert %d is forced, but it is not kept",
+						budget->name, forced.layer, forced.expert);
+		}
+		same = i > 0 && budget->forced[i - 1].layer == forced.layer ? same + 1 : 1;
+		if (same > budget->top_k) {
+			return fail(err,
+						"budget %s: layer %d forces more than the %d experts that a token uses",
+						budget->name, forced.layer, budget->top_k);
+		}
+	}
+	return 0;
+}
+
 int budget_check(const struct budget *budget, const struct config *config, struct error *err)
 {
 	if (budget->n_layers != config->n_layers) {
@@ -226,7 +267,7 @@ int budget_check(const struct budget *budget, const struct config *config, struc
 	}
 	if (kept == 0)
 		return fail(err, "budget %s leaves out every layer", budget->name);
-	return 0;
+	return check_forced(budget, config, err);
 }
 
 /* The first channel of inner that outer does not keep, or -1. Both ascend and their neighbours are
@@ -289,117 +330,4 @@ int budget_violations(const struct budget *outer, const struct budget *inner,
 				n += violation_at(outer, inner, config, axis, layer, violations);
 	}
 	return n;
-}
-
-/* ---- typed widths ---- */
-
-/* A whole number at *text, which moves behind it. -1 if there is none or it is silly. */
-static int take_number(const char **text)
-{
-	if (**text < '0' || **text > '9')
-		return -1;
-	char *end;
-	long value = strtol(*text, &end, 10);
-	*text = end;
-	return value > INT32_MAX ? -1 : (int)value;
-}
-
-static int parse_skip(struct budget *budget, const char *value, const char *typed,
-					  struct error *err)
-{
-	if (!budget->keep) {
-		budget->keep = mem_new((size_t)budget->n_layers, 1, err);
-		if (!budget->keep)
-			return -1;
-		memset(budget->keep, 1, (size_t)budget->n_layers);
-	}
-	for (;; value++) {
-		int layer = take_number(&value);
-		if (layer < 0 || layer >= budget->n_layers) {
-			return fail(err, "%s: skip expects layers 0 to %d with + between them", typed,
-						budget->n_layers - 1);
-		}
-		budget->keep[layer] = 0;
-		if (*value == '\0')
-			return 0;
-		if (*value != '+') {
-			return fail(err, "%s: skip expects layers with + between them, found \"%s\"", typed,
-						value);
-		}
-	}
-}
-
-static int parse_item(struct budget *budget, const struct config *config, char *item,
-					  const char *typed, struct error *err)
-{
-	char *equals = strchr(item, '=');
-	if (!equals)
-		return fail(err, "%s: \"%s\" is not AXIS=WIDTH", typed, item);
-	*equals = '\0';
-	const char *value = equals + 1;
-	if (strcmp(item, "skip") == 0)
-		return parse_skip(budget, value, typed, err);
-	int axis = axis_find(item);
-	if (axis < 0 && strcmp(item, "num_experts_per_tok") != 0) {
-		if (budget_fixed_key(item))
-			return fail(err, "%s: %s is not elastic in this family", typed, item);
-		struct text names = {0};
-		axis_names(&names);
-		fail(err, "%s: no axis \"%s\"; there are %s, num_experts_per_tok and skip", typed, item,
-			 text_chars(&names));
-		text_free(&names);
-		return -1;
-	}
-	int width = take_number(&value);
-	if (width <= 0 || *value)
-		return fail(err, "%s: %s expects a number from 1, found \"%s\"", typed, item, equals + 1);
-	if (axis < 0)
-		budget->top_k = width;
-	else if (!axis_in_model(axis, config))
-		return fail(err, "%s: no layer of this model has %s", typed, item);
-	else
-		budget->width[axis] = width;
-	return 0;
-}
-
-bool budget_fixed_key(const char *key)
-{
-	static const char *const fixed[] = {"ssm_state_size", "head_dim", "num_key_value_heads",
-										"n_groups"};
-	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
-		if (strcmp(key, fixed[i]) == 0)
-			return true;
-	return false;
-}
-
-int budget_parse(struct budget *budget, const struct config *config, const char *typed,
-				 struct error *err)
-{
-	*budget = (struct budget){0};
-	char *copy = mem_string(typed, strlen(typed), err);
-	if (!copy)
-		return -1;
-	if (budget_init(budget, config, "typed", err) < 0)
-		goto out;
-	budget->origin = ORIGIN_DERIVED;
-	snprintf(budget->source, sizeof budget->source, "typed");
-	snprintf(budget->name, sizeof budget->name, "%s", typed);
-	char *next = copy;
-	while (next) {
-		char *item = next;
-		char *comma = strchr(item, ',');
-		next = comma ? comma + 1 : NULL;
-		if (comma)
-			*comma = '\0';
-		if (parse_item(budget, config, item, typed, err) < 0)
-			goto out;
-	}
-	if (budget_check(budget, config, err) < 0)
-		goto out;
-	free(copy);
-	return 0;
-out:
-	free(copy);
-	budget_free(budget);
-	return -1;
 }

@@ -21,6 +21,23 @@ struct budget_runs {
 	int n_spans;
 };
 
+struct budget_forced {
+	int layer, expert; // stored
+};
+
+/* What slicers get wrong, as data. norm: RMSNorm over the kept channels; over all of the parent's,
+ * the missing ones counted as zeros, with the output times sqrt(kept / parent) as in training
+ * (masked: the same but for eps); or without that factor (uncorrected). The norms of the residual
+ * and Mamba's gated norm alike. */
+enum norm_rule { NORM_SLICE, NORM_MASKED, NORM_UNCORRECTED, N_NORM_RULES };
+
+/* Which heads a width k keeps: the first of every group, or the first k of all, which then stand in
+ * the groups by their place, as in a child that was cut like that. Mamba and attention heads. */
+enum heads_rule { HEADS_GROUPED, HEADS_GLOBAL, N_HEADS_RULES };
+
+const char *norm_rule_name(enum norm_rule rule);   // "slice", "masked", "uncorrected"
+const char *heads_rule_name(enum heads_rule rule); // "grouped", "global"
+
 #define BUDGET_NAME_BYTES 256 // room for widths typed on every axis
 
 struct budget {
@@ -34,6 +51,10 @@ struct budget {
 	int top_k; // num_experts_per_tok
 	struct budget_runs *runs;
 	int n_runs;
+	struct budget_forced *forced; // ascending: experts that every token of the layer uses
+	int n_forced;
+	enum norm_rule norm;
+	enum heads_rule heads;
 	char target_metric[16]; // "active", "total", "bytes", "ms"; "" = none
 	double target_value;
 };
@@ -44,11 +65,34 @@ int budget_init(struct budget *budget, const struct config *config, const char *
 int budget_copy(struct budget *to, const struct budget *from, struct error *err);
 void budget_free(struct budget *budget); // takes {0}
 
-/* Widths as typed:
- * "hidden_size=96,moe_intermediate_size=48,n_routed_experts=12,num_experts_per_tok=4, skip=3+7".
- * Unset axes stay at the parent's. The name becomes the text itself. */
+/*
+ * A budget as text: terms with commas between, each of which changes what stands before it.
+ *
+ *   AXIS=64  LAYER.AXIS=64     a width, of all layers or of one
+ *   LAYER.AXIS=0-64+66-128     the channels kept, half-open runs; hidden_size without a layer
+ *   drop=LAYER.AXIS:3+8-16     less these channels, add= gives them back; drop=LAYER as skip
+ *   skip=3+7  keep=3           layers left out, and run again
+ *   num_experts_per_tok=4      top-k
+ *   LAYER.force=3+9            experts that every token uses; LAYER.force=none
+ *   norm=slice|masked|uncorrected   heads=grouped|global
+ */
+/* The terms applied to the parent; the name becomes the text (budget_name_of). */
 int budget_parse(struct budget *budget, const struct config *config, const char *typed,
 				 struct error *err);
+
+/* The terms applied to a budget, whose name stays. On -1 it is as it was. */
+int budget_edit(struct budget *budget, const struct config *config, const char *terms,
+				struct error *err);
+
+/* Appends the terms that make `budget` of `base`, shortest form, in order of axis and layer:
+ * nothing where they keep the same. */
+void budget_terms(const struct budget *budget, const struct budget *base,
+				  const struct config *config, struct text *out);
+
+/* The name of a budget that is known by its text: the text itself; one too long for that becomes
+ * "BASE~1a2b3c4d", which stands for this text in the whole program (kept until it ends). */
+int budget_name_of(char out[BUDGET_NAME_BYTES], const char *text, struct error *err);
+const char *budget_name_text(const char *name); // the text it stands for, or the name itself
 
 /* Whether a config key is one that budgets of this family never change: ssm_state_size, head_dim,
  * num_key_value_heads, n_groups. */

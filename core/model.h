@@ -37,8 +37,9 @@ struct model *model_open(const char *directory, const struct model_options *opti
 struct model *model_retain(struct model *model);
 void model_release(struct model *model); // takes NULL; the last one closes
 
-/* A budget by name, or widths typed (budget_parse), into a copy that the caller frees. The error
- * lists the names that exist. */
+/* A budget by name, widths typed (budget_parse), or a mask: "BUDGET,TERMS", the terms applied to a
+ * budget of the file (budget_edit). Into a copy that the caller frees; its name is the text
+ * (budget_name_of). The error lists the names that exist. */
 int model_budget(const struct model *model, const char *text, struct budget *out,
 				 struct error *err);
 

@@ -298,23 +298,42 @@ static int vector(struct builder *b, const char *what, const struct tensor *tens
 	return *out ? 0 : -1;
 }
 
+/* ---- conventions ---- */
+
+/* How many channels an RMSNorm divides by, and what its output is multiplied with. */
+static void norm_rule(const struct builder *b, int kept, int stored, float *count, float *scale)
+{
+	enum norm_rule rule = b->slice->budget.norm;
+	*count = (float)(rule == NORM_SLICE ? kept : stored);
+	*scale = rule == NORM_MASKED ? sqrtf((float)kept / (float)stored) : 1;
+}
+
+/* Which group a kept head (its `place` among `n`, stored as `head` of `stored`) belongs to. */
+static int group_of(const struct builder *b, int head, int stored, int place, int n, int n_groups)
+{
+	bool by_place = b->slice->budget.heads == HEADS_GLOBAL && n % n_groups == 0;
+	return by_place ? place / (n / n_groups) : head / (stored / n_groups);
+}
+
 /* ---- layers ---- */
 
 /* Group lists of a Mamba layer: head_group, group_start, norm_count. */
 static int mamba_groups(struct builder *b, struct kept heads, struct mamba_slice *out)
 {
-	int n_groups = b->config->n_groups, each = b->config->mamba_num_heads / n_groups;
+	int n_groups = b->config->n_groups, stored = b->config->mamba_num_heads;
 	int32_t *group = expand(b, heads);
 	int32_t *start = mem_new((size_t)n_groups + 1, sizeof *start, b->err);
 	float *count = mem_new((size_t)n_groups, sizeof *count, b->err);
 	int status = -1;
 	if (group && start && count) {
 		for (int h = 0; h < heads.total; h++) {
-			group[h] /= each;
+			group[h] = group_of(b, group[h], stored, h, heads.total, n_groups);
 			count[group[h]] += (float)out->head_dim;
 		}
 		for (int g = 0; g < n_groups; g++)
 			start[g + 1] = start[g] + (int32_t)count[g];
+		for (int g = 0; g < n_groups && b->slice->budget.norm != NORM_SLICE; g++)
+			count[g] = (float)(config_inner(b->config) / n_groups);
 		out->head_group = put(b, group, (size_t)heads.total * sizeof *group);
 		out->group_start = put(b, start, ((size_t)n_groups + 1) * sizeof *start);
 		out->norm_count = put(b, count, (size_t)n_groups * sizeof *count);
@@ -364,7 +383,8 @@ static int build_mamba(struct builder *b, const struct layer_weights *w, struct 
 	out->head_dim = head_channels.total;
 	out->inner = inner.total;
 	out->channels = conv.total;
-	out->norm_scale = 1;
+	float count; // a group's: in mamba_groups()
+	norm_rule(b, inner.total, config_inner(b->config), &count, &out->norm_scale);
 	if (mamba_groups(b, heads, out) < 0 ||
 		matrix(b, "in_proj", &w->in_proj, in_rows, b->hidden, &out->in_proj) < 0 ||
 		matrix(b, "out_proj", &w->out_proj, b->hidden, inner, &out->out_proj) < 0 ||
@@ -400,7 +420,8 @@ static int build_attention(struct builder *b, const struct layer_weights *w,
 	out->head = put_list(b, heads, false);
 	int32_t *kv_head = expand(b, heads);
 	for (int h = 0; kv_head && h < heads.total; h++)
-		kv_head[h] /= c->num_attention_heads / c->num_key_value_heads;
+		kv_head[h] =
+			group_of(b, kv_head[h], c->num_attention_heads, h, heads.total, c->num_key_value_heads);
 	out->kv_head = kv_head ? put(b, kv_head, (size_t)heads.total * sizeof *kv_head) : NULL;
 	free(kv_head);
 	return out->head && out->kv_head ? 0 : -1;
@@ -431,6 +452,17 @@ static int build_experts(struct builder *b, const struct layer_weights *w, struc
 	return 0;
 }
 
+/* A bias of infinity: chosen whatever the router says; the weights are the router's all the same.
+ */
+static void force_experts(struct builder *b, const struct moe_slice *moe)
+{
+	const struct budget *budget = &b->slice->budget;
+	for (int i = 0; i < budget->n_forced; i++)
+		for (int e = 0; budget->forced[i].layer == b->layer && e < moe->n_experts; e++)
+			if (moe->expert[e] == budget->forced[i].expert)
+				b->staging[e] = INFINITY;
+}
+
 static int build_moe(struct builder *b, const struct layer_weights *w, struct moe_slice *out)
 {
 	struct kept experts, ffn, shared;
@@ -443,7 +475,11 @@ static int build_moe(struct builder *b, const struct layer_weights *w, struct mo
 	out->expert = put_list(b, experts, false);
 	if (!out->expert || build_experts(b, w, ffn, out) < 0 ||
 		matrix(b, "gate", &w->gate, experts, b->hidden, &out->gate) < 0 ||
-		vector(b, "gate.e_score_correction_bias", &w->gate_bias, experts, 1, &out->bias) < 0)
+		gather(b, "gate.e_score_correction_bias", &w->gate_bias, experts, 1) < 0)
+		return -1;
+	force_experts(b, out);
+	out->bias = put(b, b->staging, (size_t)experts.total * sizeof(float));
+	if (!out->bias)
 		return -1;
 	if (!w->shared_up.data)
 		return 0;
@@ -470,8 +506,7 @@ static int build_layer(struct builder *b, struct layer_slice *out)
 	out->keep = budget_keeps_layer(&b->slice->budget, b->layer);
 	if (!out->keep)
 		return 0;
-	out->norm_count = (float)b->hidden.total;
-	out->norm_scale = 1;
+	norm_rule(b, b->hidden.total, b->config->hidden_size, &out->norm_count, &out->norm_scale);
 	if (vector(b, "norm", &w->norm, b->hidden, 1, &out->norm) < 0)
 		return -1;
 	switch (out->kind) {
@@ -493,8 +528,8 @@ static int build_ends(struct builder *b)
 		matrix(b, "lm_head", &w->lm_head, vocab, b->hidden, &slice->lm_head) < 0 ||
 		vector(b, "norm_f", &w->norm_f, b->hidden, 1, &slice->norm_f) < 0)
 		return -1;
-	slice->norm_f_count = (float)b->hidden.total;
-	slice->norm_f_scale = 1;
+	norm_rule(b, b->hidden.total, b->config->hidden_size, &slice->norm_f_count,
+			  &slice->norm_f_scale);
 	if (w->lm_head.data != w->embeddings.data)
 		charge_matrix(b, &slice->embeddings, 1, 0);
 	slice->cost.bytes_per_token +=
