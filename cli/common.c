@@ -77,9 +77,10 @@ int cli_device_options(const struct cli *cli, struct device_options *options, st
 		return fail(err, "--math: '%s': expected exact or fast", math);
 	options->math = strcmp(math, "fast") == 0 ? MATH_FAST : MATH_EXACT;
 	const char *kv = cli->kv ? cli->kv : options->math == MATH_FAST ? "bf16" : "f32";
-	if (strcmp(kv, "f32") != 0 && strcmp(kv, "bf16") != 0)
-		return fail(err, "--kv: '%s': expected f32 or bf16", kv);
-	options->kv_dtype = strcmp(kv, "f32") == 0 ? DTYPE_F32 : DTYPE_BF16;
+	int found = kv_find(kv);
+	if (found < 0)
+		return fail(err, "--kv: '%s': expected f32, bf16 or fp8", kv);
+	options->kv_dtype = (enum dtype)found;
 	return 0;
 }
 

@@ -172,7 +172,7 @@ static struct cli as_recorded(const struct cli *cli, const struct session *sessi
 	if (!other.math)
 		other.math = opened->opened.math == MATH_FAST ? "fast" : "exact";
 	if (!other.kv)
-		other.kv = opened->opened.kv_dtype == DTYPE_F32 ? "f32" : "bf16";
+		other.kv = kv_name(opened->opened.kv_dtype);
 	if (!other.context)
 		other.context = opened->opened.context;
 	return other;

@@ -182,7 +182,7 @@ static void set_facts(struct run *run, const struct turn_settings *settings)
 	SET(FACT_MIN_P, "%.9g", (double)sampling->min_p);
 	SET(FACT_MAX_TOKENS, "%d", settings->max_tokens);
 	SET(FACT_MATH, "%s", device.math == MATH_FAST ? "fast" : "exact");
-	SET(FACT_KV, "%s", device.kv_dtype == DTYPE_F32 ? "f32" : "bf16");
+	SET(FACT_KV, "%s", kv_name(device.kv_dtype));
 	SET(FACT_RUNG, "%s", run->rung);
 	SET(FACT_THREADS, "%d", run->n_threads);
 	SET(FACT_CONTEXT, "%d", run->context);

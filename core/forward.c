@@ -203,7 +203,9 @@ static void attention_layer(struct pass *p)
 										  .n_heads = s->n_heads,
 										  .n_kv_heads = config->num_key_value_heads,
 										  .head_dim = config->head_dim,
-										  .scale = 1 / sqrtf((float)config->head_dim)};
+										  .scale = 1 / sqrtf((float)config->head_dim),
+										  .k_scale = s->k_scale,
+										  .v_scale = s->v_scale};
 		out[i] = times(&s->o, r->a->mixed, r->a->residual, r->n, LINEAR_ADD);
 	}
 	p->b->linear(p->device, p->n, q);         // q = W_q u

@@ -6,8 +6,8 @@
  *   weight_scale alone         FP8: F8_E4M3 [out, in], one F32 factor
  *   neither                    as its dtype says
  *
- * What the tensors say decides; what the configuration says is held against it. input_scale and the
- * KV scales are checked and not used: activations and KV stay wide. Other layouts are refused.
+ * What the tensors say decides; what the configuration says is held against it. input_scale is
+ * checked and not used: activations stay wide. Other layouts are refused.
  */
 #ifndef CORE_QUANTISED_H
 #define CORE_QUANTISED_H

@@ -50,6 +50,28 @@ void handoff_write(enum handoff handoff, int repair, char out[HANDOFF_TEXT_BYTES
 		snprintf(out, HANDOFF_TEXT_BYTES, "%s", handoff_name(handoff));
 }
 
+static const struct {
+	enum dtype dtype;
+	const char *name;
+} kv_formats[] = {{DTYPE_F32, "f32"}, {DTYPE_BF16, "bf16"}, {DTYPE_F8_E4M3, "fp8"}};
+enum { N_KV_FORMATS = sizeof kv_formats / sizeof kv_formats[0] };
+
+const char *kv_name(enum dtype dtype)
+{
+	for (int i = 0; i < N_KV_FORMATS; i++)
+		if (kv_formats[i].dtype == dtype)
+			return kv_formats[i].name;
+	return "?";
+}
+
+int kv_find(const char *name)
+{
+	for (int i = 0; i < N_KV_FORMATS; i++)
+		if (!strcmp(name, kv_formats[i].name))
+			return (int)kv_formats[i].dtype;
+	return -1;
+}
+
 /* Sizes of one layer's state, bytes at the parent's full width. */
 static size_t conv_bytes(const struct config *config)
 {
@@ -121,8 +143,8 @@ int sequence_open(struct sequence *sequence, const struct config *config,
 								  .kv_dtype = kv_dtype};
 	if (capacity < 1)
 		return fail(err, "a context of %d tokens: expected at least 1", capacity);
-	if (kv_dtype != DTYPE_F32 && kv_dtype != DTYPE_BF16)
-		return fail(err, "KV cache in %s: expected F32 or BF16", dtype_name(kv_dtype));
+	if (kv_find(kv_name(kv_dtype)) < 0)
+		return fail(err, "KV cache in %s: expected F32, BF16 or F8_E4M3", dtype_name(kv_dtype));
 	sequence->tokens = mem_new((size_t)capacity, sizeof *sequence->tokens, err);
 	sequence->layers = mem_new((size_t)config->n_layers, sizeof *sequence->layers, err);
 	if (!sequence->tokens || !sequence->layers)

@@ -34,6 +34,10 @@ int handoff_find(const char *name);             // one without a number, or -1
 int handoff_parse(const char *text, enum handoff *handoff, int *repair, struct error *err);
 void handoff_write(enum handoff handoff, int repair, char out[HANDOFF_TEXT_BYTES]);
 
+/* What a KV cache may be kept in: F32, BF16 or F8_E4M3, as users spell it: "f32", "bf16", "fp8". */
+const char *kv_name(enum dtype dtype);
+int kv_find(const char *name); // enum dtype, or -1
+
 struct layer_state {
 	float *conv, *ssm; // Mamba: (kernel-1, channels), (heads*head_dim, state_size)
 	void *k, *v;       // attention: (capacity, n_kv_heads, head_dim)
@@ -76,7 +80,7 @@ struct sequence {
 	struct sequence_bytes bytes;
 };
 
-/* kv_dtype F32 or BF16. Nothing is allocated later but run entries and snapshots. */
+/* kv_dtype is the device's. Nothing is allocated later but run entries and snapshots. */
 int sequence_open(struct sequence *sequence, const struct config *config,
 				  const struct backend *backend, struct device *device, enum dtype kv_dtype,
 				  int capacity, struct error *err);

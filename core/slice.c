@@ -416,6 +416,8 @@ static int build_attention(struct builder *b, const struct layer_weights *w,
 		matrix(b, "v_proj", &w->v, kv_rows, b->hidden, &out->v) < 0 ||
 		matrix(b, "o_proj", &w->o, b->hidden, q_rows, &out->o) < 0)
 		return -1;
+	out->k_scale = w->k_scale;
+	out->v_scale = w->v_scale;
 	out->n_heads = heads.total;
 	out->head = put_list(b, heads, false);
 	int32_t *kv_head = expand(b, heads);

@@ -33,6 +33,7 @@ struct mamba_slice {
 
 struct attention_slice {
 	struct matrix q, k, v, o; // k and v are never cut in rows
+	float k_scale, v_scale;   // of a KV cache in FP8
 	int n_heads;
 	const int32_t *kv_head; // (n_heads): which KV head each kept query head uses
 	const int32_t *head;    // (n_heads): packed -> stored query head

@@ -148,17 +148,18 @@ static int bind_mamba(const struct binding *b, int layer, struct layer_weights *
 	return bind(b, layer, "mixer.norm.weight", vector(inner), &w->gated_norm);
 }
 
-/* Of a KV cache in FP8, if there are any: the cache here is F32 or BF16, so they are only checked.
- */
-static int check_kv_scales(const struct binding *b, int layer)
+/* Of a KV cache in FP8, if there are any. */
+static int bind_kv_scales(const struct binding *b, int layer, struct layer_weights *w)
 {
 	static const char *const names[] = {"k_proj.k_scale", "v_proj.v_scale"};
+	float *const scales[] = {&w->k_scale, &w->v_scale};
+	w->k_scale = w->v_scale = 1;
 	for (int i = 0; i < 2 * N_PREFIXES; i++) {
 		char name[MAX_NAME];
-		float scale;
 		snprintf(name, sizeof name, "%slayers.%d.mixer.%s", prefixes[i / 2], layer, names[i % 2]);
-		if (quantised_scalar(b->checkpoint, b->used, name, &scale, b->err) != 0)
+		if (quantised_scalar(b->checkpoint, b->used, name, scales[i % 2], b->err) != 0)
 			return -1;
+		w->kv_scales = w->kv_scales || checkpoint_find(b->checkpoint, name);
 	}
 	return 0;
 }
@@ -171,7 +172,7 @@ static int bind_attention(const struct binding *b, int layer, struct layer_weigh
 	if (bind(b, layer, "mixer.q_proj.weight", matrix(q, c->hidden_size), &w->q) != 0 ||
 		bind(b, layer, "mixer.k_proj.weight", matrix(kv, c->hidden_size), &w->k) != 0 ||
 		bind(b, layer, "mixer.v_proj.weight", matrix(kv, c->hidden_size), &w->v) != 0 ||
-		check_kv_scales(b, layer) != 0)
+		bind_kv_scales(b, layer, w) != 0)
 		return -1;
 	return bind(b, layer, "mixer.o_proj.weight", matrix(c->hidden_size, q), &w->o);
 }

@@ -19,6 +19,8 @@ struct layer_weights {
 	struct tensor a_log, d, dt_bias, gated_norm; // (heads) three times, (inner)
 	// attention
 	struct tensor q, k, v, o;
+	float k_scale, v_scale; // of a KV cache in FP8; 1 where the checkpoint has none
+	bool kv_scales;         // it has
 	// MoE; up and down point to n_routed_experts tensors each
 	struct tensor gate, gate_bias;        // (experts, hidden), (experts)
 	struct tensor *up, *down;             // (ffn, hidden), (hidden, ffn)

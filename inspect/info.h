@@ -70,7 +70,7 @@ int info_read(struct info *info, const struct model *model, const struct budget 
 struct fit_request {
 	uint64_t memory_bytes;
 	int context;         // tokens
-	enum dtype kv_dtype; // F32 or BF16
+	enum dtype kv_dtype; // F32, BF16 or F8_E4M3
 };
 
 struct info_fit {

@@ -33,7 +33,7 @@ enum math { MATH_EXACT, MATH_FAST };
 struct device_options {
 	int n_threads; // 0 = all CPUs the process may use
 	enum math math;
-	enum dtype kv_dtype; // F32 or BF16
+	enum dtype kv_dtype; // F32, BF16 or F8_E4M3
 };
 
 enum step { STEP_RUN, STEP_REPLAYED };

@@ -97,6 +97,21 @@ uint16_t f32_to_f16(float value)
 	return (uint16_t)(sign | shift_round(mantissa, 126 - (magnitude >> 23)));
 }
 
+uint8_t f32_to_e4m3(float value)
+{
+	uint32_t bits = bits_of(value), sign = bits >> 24 & 0x80, magnitude = bits & 0x7fffffff;
+	if (magnitude > 0x7f800000)
+		return 0x7f;
+	if (magnitude >= 0x43e00000) // 448
+		return (uint8_t)(sign | 0x7e);
+	if (magnitude >= 0x3c800000) // 2^-6, the smallest normal: move the exponent's bias
+		return (uint8_t)(sign | shift_round(magnitude - (UINT32_C(120) << 23), 20));
+	if (magnitude < 0x3a800000) // below 2^-10, half the smallest subnormal
+		return (uint8_t)sign;
+	uint32_t mantissa = (magnitude & 0x7fffff) | 0x800000;
+	return (uint8_t)(sign | shift_round(mantissa, 141 - (magnitude >> 23)));
+}
+
 bool convert_to_f32(const void *source, enum dtype dtype, size_t n, float *out)
 {
 	const uint16_t *half = source;

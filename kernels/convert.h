@@ -19,6 +19,7 @@ static inline float bf16_to_f32(uint16_t bits)
 uint16_t f32_to_bf16(float value); // overflow goes to inf, NaN stays NaN
 float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value); // overflow goes to inf, subnormals are kept
+uint8_t f32_to_e4m3(float value); // saturates at 448, inf too; NaN is 0x7f
 
 /* spec nemotron-h.md 6.1. E4M3: 0x7f and 0xff are NaN, there is no infinity. */
 extern const float e4m3_values[256];

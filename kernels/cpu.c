@@ -82,8 +82,9 @@ static struct device *cpu_open(const struct device_options *options, struct erro
 		fail(err, "threads: %d, expected 0 (all) to %d", options->n_threads, MAX_THREADS);
 		return NULL;
 	}
-	if (options->kv_dtype != DTYPE_F32 && options->kv_dtype != DTYPE_BF16) {
-		fail(err, "KV cache in %s, expected F32 or BF16", dtype_name(options->kv_dtype));
+	if (options->kv_dtype != DTYPE_F32 && options->kv_dtype != DTYPE_BF16 &&
+		options->kv_dtype != DTYPE_F8_E4M3) {
+		fail(err, "KV cache in %s, expected F32, BF16 or F8_E4M3", dtype_name(options->kv_dtype));
 		return NULL;
 	}
 	struct device *device = mem_new(1, sizeof *device, err);

@@ -54,6 +54,7 @@ struct cpu_rung {
 
 	void (*blend_f32)(const struct blend *b); // the type of v
 	void (*blend_bf16)(const struct blend *b);
+	void (*blend_f8)(const struct blend *b); // E4M3; |a| at most 1
 };
 
 /* The rungs that this processor has, slowest ("c") first; *n says how many. */

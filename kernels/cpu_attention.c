@@ -64,7 +64,6 @@ static void attend_block(const struct attention_job *job, const struct attention
 	const void *q[HEADS];
 	int64_t stride = (int64_t)o->n_kv_heads * o->head_dim;
 	int64_t at = row * stride + (int64_t)o->kv_head[g->head] * o->head_dim;
-	bool narrow = job->kv_dtype == DTYPE_BF16;
 	size_t offset = (size_t)at * dtype_bytes(job->kv_dtype);
 	for (int i = 0; i < g->n_heads; i++)
 		q[i] = o->q + ((int64_t)t * o->n_heads + g->head + i) * o->head_dim;
@@ -75,7 +74,8 @@ static void attend_block(const struct attention_job *job, const struct attention
 							 .out_stride = BLOCK,
 							 .n_w = n_block,
 							 .n_x = g->n_heads,
-							 .n = o->head_dim};
+							 .n = o->head_dim,
+							 .scale = o->k_scale};
 	struct blend values = {.y = head[0].y,
 						   .a = p[0],
 						   .v = (const char *)o->v_cache + offset,
@@ -85,16 +85,20 @@ static void attend_block(const struct attention_job *job, const struct attention
 						   .n_y = g->n_heads,
 						   .n_v = n_block,
 						   .n = o->head_dim};
-	if (narrow)
+	if (job->kv_dtype == DTYPE_F32)
+		job->rung->dot_f32(&scores);
+	else if (job->kv_dtype == DTYPE_BF16)
 		job->rung->dot_bf16(&scores);
 	else
-		job->rung->dot_f32(&scores);
+		job->rung->dot_f8(&scores);
 	for (int i = 0; i < g->n_heads; i++)
 		softmax_block(job->rung, o, p[i], n_block, &head[i]);
-	if (narrow)
+	if (job->kv_dtype == DTYPE_F32)
+		job->rung->blend_f32(&values);
+	else if (job->kv_dtype == DTYPE_BF16)
 		job->rung->blend_bf16(&values);
 	else
-		job->rung->blend_f32(&values);
+		job->rung->blend_f8(&values);
 }
 
 /* Blocks outside, tokens inside: a block of K and V is read from memory once a group. */
@@ -118,10 +122,11 @@ static void attend(const struct attention_job *job, const struct attention_op *o
 			if (n > 0)
 				attend_block(job, o, g, t, row, n < BLOCK ? (int)n : BLOCK, head[k]);
 		}
+	float unit = job->kv_dtype == DTYPE_F8_E4M3 ? o->v_scale : 1;
 	for (int k = 0; k < g->n_tokens; k++)
 		for (int i = 0; i < g->n_heads; i++)
 			for (int j = 0; j < o->head_dim; j++)
-				head[k][i].y[j] /= head[k][i].sum;
+				head[k][i].y[j] = head[k][i].y[j] / head[k][i].sum * unit;
 }
 
 /* The group's tokens, heads [from, to), in runs that share a KV head. */
@@ -156,15 +161,18 @@ static void attention_task(void *argument, int part, int n_parts)
 	}
 }
 
-static void append(void *cache, const float *rows, int64_t at, int64_t n, enum dtype dtype)
+/* scale: FP8's, which the cache does not hold. */
+static void append(void *cache, const float *rows, int64_t at, int64_t n, enum dtype dtype,
+				   float scale)
 {
-	if (dtype == DTYPE_F32) {
-		memcpy((float *)cache + at, rows, (size_t)n * sizeof(float));
-		return;
-	}
 	uint16_t *narrow = (uint16_t *)cache + at;
-	for (int64_t i = 0; i < n; i++)
+	uint8_t *codes = (uint8_t *)cache + at;
+	if (dtype == DTYPE_F32)
+		memcpy((float *)cache + at, rows, (size_t)n * sizeof(float));
+	for (int64_t i = 0; dtype == DTYPE_BF16 && i < n; i++)
 		narrow[i] = f32_to_bf16(rows[i]);
+	for (int64_t i = 0; dtype == DTYPE_F8_E4M3 && i < n; i++)
+		codes[i] = f32_to_e4m3(rows[i] / scale);
 }
 
 void cpu_attention(struct device *device, int n_lanes, const struct attention_op *op)
@@ -174,8 +182,8 @@ void cpu_attention(struct device *device, int n_lanes, const struct attention_op
 	double work = 0;
 	for (const struct attention_op *o = op; o < op + n_lanes; o++) {
 		int64_t width = (int64_t)o->n_kv_heads * o->head_dim;
-		append(o->k_cache, o->k, *o->length * width, o->n * width, device->kv_dtype);
-		append(o->v_cache, o->v, *o->length * width, o->n * width, device->kv_dtype);
+		append(o->k_cache, o->k, *o->length * width, o->n * width, device->kv_dtype, o->k_scale);
+		append(o->v_cache, o->v, *o->length * width, o->n * width, device->kv_dtype, o->v_scale);
 		work += 2.0 * o->n * ((double)*o->length + o->n) * o->n_heads * o->head_dim;
 	}
 	struct attention_job job = {device->rung, op, device->kv_dtype, n_lanes};

@@ -91,7 +91,8 @@ struct gated_norm_op {
 
 /* Appends n rows of k and v at *length, attends causally (token t sees *length + t + 1 rows), then
  * *length += n. No positions, no bias; softmax in F32. The cache is at the parent's full width, in
- * the device's kv_dtype; capacity was checked by the caller. */
+ * the device's kv_dtype; capacity was checked by the caller. FP8: k = e4m3(cache) * k_scale, and v
+ * likewise; appending rounds k / k_scale to nearest and saturates. */
 struct attention_op {
 	const float *q, *k, *v;  // (n, n_heads, head_dim), (n, n_kv_heads, head_dim) twice
 	void *k_cache, *v_cache; // (capacity, n_kv_heads, head_dim)
@@ -99,7 +100,8 @@ struct attention_op {
 	const int32_t *kv_head;  // (n_heads): which KV head a query head uses
 	float *y;                // (n, n_heads, head_dim)
 	int n, n_heads, n_kv_heads, head_dim;
-	float scale; // 1 / sqrt(head_dim)
+	float scale;            // 1 / sqrt(head_dim)
+	float k_scale, v_scale; // read with a cache in FP8 only
 };
 
 /* s = sigmoid(logits); the top_k largest of s + bias (ties: the lower index); weights = s of the

@@ -124,4 +124,5 @@ const struct cpu_rung rung_avx2 = {
 	.silu = silu,
 	.blend_f32 = blend_f32,
 	.blend_bf16 = blend_bf16,
+	.blend_f8 = blend_e4m3,
 };

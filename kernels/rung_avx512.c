@@ -77,4 +77,5 @@ const struct cpu_rung rung_avx512 = {
 	.silu = silu,
 	.blend_f32 = blend_f32,
 	.blend_bf16 = blend_bf16,
+	.blend_f8 = blend_e4m3,
 };

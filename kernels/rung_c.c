@@ -129,6 +129,7 @@ static void silu(float *y, const float *x, int n)
 
 DEFINE_BLEND(blend_f32, float, same)
 DEFINE_BLEND(blend_bf16, uint16_t, bf16_to_f32)
+DEFINE_BLEND(blend_f8, uint8_t, e4m3_to_f32)
 
 const struct cpu_rung rung_c = {
 	.name = "c",
@@ -142,4 +143,5 @@ const struct cpu_rung rung_c = {
 	.silu = silu,
 	.blend_f32 = blend_f32,
 	.blend_bf16 = blend_bf16,
+	.blend_f8 = blend_f8,
 };

@@ -229,8 +229,11 @@ static void silu(float *y, const float *x, int n)
 		vec_store_part(y + i, silu_of(vec_load_part_f32(x + i, n - i)), n - i);
 }
 
+#define PLAIN(a) (a)
+#define TIMES_256(a) (256 * (a)) // what vec_load_e4m3 leaves out
+
 /* A tile of BLEND_Y heads x BLEND_V vectors of y stays in registers over all rows of v. */
-#define DEFINE_BLEND(type, name)                                                                   \
+#define DEFINE_BLEND(type, name, factor)                                                           \
 	INLINE void blend_##name##_tile(const struct blend *b, int h0, int j, int H, int V)            \
 	{                                                                                              \
 		vec sum[BLEND_Y][BLEND_V], vs[BLEND_V];                                                    \
@@ -244,7 +247,7 @@ static void silu(float *y, const float *x, int n)
 				vec_load_##name(v + i * b->v_stride + k * LANES);                                  \
 			UNROLL for (int h = 0; h < H; h++)                                                     \
 			{                                                                                      \
-				vec weight = vec_set(a[h * b->a_stride + i]);                                      \
+				vec weight = vec_set(factor(a[h * b->a_stride + i]));                              \
 				UNROLL for (int k = 0; k < V; k++) sum[h][k] = vec_fma(weight, vs[k], sum[h][k]);  \
 			}                                                                                      \
 		}                                                                                          \
@@ -257,8 +260,8 @@ static void silu(float *y, const float *x, int n)
 		vec sum = vec_load_part_f32(y, b->n - j);                                                  \
 		for (int i = 0; i < b->n_v; i++) {                                                         \
 			const type *row = (const type *)b->v + i * b->v_stride + j;                            \
-			sum = vec_fma(vec_set(b->a[h * b->a_stride + i]), vec_load_part_##name(row, b->n - j), \
-						  sum);                                                                    \
+			vec weight = vec_set(factor(b->a[h * b->a_stride + i]));                               \
+			sum = vec_fma(weight, vec_load_part_##name(row, b->n - j), sum);                       \
 		}                                                                                          \
 		vec_store_part(y, sum, b->n - j);                                                          \
 	}                                                                                              \
@@ -281,5 +284,6 @@ static void silu(float *y, const float *x, int n)
 			blend_##name##_heads(b, h, 1);                                                         \
 	}
 
-DEFINE_BLEND(float, f32)
-DEFINE_BLEND(uint16_t, bf16)
+DEFINE_BLEND(float, f32, PLAIN)
+DEFINE_BLEND(uint16_t, bf16, PLAIN)
+DEFINE_BLEND(uint8_t, e4m3, TIMES_256)

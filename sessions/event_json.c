@@ -180,7 +180,7 @@ static void session(struct text *out, const struct event *event)
 	add_name(out, "device", device);
 	add_name(out, "time", now);
 	add_name(out, "math", event->opened.math == MATH_FAST ? "fast" : "exact");
-	add_name(out, "kv", event->opened.kv_dtype == DTYPE_F32 ? "f32" : "bf16");
+	add_name(out, "kv", kv_name(event->opened.kv_dtype));
 	add_integer(out, "context", event->opened.context);
 }
 

@@ -246,10 +246,10 @@ static void opened(struct reader *r, struct event *event, const char *line, size
 	memcpy(event->opened.rung, device, n < 31 ? n : 31);
 	event->opened.n_threads = comma ? atoi(comma + 1) : 0;
 	event->opened.math = field(r, "math") ? MATH("math") : MATH_EXACT;
-	event->opened.kv_dtype =
-		json_is(field(r, "kv"), JSON_STRING) && json_equals(&r->json, field(r, "kv"), "bf16")
-			? DTYPE_BF16
-			: DTYPE_F32;
+	char kv[16] = "f32";
+	if (field(r, "kv"))
+		string(r, "kv", kv, sizeof kv);
+	event->opened.kv_dtype = kv_find(kv) < 0 ? DTYPE_F32 : (enum dtype)kv_find(kv);
 	event->opened.context = optional_integer(r, "context", 0);
 	for (const char *key = "version\0checkpoint\0hash\0budgets\0time\0"; *key;
 		 key += strlen(key) + 1)

@@ -359,7 +359,7 @@ static int set_fixed(struct command_context *context, const char *value, struct 
 	(void)context, (void)value;
 	return fail(err,
 				"this is chosen when the program starts: -t N, --ctx N, --math exact|fast, --kv "
-				"f32|bf16, --device");
+				"f32|bf16|fp8, --device");
 }
 
 /* clang-format off */

@@ -235,8 +235,8 @@ static size_t largest(const float *values, size_t n)
 	return best;
 }
 
-/* What --math fast costs: BF16 KV and, where it pays, BF16 products. */
-static void fast_math(void)
+/* What fewer bits cost, held against --math exact: mean KL below `limit`, the same top id. */
+static void check_cost(const char *what, enum math math, enum dtype kv_dtype, double limit)
 {
 	static const char *const budgets[] = {"large", "medium", "small"};
 	struct answers file;
@@ -244,7 +244,7 @@ static void fast_math(void)
 
 	open_answers(&file);
 	golden_open(&exact, "demo", NULL, MATH_EXACT);
-	golden_open(&fast, "demo", NULL, MATH_FAST);
+	golden_open_kv(&fast, "demo", NULL, math, kv_dtype);
 	size_t vocab = (size_t)exact.model->config.vocab_size;
 	float *a = test_calloc(GOLDEN_CONTEXT * vocab, sizeof *a);
 	float *b = test_calloc(GOLDEN_CONTEXT * vocab, sizeof *b);
@@ -264,19 +264,30 @@ static void fast_math(void)
 			n_tokens += n;
 		}
 		assert_true(n_tokens > 400);
-		assert_true(kl / (double)n_tokens < 1e-3);
+		assert_true(kl / (double)n_tokens < limit);
 		assert_true((double)n_same > 0.98 * (double)n_tokens);
 		if (golden_run.threads == 1)
 			golden_note(
-				"demo, fast, %s, %s: relative error %.2g, mean KL %.2g, same top id %zu of %zu",
+				"demo, %s, %s, %s: relative error %.2g, mean KL %.2g, same top id %zu of %zu", what,
 				golden_run.rung, budgets[i], error, kl / (double)n_tokens, n_same, n_tokens);
 	}
-	golden_leave(&fast, "demo, fast");
+	golden_leave(&fast, what);
 	test_free(b);
 	test_free(a);
 	golden_close(&fast);
 	golden_close(&exact);
 	close_answers(&file);
+}
+
+/* BF16 KV and, where it pays, BF16 products. */
+static void fast_math(void)
+{
+	check_cost("fast", MATH_FAST, DTYPE_BF16, 1e-3);
+}
+
+static void kv_in_fp8(void)
+{
+	check_cost("kv fp8", MATH_EXACT, DTYPE_F8_E4M3, 1e-2);
 }
 
 int main(void)
@@ -285,6 +296,7 @@ int main(void)
 		{"answers", answers},
 		{"three_budgets_cost_one", three_budgets_cost_one},
 		{"fast_math", fast_math},
+		{"kv_in_fp8", kv_in_fp8},
 	};
 	return golden_main(tests, sizeof tests / sizeof *tests);
 }

@@ -60,13 +60,13 @@ char *golden_path(const char *file)
 	return path;
 }
 
-void golden_open(struct golden *g, const char *folder, const char *budgets, enum math math)
+void golden_open_kv(struct golden *g, const char *folder, const char *budgets, enum math math,
+					enum dtype kv_dtype)
 {
 	struct error err = {0};
 	struct model_options options = {0};
-	struct device_options device = {.n_threads = golden_run.threads,
-									.math = math,
-									.kv_dtype = math == MATH_FAST ? DTYPE_BF16 : DTYPE_F32};
+	struct device_options device = {
+		.n_threads = golden_run.threads, .math = math, .kv_dtype = kv_dtype};
 	char *path = strcmp(folder, "demo") ? golden_path(folder) : file_shared("demo", &err);
 	char *file = NULL;
 
@@ -86,6 +86,11 @@ void golden_open(struct golden *g, const char *folder, const char *budgets, enum
 	golden_must(g->workspace ? 0 : -1, &err);
 	free(file);
 	free(path);
+}
+
+void golden_open(struct golden *g, const char *folder, const char *budgets, enum math math)
+{
+	golden_open_kv(g, folder, budgets, math, math == MATH_FAST ? DTYPE_BF16 : DTYPE_F32);
 }
 
 void golden_close(struct golden *g)

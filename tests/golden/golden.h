@@ -38,6 +38,8 @@ extern struct golden_run golden_run;
 /* folder: "nest-tiny", below tests/golden, or "demo", the bundled one. budgets: a file there, or
  * NULL. */
 void golden_open(struct golden *g, const char *folder, const char *budgets, enum math math);
+void golden_open_kv(struct golden *g, const char *folder, const char *budgets, enum math math,
+					enum dtype kv_dtype);
 void golden_close(struct golden *g);
 char *golden_path(const char *file); // below tests/golden; free()
 

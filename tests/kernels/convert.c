@@ -47,6 +47,7 @@ static void encoding_is_golden(void **state)
 			assert_true(isnan(f16_to_f32(f32_to_f16(value))));
 		else
 			assert_int_equal(f32_to_f16(value), f16);
+		assert_int_equal(f32_to_e4m3(value), pattern(&json, row, "e4m3"));
 		row = json_next(&json, rows, row);
 	}
 	assert_int_equal(n, 222);
@@ -80,6 +81,30 @@ static void every_pattern_survives(void **state)
 		assert_true((double)wide[1] == (bits & 0x8000 ? -value : value));
 	}
 	assert_false(convert_to_f32("", DTYPE_I64, 0, NULL));
+}
+
+/* Every E4M3 code encodes to itself; what lies between two goes to the nearer, halves to the even
+ * code. */
+static void every_e4m3_code_survives(void **state)
+{
+	(void)state;
+	for (int code = 0; code < 256; code++) {
+		float value = e4m3_values[code];
+		if (isnan(value)) {
+			assert_int_equal(f32_to_e4m3(value), 0x7f);
+			continue;
+		}
+		assert_int_equal(f32_to_e4m3(value), code);
+		float next = e4m3_values[(code + 1) & 0x7f], half = (value + next) / 2;
+		if (code >= 0x7e)
+			continue;
+		assert_int_equal(f32_to_e4m3(half), code + code % 2);
+		assert_int_equal(f32_to_e4m3(nextafterf(half, 0)), code);
+		assert_int_equal(f32_to_e4m3(nextafterf(half, INFINITY)), code + 1);
+		assert_int_equal(f32_to_e4m3(-half), 0x80 + code + code % 2);
+	}
+	assert_int_equal(f32_to_e4m3(1e30f), 0x7e);
+	assert_int_equal(f32_to_e4m3(-INFINITY), 0xfe);
 }
 
 /* A list of numbers against the table, null = NaN. */
@@ -148,9 +173,8 @@ static void dtypes_have_names_and_sizes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(encoding_is_golden),
-		cmocka_unit_test(every_pattern_survives),
-		cmocka_unit_test(small_formats_are_golden),
+		cmocka_unit_test(encoding_is_golden),          cmocka_unit_test(every_pattern_survives),
+		cmocka_unit_test(every_e4m3_code_survives),    cmocka_unit_test(small_formats_are_golden),
 		cmocka_unit_test(dtypes_have_names_and_sizes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,7 @@ static void options_are_checked(void **state)
 	assert_null(backend_cpu.open(&(struct device_options){.n_threads = -1}, &err));
 	assert_string_equal(err.text, "threads: -1, expected 0 (all) to 256");
 	assert_null(backend_cpu.open(&(struct device_options){.kv_dtype = DTYPE_I32}, &err));
-	assert_string_equal(err.text, "KV cache in I32, expected F32 or BF16");
+	assert_string_equal(err.text, "KV cache in I32, expected F32, BF16 or F8_E4M3");
 	struct device *device = backend_cpu.open(&(struct device_options){.n_threads = 3}, &err);
 	assert_non_null(device);
 	assert_int_equal(backend_cpu.threads(device), 3);

@@ -219,6 +219,39 @@ static void ssm_rows_agree(void **state)
 	}
 }
 
+static const enum dtype blend_formats[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F8_E4M3};
+enum { N_BLENDS = sizeof blend_formats / sizeof blend_formats[0] };
+
+static void (*blend_of(const struct cpu_rung *r, int format))(const struct blend *)
+{
+	return format == 0 ? r->blend_f32 : format == 1 ? r->blend_bf16 : r->blend_f8;
+}
+
+/* Every E4M3 byte at every place of a row of values, its tail too; exact, as the rest is 0. */
+static void every_cached_code_decodes(void **state)
+{
+	(void)state;
+	enum { N = 77 };
+	int n_rungs;
+	cpu_rungs(&n_rungs);
+	case_seed(5002);
+	uint8_t *v = case_new_bytes(N);
+	float *y = case_new(N);
+	const float half = 0.5f;
+	struct blend b = {y, &half, v, N, 1, N, 1, 1, N};
+	for (int i = 0; i < n_rungs; i++)
+		for (int code = 0; code < 256; code++)
+			for (int j = 0; j < N; j++) {
+				memset(v, 0, N);
+				memset(y, 0, N * sizeof *y);
+				v[j] = (uint8_t)code;
+				rung(i, &n_rungs)->blend_f8(&b);
+				same_value(e4m3_values[code] * half, y[j]);
+				same_value(0, y[j ? j - 1 : 1]);
+			}
+	case_done();
+}
+
 static void blends_agree(void **state)
 {
 	(void)state;
@@ -237,23 +270,24 @@ static void blends_agree(void **state)
 		float *start = case_new(n_all), *expected = case_new(n_all), *found = case_new(n_all),
 			  *alone;
 		b.a = case_new((size_t)(n_y * b.a_stride));
-		for (int i = 0; i < 2 * n_rungs; i++) {
-			const struct cpu_rung *r = rung(i / 2, &n_rungs);
-			bool narrow = i % 2;
-			b.v = random_numbers(narrow ? DTYPE_BF16 : DTYPE_F32, (size_t)(n_v * b.v_stride));
+		for (int i = 0; i < N_BLENDS * n_rungs; i++) {
+			const struct cpu_rung *r = rung(i / N_BLENDS, &n_rungs);
+			int format = i % N_BLENDS;
+			b.v = random_numbers(blend_formats[format], (size_t)(n_v * b.v_stride));
 			b.y = memcpy(expected, start, n_all * sizeof *start);
-			narrow ? c->blend_bf16(&b) : c->blend_f32(&b);
+			blend_of(c, format)(&b);
 			b.y = memcpy(found, start, n_all * sizeof *start);
-			narrow ? r->blend_bf16(&b) : r->blend_f32(&b);
+			blend_of(r, format)(&b);
 			for (size_t j = 0; j < n_all; j++)
-				case_near((double)expected[j], (double)found[j], 1e-5, "blend");
+				case_near((double)expected[j], (double)found[j], format == 2 ? 1e-5 * 448 : 1e-5,
+						  "blend");
 			int h = n_y - 1; // one head alone: the same bits
 			struct blend one = b;
 			alone = case_new((size_t)n);
 			one.y = memcpy(alone, start + h * b.y_stride, (size_t)n * sizeof *alone);
 			one.a += h * b.a_stride;
 			one.n_y = 1;
-			narrow ? r->blend_bf16(&one) : r->blend_f32(&one);
+			blend_of(r, format)(&one);
 			case_same(found + h * b.y_stride, alone, (size_t)n, "a blend alone");
 		}
 		case_done();
@@ -313,6 +347,7 @@ int main(void)
 		cmocka_unit_test(every_nvfp4_code_decodes),
 		cmocka_unit_test(ssm_rows_agree),
 		cmocka_unit_test(blends_agree),
+		cmocka_unit_test(every_cached_code_decodes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

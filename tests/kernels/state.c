@@ -320,13 +320,15 @@ static void call_attention(struct device *device, const struct attention_op *op,
 	assert_int_equal(backend_cpu.finish(device, NULL), 0);
 }
 
-static double cached(const void *cache, size_t at, bool narrow)
+static double cached(const void *cache, size_t at, enum dtype kv, float scale)
 {
-	return narrow ? (double)bf16_to_f32(((const uint16_t *)cache)[at])
-				  : (double)((const float *)cache)[at];
+	if (kv == DTYPE_F8_E4M3)
+		return (double)e4m3_values[((const uint8_t *)cache)[at]] * (double)scale;
+	return kv == DTYPE_BF16 ? (double)bf16_to_f32(((const uint16_t *)cache)[at])
+							: (double)((const float *)cache)[at];
 }
 
-static void check_attention(const struct attention_op *o, int past, bool narrow)
+static void check_attention(const struct attention_op *o, int past, enum dtype kv)
 {
 	size_t row = (size_t)(o->n_kv_heads * o->head_dim);
 	double *p = malloc((size_t)(past + o->n) * sizeof *p);
@@ -340,15 +342,15 @@ static void check_attention(const struct attention_op *o, int past, bool narrow)
 				double s = 0;
 				for (int i = 0; i < o->head_dim; i++)
 					s += (double)q[i] *
-						 cached(o->k_cache, (size_t)j * row + head + (size_t)i, narrow);
+						 cached(o->k_cache, (size_t)j * row + head + (size_t)i, kv, o->k_scale);
 				p[j] = exp(s * (double)o->scale);
 				sum += p[j];
 			}
 			for (int i = 0; i < o->head_dim; i++) {
 				double y = 0;
 				for (int j = 0; j < past + t + 1; j++)
-					y +=
-						p[j] / sum * cached(o->v_cache, (size_t)j * row + head + (size_t)i, narrow);
+					y += p[j] / sum *
+						 cached(o->v_cache, (size_t)j * row + head + (size_t)i, kv, o->v_scale);
 				case_near(y, (double)o->y[(t * o->n_heads + h) * o->head_dim + i], 2e-5,
 						  "attention");
 			}
@@ -356,7 +358,33 @@ static void check_attention(const struct attention_op *o, int past, bool narrow)
 	free(p);
 }
 
-static void check_attention_case(const struct attention_op *op, const int past[2], bool narrow,
+/* The rows that the call appended, exactly. */
+static void check_appended(const struct attention_op *o, int past, enum dtype kv)
+{
+	size_t row = (size_t)(o->n_kv_heads * o->head_dim), n = (size_t)o->n * row;
+	for (size_t i = 0; kv == DTYPE_F8_E4M3 && i < n; i++) {
+		assert_int_equal(((const uint8_t *)o->k_cache)[(size_t)past * row + i],
+						 f32_to_e4m3(o->k[i] / o->k_scale));
+		assert_int_equal(((const uint8_t *)o->v_cache)[(size_t)past * row + i],
+						 f32_to_e4m3(o->v[i] / o->v_scale));
+	}
+}
+
+/* n floats in the cache's format, new memory. */
+static void *cache_of(const float *values, size_t n, enum dtype kv, float scale)
+{
+	if (kv == DTYPE_F32)
+		return copy_of(values, n);
+	uint8_t *cache = case_new_bytes(n * dtype_bytes(kv));
+	for (size_t i = 0; i < n; i++)
+		if (kv == DTYPE_BF16)
+			((uint16_t *)(void *)cache)[i] = f32_to_bf16(values[i]);
+		else
+			cache[i] = f32_to_e4m3(values[i] / scale);
+	return cache;
+}
+
+static void check_attention_case(const struct attention_op *op, const int past[2], enum dtype kv,
 								 struct device *const device[2])
 {
 	size_t n_y = (size_t)(op[0].n * op[0].n_heads * op[0].head_dim);
@@ -367,7 +395,8 @@ static void check_attention_case(const struct attention_op *op, const int past[2
 		call_attention(device[way % 2], op, 2, way / 2);
 		for (int l = 0; l < 2; l++) {
 			if (way == 0) {
-				check_attention(&op[l], past[l], narrow);
+				check_attention(&op[l], past[l], kv);
+				check_appended(&op[l], past[l], kv);
 				memcpy(first[l], op[l].y, n_y * sizeof(float));
 			}
 			case_same(first[l], op[l].y, n_y, "attention, another way");
@@ -378,18 +407,18 @@ static void check_attention_case(const struct attention_op *op, const int past[2
 static void attention_is_right(void **state)
 {
 	(void)state;
-	struct device *narrow[2];
-	for (int i = 0; i < 2; i++) {
-		struct device_options options = {.n_threads = i + 1, .kv_dtype = DTYPE_BF16};
-		narrow[i] = backend_cpu.open(&options, NULL);
-		assert_non_null(narrow[i]);
+	static const enum dtype formats[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F8_E4M3};
+	struct device *devices[3][2];
+	for (int i = 0; i < 6; i++) {
+		struct device_options options = {.n_threads = i % 2 + 1, .kv_dtype = formats[i / 2]};
+		devices[i / 2][i % 2] = backend_cpu.open(&options, NULL);
+		assert_non_null(devices[i / 2][i % 2]);
 	}
-	struct device *wide[2] = {case_device(1), case_device(2)};
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < 18; round++) {
 		case_seed(800 + (uint64_t)round);
-		bool in_bf16 = round % 2;
+		enum dtype format = formats[round % 3];
 		int n = case_int(1, 9), kv = case_int(1, 3), heads = kv * case_int(1, 20);
-		int head_dim = round % 3 ? case_int(1, 70) : 64, past[2];
+		int head_dim = round % 4 ? case_int(1, 70) : 64, past[2];
 		int32_t *kv_head = case_new_bytes((size_t)heads * sizeof *kv_head), length[2];
 		for (int h = 0; h < heads; h++)
 			kv_head[h] = h * kv / heads;
@@ -403,27 +432,21 @@ static void attention_is_right(void **state)
 										  .n_heads = heads,
 										  .n_kv_heads = kv,
 										  .head_dim = head_dim,
-										  .scale = 1 / sqrtf((float)head_dim)};
+										  .scale = 1 / sqrtf((float)head_dim),
+										  .k_scale = round % 2 ? 1 : 0.03f,
+										  .v_scale = round % 2 ? 1 : 0.011f};
 			op[l].q = case_new((size_t)(n * heads * head_dim));
 			op[l].k = case_new((size_t)(n * kv * head_dim));
 			op[l].v = case_new((size_t)(n * kv * head_dim));
 			op[l].y = case_new((size_t)(n * heads * head_dim));
-			float *k = case_new(n_cache), *v = case_new(n_cache);
-			op[l].k_cache = k;
-			op[l].v_cache = v;
-			if (!in_bf16)
-				continue;
-			uint16_t *k16 = case_new_bytes(n_cache * 2), *v16 = case_new_bytes(n_cache * 2);
-			for (size_t i = 0; i < n_cache; i++)
-				k16[i] = f32_to_bf16(k[i]), v16[i] = f32_to_bf16(v[i]);
-			op[l].k_cache = k16;
-			op[l].v_cache = v16;
+			op[l].k_cache = cache_of(case_new(n_cache), n_cache, format, op[l].k_scale);
+			op[l].v_cache = cache_of(case_new(n_cache), n_cache, format, op[l].v_scale);
 		}
-		check_attention_case(op, past, in_bf16, in_bf16 ? narrow : wide);
+		check_attention_case(op, past, format, devices[round % 3]);
 		case_done();
 	}
-	for (int i = 0; i < 2; i++)
-		backend_cpu.close(narrow[i]);
+	for (int i = 0; i < 6; i++)
+		backend_cpu.close(devices[i / 2][i % 2]);
 }
 
 int main(void)

@@ -308,6 +308,17 @@ static void binds_what_may_differ(void **state)
 	assert_int_equal(b.weights.n_unused, 1);
 	assert_string_equal(b.weights.first_unused, "backbone.layers.1.mixer.q_proj.bias");
 	release(&b);
+	// scales of a KV cache in FP8, of which a layer may have some or none
+	assert_true(b.weights.layers == NULL);
+	static const struct change scales = {
+		"", {0}, {{"backbone.layers.1.mixer.v_proj.v_scale", "F32", "[]", 1}}};
+	expect_bound(&b, &scales, false, NULL);
+	const struct tensor *v_scale =
+		checkpoint_find(&b.checkpoint, "backbone.layers.1.mixer.v_proj.v_scale");
+	assert_memory_equal(&b.weights.layers[1].v_scale, v_scale->data, sizeof(float));
+	assert_true(b.weights.layers[1].k_scale == 1 && b.weights.layers[1].kv_scales);
+	assert_int_equal(b.weights.n_unused, 0);
+	release(&b);
 	// the router's gate in BF16
 	static const struct change gate = {
 		"gate.weight", {"backbone.layers.2.mixer.gate.weight", "BF16", "[2,6]", 12}, {{0}}};
