@@ -312,7 +312,7 @@ static int look(struct work *w, struct error *err)
 	bool named = elastic_find(&w->model->elastic, w->budget.name) >= 0;
 	struct outlook_plan plan = {.model = w->model,
 								.device = w->options,
-								.extra = named ? NULL : &w->budget,
+								.typed = named ? NULL : w->budget.name,
 								.ids = w->ids,
 								.n = w->n,
 								.first = w->n_prompt ? w->n_prompt : 1,

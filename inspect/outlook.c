@@ -118,30 +118,39 @@ static int check(const struct outlook_plan *plan, struct error *err)
 	return 0;
 }
 
+/* What budget number i of the outlook says. */
+static int read_budget(struct run *r, int i, struct error *err)
+{
+	const struct model *model = r->plan->model;
+	bool named = i + (r->plan->typed != NULL) < r->out->n_budgets;
+	struct budget budget = {0};
+	struct slice slice = {0};
+	if (model_budget(model, named ? model->elastic.budgets[i].name : r->plan->typed, &budget, err))
+		return -1;
+	memcpy(r->out->budgets[i], budget.name, strnlen(budget.name, BUDGET_NAME_BYTES - 1));
+	int result =
+		slice_build(&slice, &model->weights, &model->config, &budget, r->b, r->device, err);
+	if (result == 0)
+		result = read_all(r, &slice, i, err);
+	slice_free(&slice);
+	budget_free(&budget);
+	return result;
+}
+
 int outlook_run(struct outlook *outlook, const struct outlook_plan *plan, struct error *err)
 {
-	const struct elastic *elastic = &plan->model->elastic;
 	struct run r = {.plan = plan, .out = outlook};
+	int n = plan->model->elastic.n_budgets, most = OUTLOOK_BUDGETS - (plan->typed != NULL);
 	*outlook = (struct outlook){.first = plan->first, .n = plan->n};
-	int most = OUTLOOK_BUDGETS - (plan->extra != NULL);
-	int n_named = elastic->n_budgets < most ? elastic->n_budgets : most;
-	outlook->n_budgets = n_named + (plan->extra != NULL);
+	outlook->n_budgets = (n < most ? n : most) + (plan->typed != NULL);
 	int result = check(plan, err);
 	if (result == 0) {
 		outlook->views = mem_new((size_t)outlook->n_budgets * (size_t)(plan->n - plan->first),
 								 sizeof *outlook->views, err);
 		result = outlook->views ? open_run(&r, err) : -1;
 	}
-	for (int i = 0; i < outlook->n_budgets && result == 0; i++) {
-		struct slice slice = {0};
-		const struct budget *budget = i < n_named ? &elastic->budgets[i] : plan->extra;
-		memcpy(outlook->budgets[i], budget->name, strnlen(budget->name, BUDGET_NAME_BYTES - 1));
-		result = slice_build(&slice, &plan->model->weights, &plan->model->config, budget, r.b,
-							 r.device, err);
-		if (result == 0)
-			result = read_all(&r, &slice, i, err);
-		slice_free(&slice);
-	}
+	for (int i = 0; i < outlook->n_budgets && result == 0; i++)
+		result = read_budget(&r, i, err);
 	workspace_close(r.workspace);
 	if (r.device)
 		r.b->close(r.device);
@@ -201,7 +210,10 @@ struct outlook_job *outlook_job(const struct outlook_plan *plan, struct error *e
 	memcpy(ids, plan->ids, (size_t)plan->n * sizeof *ids);
 	it->plan = *plan;
 	it->plan.ids = ids;
-	it->plan.extra = NULL;
+	if (plan->typed) {
+		memcpy(it->typed, plan->typed, strnlen(plan->typed, sizeof it->typed - 1));
+		it->plan.typed = it->typed;
+	}
 	it->plan.model = model_retain(plan->model);
 	it->job = (struct job){.name = "tokens of every budget", .run = run, .free = job_free};
 	return it;

@@ -24,7 +24,7 @@ struct outlook_view {         // of one token by one budget
 
 struct outlook {
 	int first, n;  // tokens [first, n)
-	int n_budgets; // the largest ones, in the order of elastic.budgets; then the plan's extra one
+	int n_budgets; // the largest ones, in the order of elastic.budgets; then the typed one
 	char budgets[OUTLOOK_BUDGETS][BUDGET_NAME_BYTES];
 	struct outlook_view *views; // (n_budgets, n - first)
 };
@@ -32,7 +32,7 @@ struct outlook {
 struct outlook_plan {
 	struct model *model;
 	struct device_options device; // n_threads 0 counts as 1; kv_dtype must be set
-	const struct budget *extra;   // one more, behind the file's; NULL = none
+	const char *typed;            // widths: one more, behind the file's; NULL = none
 	const int32_t *ids;           // (n)
 	int n, first;                 // 1 <= first < n: nothing comes before token 0
 	/* Called between chunks; non-zero stops with an error. May be NULL. */
@@ -46,11 +46,12 @@ void outlook_free(struct outlook *outlook); // takes {0}
 /* NULL outside [first, n). */
 const struct outlook_view *outlook_at(const struct outlook *outlook, int budget, int token);
 
-/* The same in the background: the plan's model is retained, ids are copied; step, user and extra
+/* The same in the background: the plan's model is retained, ids and typed are copied; step and user
  * are ignored. */
 struct outlook_job {
 	struct job job; // first
 	struct outlook_plan plan;
+	char typed[BUDGET_NAME_BYTES];
 	struct outlook outlook;
 };
 struct outlook_job *outlook_job(const struct outlook_plan *plan, struct error *err);

@@ -150,7 +150,7 @@ int talk_branch(struct talk *talk, int at, int32_t id, const char *budget, struc
 	tape_cut(&talk->tape, (size_t)at + 1);
 	struct tape_token *token = &talk->tape.tokens[at];
 	token->id = token->picked.id = id;
-	token->writer = (int8_t)talk_budget_index(talk, budget);
+	token->writer = (int8_t)talk_writer_index(talk, budget);
 	token->reader = TAPE_NOBODY;
 	token->ends =
 		old.phase == PHASE_THINK && id == tokenizer_special(talk->model->tokenizer, "</think>");

@@ -27,7 +27,7 @@ struct pane {
 	char search[128];  // what `/` asked for, "" = nothing; ACTION_SEARCH tells that it changed
 	bool focused;      // keys go here
 	char message[160]; // what the notice line should say; the app takes it and clears it
-	char command[160]; // what the app should run, as if typed after a colon; taken and cleared
+	char command[384]; // what the app should run, as if typed after a colon; taken and cleared
 };
 
 struct pane_table {

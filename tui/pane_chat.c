@@ -136,17 +136,14 @@ static int last_top(const struct pane_chat *chat)
 
 static void thought_label(const struct pane_chat *chat, const struct entry *entry, struct text *out)
 {
-	const struct elastic *elastic = talk_elastic(chat->pane.talk);
 	int last = -2;
 	text_add(out, entry->live ? "thinking" : "thought");
 	for (size_t i = 0; i < entry->n_tokens; i++) { // the budgets in the order they wrote
 		int budget = entry->tokens[i].budget;
 		if (budget == last)
 			continue;
-		text_format(out, "%s%s", last == -2 ? " [" : ">",
-					elastic && budget >= 0 && budget < elastic->n_budgets
-						? elastic->budgets[budget].name
-						: "typed");
+		text_format(out, "%s%.24s", last == -2 ? " [" : ">",
+					talk_writer_name(chat->pane.talk, budget));
 		last = budget;
 	}
 	if (last != -2)

@@ -99,7 +99,7 @@ static const struct elastic *elastic_of(const struct compare_column *column)
 static int index_of(const struct compare_column *column)
 {
 	const struct elastic *elastic = elastic_of(column);
-	return elastic ? elastic_find(elastic, column->budget) : -1;
+	return elastic ? talk_find_writer(&column->talk, column->budget) : -1;
 }
 
 static void state_of(const struct compare_column *column, struct text *out)
@@ -177,7 +177,7 @@ static void draw_head(const struct pane_compare *c, const struct canvas *canvas,
 	struct text text = {0}, state = {0};
 	text_format(&text, "%s%d ", i == c->focus ? ">" : " ", i + 1);
 	if (elastic && index >= 0)
-		text_format(&text, "%c ", elastic_mark(elastic, index));
+		text_format(&text, "%c ", talk_mark(&column->talk, index));
 	text_add(&text, column->budget);
 	if (column->directory && column->talk.model)
 		text_format(&text, " (%s)", column->talk.model->name);

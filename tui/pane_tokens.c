@@ -38,6 +38,45 @@ static const struct tape *tape_of(const struct pane_tokens *t)
 	return &t->pane.talk->tape;
 }
 
+/* ---- whose columns ---- */
+
+/* The typed widths that wrote or read last, -1 = none did. */
+static int typed_of(const struct pane_tokens *t)
+{
+	const struct tape *tape = tape_of(t);
+	const struct talk *talk = t->pane.talk;
+	for (size_t i = tape->n; talk->model && i-- > 0;) {
+		const struct tape_token *token = &tape->tokens[i];
+		int last = token->reader > token->writer ? token->reader : token->writer;
+		if (last >= talk->model->elastic.n_budgets)
+			return last;
+	}
+	return -1;
+}
+
+/* Columns: the file's budgets, then the typed one. */
+static int n_named(const struct pane_tokens *t)
+{
+	const struct model *model = t->pane.talk->model;
+	int n = model ? model->elastic.n_budgets : 0, most = OUTLOOK_BUDGETS - (typed_of(t) >= 0);
+	return n < most ? n : most;
+}
+
+static int n_columns(const struct pane_tokens *t)
+{
+	return n_named(t) + (typed_of(t) >= 0);
+}
+
+static int writer_of(const struct pane_tokens *t, int column)
+{
+	return column < n_named(t) ? column : typed_of(t);
+}
+
+static const char *name_of(const struct pane_tokens *t, int writer)
+{
+	return writer == TAPE_NOBODY ? "nobody" : talk_writer_name(t->pane.talk, writer);
+}
+
 /* ---- the job ---- */
 
 static void forget(struct pane_tokens *t)
@@ -72,7 +111,9 @@ static void submit(struct pane_tokens *t)
 		free(ids);
 		return;
 	}
+	int typed = typed_of(t);
 	struct outlook_plan plan = {
+		.typed = typed >= 0 ? talk_writer_name(t->pane.talk, typed) : NULL,
 		.model = t->pane.talk->model,
 		.device = {.n_threads = 1, .math = MATH_EXACT, .kv_dtype = DTYPE_F32},
 		.ids = ids,
@@ -185,14 +226,14 @@ struct choice { // an alternative
 	double p;
 };
 
-/* Row i of a budget's alternatives; false = there is none. */
-static bool choice_at(const struct pane_tokens *t, int budget, int row, struct choice *out)
+/* Row i of a column's alternatives; false = there is none. */
+static bool choice_at(const struct pane_tokens *t, int column, int row, struct choice *out)
 {
 	const struct tape *tape = tape_of(t);
 	const struct tape_token *token =
 		t->cursor >= 0 && (size_t)t->cursor < tape->n ? &tape->tokens[t->cursor] : NULL;
 	const struct outlook_view *view =
-		is_current(t) ? outlook_at(&t->outlook, budget, t->cursor) : NULL;
+		is_current(t) ? outlook_at(&t->outlook, column, t->cursor) : NULL;
 	if (!token || row < 0)
 		return false;
 	if (view) {
@@ -201,28 +242,11 @@ static bool choice_at(const struct pane_tokens *t, int budget, int row, struct c
 		*out = (struct choice){view->top[row], (double)view->p[row]};
 		return true;
 	}
-	if (token->writer != budget || budget < 0 || row >= N_ALTERNATIVES ||
+	if (token->writer != writer_of(t, column) || column < 0 || row >= N_ALTERNATIVES ||
 		(size_t)t->cursor < tape->prompt || token->picked.top[row].id < 0)
 		return false;
 	*out = (struct choice){token->picked.top[row].id, exp((double)token->picked.top[row].logprob)};
 	return true;
-}
-
-static int n_budgets(const struct pane_tokens *t)
-{
-	const struct model *model = t->pane.talk->model;
-	int n = model ? model->elastic.n_budgets : 0;
-	return n < OUTLOOK_BUDGETS ? n : OUTLOOK_BUDGETS;
-}
-
-static const char *name_of(const struct pane_tokens *t, int budget)
-{
-	const struct model *model = t->pane.talk->model;
-	if (budget == TAPE_NOBODY)
-		return "nobody";
-	return model && budget >= 0 && budget < model->elastic.n_budgets
-			   ? model->elastic.budgets[budget].name
-			   : "typed";
 }
 
 /* ---- drawing ---- */
@@ -316,30 +340,30 @@ static void draw_facts(const struct pane_tokens *t, const struct canvas *canvas,
 	text_free(&text);
 }
 
-static void head_of(const struct pane_tokens *t, int budget, struct text *out)
+static void head_of(const struct pane_tokens *t, int column, struct text *out)
 {
+	int writer = writer_of(t, column);
 	const struct tape_token *token = &tape_of(t)->tokens[t->cursor];
 	const struct outlook_view *view =
-		is_current(t) ? outlook_at(&t->outlook, budget, t->cursor) : NULL;
-	text_format(out, "%c %.10s ", elastic_mark(&t->pane.talk->model->elastic, budget),
-				name_of(t, budget));
+		is_current(t) ? outlook_at(&t->outlook, column, t->cursor) : NULL;
+	text_format(out, "%c %.10s ", talk_mark(t->pane.talk, writer), name_of(t, writer));
 	if (view)
 		text_format(out, "#%d %s H%.2f", view->rank, number_percent((double)view->p_actual).text,
 					(double)view->entropy);
-	else if (token->writer == budget)
+	else if (token->writer == writer)
 		text_format(out, "%s H%.2f", number_percent(exp((double)token->picked.logprob)).text,
 					(double)token->picked.entropy);
 }
 
-static void draw_budget(const struct pane_tokens *t, const struct canvas *canvas, int budget)
+static void draw_budget(const struct pane_tokens *t, const struct canvas *canvas, int column)
 {
 	const struct tape_token *token = &tape_of(t)->tokens[t->cursor];
 	struct text text = {0};
 	struct choice choice;
-	head_of(t, budget, &text);
-	canvas_text(canvas, 0, 0, role_of_budget(budget), text_chars(&text));
-	for (int row = 0; row + 1 < canvas->rows && choice_at(t, budget, row, &choice); row++) {
-		bool here = row == t->row && budget == t->column;
+	head_of(t, column, &text);
+	canvas_text(canvas, 0, 0, role_of_budget(writer_of(t, column)), text_chars(&text));
+	for (int row = 0; row + 1 < canvas->rows && choice_at(t, column, row, &choice); row++) {
+		bool here = row == t->row && column == t->column;
 		text_clear(&text);
 		text_format(&text, "%s%s%5.1f%% '", here ? ">" : " ", choice.id == token->id ? "*" : " ",
 					100 * choice.p);
@@ -352,7 +376,7 @@ static void draw_budget(const struct pane_tokens *t, const struct canvas *canvas
 
 static void draw_budgets(const struct pane_tokens *t, const struct canvas *canvas)
 {
-	int n = n_budgets(t), fit = canvas->columns / COLUMN_WIDTH;
+	int n = n_columns(t), fit = canvas->columns / COLUMN_WIDTH;
 	fit = fit < 1 ? 1 : fit > n ? n : fit;
 	int first = t->column >= fit ? t->column - fit + 1 : 0;
 	for (int i = 0; i < fit; i++) {
@@ -382,14 +406,14 @@ static void draw_branches(const struct pane_tokens *t, const struct canvas *canv
 
 static void settle(struct pane_tokens *t)
 {
-	int n = (int)tape_of(t)->n, budgets = n_budgets(t);
+	int n = (int)tape_of(t)->n, columns = n_columns(t);
 	struct choice choice;
 	if (t->follow || t->cursor >= n)
 		t->cursor = n - 1;
 	if (t->cursor < 0)
 		t->cursor = 0;
-	if (t->column >= budgets)
-		t->column = budgets - 1;
+	if (t->column >= columns)
+		t->column = columns - 1;
 	if (t->column < 0)
 		t->column = 0;
 	while (t->row > 0 && !choice_at(t, t->column, t->row, &choice))
@@ -471,10 +495,10 @@ static bool choose(struct pane_tokens *t)
 		return false;
 	if (choice_at(t, t->column, t->row, &choice))
 		snprintf(t->pane.command, sizeof t->pane.command, "branch %d %d %s", t->cursor, choice.id,
-				 name_of(t, t->column));
+				 name_of(t, writer_of(t, t->column)));
 	else
 		snprintf(t->pane.message, sizeof t->pane.message, "%s's alternatives are not known here%s",
-				 name_of(t, t->column), t->waiting ? " yet" : "");
+				 name_of(t, writer_of(t, t->column)), t->waiting ? " yet" : "");
 	return true;
 }
 
@@ -482,7 +506,7 @@ static bool tokens_key(struct pane_tokens *t, int key)
 {
 	switch (key) {
 	case '<': t->column -= t->column > 0; return true;
-	case '>': t->column += t->column + 1 < n_budgets(t); return true;
+	case '>': t->column += t->column + 1 < n_columns(t); return true;
 	case 'b': snprintf(t->pane.command, sizeof t->pane.command, "branch next"); return true;
 	case 'B': snprintf(t->pane.command, sizeof t->pane.command, "branch previous"); return true;
 	case 'u': snprintf(t->pane.command, sizeof t->pane.command, "branch back"); return true;

@@ -143,10 +143,9 @@ static void write_answer(struct talk *talk, const struct session *session,
 		if (event->seq != 0)
 			continue;
 		reply_event(reply, event);
-		tape_event(&talk->tape, event, talk_elastic(talk));
+		tape_event(&talk->tape, event, talk_event_writer(talk, event));
 		if (event->type == EV_TOKEN)
-			transcript_token(&talk->transcript, event, reply,
-							 talk_budget_index(talk, event->token.budget));
+			transcript_token(&talk->transcript, event, reply, talk_event_writer(talk, event));
 	}
 	transcript_stop(&talk->transcript);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #define RECENT_STEPS 32
+#define TYPED_COLUMNS 20 // that typed widths need in a row of gauges
 
 void status_bytes(int64_t bytes, struct text *out)
 {
@@ -185,11 +186,13 @@ static void gauge_row(const struct talk *talk, const struct canvas *canvas, int 
 	const struct elastic *elastic = talk_elastic(talk);
 	int at = canvas_print(canvas, row, 0, ROLE_DIM, "%-7s", phase_name(phase)), shown = 0;
 	int n_named = elastic && elastic->n_budgets < 4 ? elastic->n_budgets : 4;
-	int n = n_named + (talk->n_typed > 0); // the typed one that came last
+	int n_typed = talk->n_typed; // of these the last ones, as many as have room
+	while (n_typed > 1 && (canvas->columns - 14) / (n_named + n_typed) < TYPED_COLUMNS)
+		n_typed--;
+	int n = n_named + n_typed;
 	for (int column = 0; elastic && column < n; column++) {
-		int i = column < n_named ? column : elastic->n_budgets + talk->n_typed - 1;
-		const char *name =
-			column < n_named ? elastic->budgets[i].name : talk->typed[talk->n_typed - 1];
+		int i = column < n_named ? column : elastic->n_budgets + talk->n_typed - n + column;
+		const char *name = talk_writer_name(talk, i);
 		const struct metrics_row *m = metrics_find(&talk->metrics, name, phase);
 		double rate = m ? metrics_row_tps(m) : 0;
 		struct text number = {0};
@@ -247,9 +250,7 @@ static void prompt_readers(const struct talk *talk, struct text *out)
 		int reader = tape->tokens[i].reader;
 		for (n = 1; i + n < tape->prompt && tape->tokens[i + n].reader == reader; n++)
 			;
-		char mark = talk->model && reader >= 0 ? elastic_mark(&talk->model->elastic, reader)
-					: reader == TAPE_NOBODY    ? '.'
-											   : '?';
+		char mark = reader == TAPE_NOBODY ? '.' : talk_mark(talk, reader);
 		text_format(out, " %c%zu", mark, n);
 	}
 }

@@ -191,7 +191,7 @@ void talk_event(struct talk *talk, const struct event *event)
 	reply_event(&talk->reply, event);
 	if (talk->replay)
 		recall_event(talk, event);
-	tape_event(&talk->tape, event, talk_elastic(talk));
+	tape_event(&talk->tape, event, talk_event_writer(talk, event));
 	switch (event->type) {
 	case EV_OPENED:
 		if (!talk->replay)
@@ -411,26 +411,52 @@ int talk_budget_index(const struct talk *talk, const char *name)
 	return elastic ? elastic_find(elastic, name) : -1;
 }
 
+int talk_find_writer(const struct talk *talk, const char *name)
+{
+	const struct elastic *elastic = talk_elastic(talk);
+	int index = talk_budget_index(talk, name);
+	for (int i = 0; index < 0 && elastic && i < talk->n_typed; i++)
+		if (strcmp(talk->typed[i], name) == 0)
+			index = elastic->n_budgets + i;
+	return index;
+}
+
 int talk_writer_index(struct talk *talk, const char *name)
 {
 	const struct elastic *elastic = talk_elastic(talk);
-	int index = talk_budget_index(talk, name), i = 0;
-	if (index >= 0 || !elastic || !*name)
+	int index = talk_find_writer(talk, name);
+	if (index >= 0 || !elastic || !*name || talk->n_typed == MAX_TYPED)
 		return index;
-	while (i < talk->n_typed && strcmp(talk->typed[i], name) != 0)
-		i++;
-	if (i == MAX_TYPED)
-		return -1;
-	if (i == talk->n_typed)
-		copy_name(talk->typed[talk->n_typed++], name);
-	return elastic->n_budgets + i;
+	copy_name(talk->typed[talk->n_typed], name);
+	return elastic->n_budgets + talk->n_typed++;
+}
+
+const char *talk_writer_name(const struct talk *talk, int writer)
+{
+	const struct elastic *elastic = talk_elastic(talk);
+	int typed = elastic ? writer - elastic->n_budgets : -1;
+	if (typed >= 0 && typed < talk->n_typed)
+		return talk->typed[typed];
+	return elastic && writer >= 0 && typed < 0 ? elastic->budgets[writer].name : "typed";
+}
+
+int talk_event_writer(struct talk *talk, const struct event *event)
+{
+	switch (event->type) {
+	case EV_PREFILL: return talk_writer_index(talk, event->prefill.budget);
+	case EV_TOKEN: return talk_writer_index(talk, event->token.budget);
+	case EV_SWITCH: return talk_writer_index(talk, event->change.to);
+	default: return -1;
+	}
 }
 
 char talk_mark(const struct talk *talk, int writer)
 {
 	const struct elastic *elastic = talk_elastic(talk);
-	if (!elastic || writer < 0)
+	if (!elastic)
 		return '?';
+	if (writer < 0)
+		return '~';
 	if (writer < elastic->n_budgets)
 		return elastic_mark(elastic, writer);
 	int left = writer - elastic->n_budgets;

@@ -90,9 +90,14 @@ const struct elastic *talk_elastic(const struct talk *talk);
 const char *talk_budget_name(const struct talk *talk);
 /* Index in elastic.budgets of a budget's name, or -1 (typed widths, no model). */
 int talk_budget_index(const struct talk *talk, const char *name);
-/* Who wrote: a budget of the file, then typed widths in the order they wrote; -1 = one too many. */
+/* Who writes or reads: a budget of the file, then typed widths in the order they appeared, which
+ * keep their number for the session; -1 = one too many. */
 int talk_writer_index(struct talk *talk, const char *name);
-char talk_mark(const struct talk *talk, int writer); // its letter, '?' for -1
+int talk_find_writer(const struct talk *talk, const char *name);   // -1: it has not appeared, too
+char talk_mark(const struct talk *talk, int writer);               // its letter; '~' for -1
+const char *talk_writer_name(const struct talk *talk, int writer); // "typed" for -1
+/* Of the budget that a PREFILL, TOKEN or SWITCH (to) names; -1 for others. */
+int talk_event_writer(struct talk *talk, const struct event *event);
 
 /* This budget (a name or typed widths) writes from the next token on; the policy goes off. */
 int talk_choose_budget(struct talk *talk, const char *name, struct error *err);

@@ -95,12 +95,6 @@ void tape_cut(struct tape *tape, size_t n)
 		tape->known &= tape->tokens[i].id >= 0;
 }
 
-static int8_t index_of(const struct elastic *elastic, const char *budget)
-{
-	int index = elastic ? elastic_find(elastic, budget) : -1;
-	return index < 0 ? TAPE_TYPED : (int8_t)index;
-}
-
 static void read_by(struct tape *tape, int from, int end, int8_t reader)
 {
 	for (int i = from < 0 ? 0 : from; i < end && (size_t)i < tape->n; i++)
@@ -144,11 +138,11 @@ static void take_token(struct tape *tape, const struct event *event, int8_t writ
 	token->picked = event->token.picked;
 }
 
-void tape_event(struct tape *tape, const struct event *event, const struct elastic *elastic)
+void tape_event(struct tape *tape, const struct event *event, int budget)
 {
 	switch (event->type) {
 	case EV_PREFILL:
-		tape->reader = index_of(elastic, event->prefill.budget);
+		tape->reader = (int8_t)budget;
 		if (tape->n < (size_t)event->prefill.from + (size_t)event->prefill.tokens &&
 			reach(tape, event->prefill.from + event->prefill.tokens) == 0)
 			tape->prompt = tape->n;
@@ -156,10 +150,10 @@ void tape_event(struct tape *tape, const struct event *event, const struct elast
 				tape->reader);
 		break;
 	case EV_SWITCH:
-		tape->reader = index_of(elastic, event->change.to);
+		tape->reader = (int8_t)budget;
 		read_by(tape, event->change.at - event->change.replayed, event->change.at, tape->reader);
 		break;
-	case EV_TOKEN: take_token(tape, event, index_of(elastic, event->token.budget)); break;
+	case EV_TOKEN: take_token(tape, event, (int8_t)budget); break;
 	default: break;
 	}
 }

@@ -1,7 +1,7 @@
 /*
  * The ids of one turn as a sequence reads them: the prompt, then what was written, with who wrote
  * and who read each. Fed by events; the prompt's ids come from rendering the conversation again,
- * since events do not carry them. Budgets are indices into elastic.budgets.
+ * since events do not carry them. Budgets are numbered by talk_writer_index().
  */
 #ifndef TUI_TAPE_H
 #define TUI_TAPE_H
@@ -10,7 +10,7 @@
 #include "core/event.h"
 #include "core/model.h"
 
-#define TAPE_TYPED (-1)  // a budget that has no name: widths typed by the user
+#define TAPE_TYPED (-1)  // one more typed budget than can be told apart (talk_writer_index)
 #define TAPE_NOBODY (-2) // writer: the prompt; reader: not read yet, or not known
 
 struct tape_token {
@@ -45,8 +45,8 @@ void tape_keep(struct tape *tape, const struct conversation *conversation,
 /* Goes on from tokens [0, n): what follows is forgotten. */
 void tape_cut(struct tape *tape, size_t n);
 
-/* PREFILL, TOKEN and SWITCH of the tape's own sequence. elastic may be NULL. */
-void tape_event(struct tape *tape, const struct event *event, const struct elastic *elastic);
+/* PREFILL, TOKEN and SWITCH of the tape's own sequence; budget: that the event names. */
+void tape_event(struct tape *tape, const struct event *event, int budget);
 
 /* The ids of tokens [0, n); false where one is not known. */
 bool tape_ids(const struct tape *tape, size_t n, int32_t *out);

@@ -5,6 +5,7 @@
 #include "core/job.h"
 #include "tests/tui/fixture.h"
 #include "tui/pane_compare.h"
+#include "tui/status.h"
 #include <poll.h>
 
 /* One written token of a sequence. */
@@ -378,6 +379,58 @@ static void test_branch(void **state)
 	close_model(&f);
 }
 
+/* Typed widths have letters of their own wherever writers and readers stand, and a column. */
+static void test_typed(void **state)
+{
+	(void)state;
+	static const char *const names[] = {"hidden_size=96", "hidden_size=80,n_routed_experts=12"};
+	struct fixture f;
+	struct text text = {0};
+	char name[32];
+	open_model(&f, "../demo", NULL, false);
+	struct pane *pane = pane_tokens_open(&f.talk, NULL);
+	OK(talk_send(&f.talk, "Calculate 49 - 88.", 18, &err));
+	say(&f, 0, names[0], (int)f.talk.tape.prompt, right, N(right));
+	drain(&f);
+	OK(talk_send(&f.talk, "Again.", 6, &err));
+	say(&f, 0, names[1], (int)f.talk.tape.prompt, right, N(right));
+	drain(&f);
+	assert_int_equal(f.talk.tape.tokens[0].reader, 4); // say() reads the prompt from 0 on
+	int last = f.talk.tape.tokens[f.talk.tape.n - 1].writer;
+	assert_int_equal(last, 4);
+	assert_string_equal(talk_writer_name(&f.talk, last), names[1]);
+	assert_int_equal(talk_mark(&f.talk, 2), 's');
+	assert_int_equal(talk_mark(&f.talk, 3), 't');
+	assert_int_equal(talk_mark(&f.talk, 4), 'u');
+	assert_int_equal(talk_writer_index(&f.talk, names[0]), 3);
+	open_screen(&f, 5, 140, "ascii");
+	struct canvas canvas = canvas_of(&f);
+	struct canvas strip = canvas_part(&canvas, 0, 0, 3, 140),
+				  gauges = canvas_part(&canvas, 3, 0, 2, 140);
+	status_strip(&f.talk, &strip);
+	status_gauges(&f.talk, &gauges);
+	screen_text(&f.screen, &text);
+	static const char *const wanted[] = {"uuuu|uu", "read; prompt u", "t hidden_siz",
+										 "u hidden_siz"};
+	for (int i = 0; i < N(wanted); i++)
+		if (!strstr(text_chars(&text), wanted[i]))
+			fail_msg("no '%s' in\n%s", wanted[i], text_chars(&text));
+	assert_null(strchr(text_chars(&text), '?'));
+	screen_close(&f.screen);
+	theme_free(&f.theme);
+	text_free(&text);
+	expect_words(&f, pane, 16, 120, ">>>",
+				 (const char *const[]){"by hidden_size=80,", "u hidden_siz", ">*", NULL});
+	for (int i = 5; i < 9; i++) { // six have letters, a seventh has not
+		snprintf(name, sizeof name, "hidden_size=%d", 96 - i);
+		assert_int_equal(talk_writer_index(&f.talk, name), i);
+	}
+	assert_int_equal(talk_writer_index(&f.talk, "hidden_size=40"), -1);
+	assert_int_equal(talk_mark(&f.talk, -1), '~');
+	pane->table->close(pane);
+	close_model(&f);
+}
+
 static void test_refused(void **state)
 {
 	(void)state;
@@ -414,7 +467,8 @@ int main(void)
 		cmocka_unit_test(test_columns),  cmocka_unit_test(test_keep),
 		cmocka_unit_test(test_tokens),   cmocka_unit_test(test_outlook),
 		cmocka_unit_test(test_fidelity), cmocka_unit_test(test_lab),
-		cmocka_unit_test(test_branch),   cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_branch),   cmocka_unit_test(test_typed),
+		cmocka_unit_test(test_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
