@@ -67,21 +67,42 @@ static void tap(const struct pass *p, const struct reader *r, enum tap which, co
 	show(p, r, (struct tapped){.tap = which, .n = rows, .width = width, .values = w->seen});
 }
 
-static void tap_experts(const struct pass *p, const struct reader *r, int top_k)
+/* What w->seen_choices says of a layer. */
+static void show_experts(const struct workspace *w, const struct lane *lane, int index, int layer)
+{
+	const struct moe_slice *moe = &sequence_slice(lane->sequence)->layers[layer].moe;
+	int n = lane->n_tokens, top_k = moe->top_k;
+
+	if (routing_given(w, &w->lanes[index], lane, layer))
+		top_k = routing_top_k(lane->routing, moe);
+	const int32_t *chosen = chosen_at(w, w->seen_choices, layer, n);
+	for (int k = 0; k < n * top_k; k++)
+		w->seen_ids[k] = moe->expert[chosen[k]];
+	struct tapped tapped = {.tap = TAP_EXPERTS,
+							.layer = layer,
+							.lane = index,
+							.n = n,
+							.width = top_k,
+							.values = chosen_weights_at(w, w->seen_choices, layer, n),
+							.ids = w->seen_ids,
+							.first = lane->sequence->n_tokens};
+	lane->taps->see(lane->taps->user, &tapped);
+}
+
+/* Only the choices are wanted: they can wait for the end of the pass. */
+static bool experts_can_wait(const struct taps *taps)
+{
+	return taps && taps->wanted == TAP_EXPERTS;
+}
+
+static void tap_experts(const struct pass *p, const struct reader *r)
 {
 	struct workspace *w = p->workspace;
-	const struct moe_slice *moe = &r->slice->layers[p->layer].moe;
-	size_t n = (size_t)r->n * (size_t)top_k;
 
-	if (!wanted(r, TAP_EXPERTS))
+	if (!wanted(r, TAP_EXPERTS) || experts_can_wait(r->lane->taps))
 		return;
-	p->b->download(p->device, w->seen_ids, r->a->chosen, n * sizeof *w->seen_ids);
-	p->b->download(p->device, w->seen, r->a->weights, n * sizeof *w->seen);
-	for (size_t i = 0; i < n; i++)
-		w->seen_ids[i] = moe->expert[w->seen_ids[i]];
-	show(p, r,
-		 (struct tapped){
-			 .tap = TAP_EXPERTS, .n = r->n, .width = top_k, .values = w->seen, .ids = w->seen_ids});
+	p->b->download(p->device, w->seen_choices, r->a->choices, choices_bytes(w, r->n));
+	show_experts(w, r->lane, r->index, p->layer);
 }
 
 /* The mixer adds into the residual in place, so what it added is a difference. */
@@ -244,13 +265,15 @@ static void moe_layer(struct pass *p)
 		struct activations *a = r->a;
 		const int32_t *given = routing_given(p->workspace, a, r->lane, p->layer);
 		int top_k = given ? routing_top_k(r->lane->routing, m) : m->top_k;
+		int32_t *chosen = chosen_at(p->workspace, a->choices, p->layer, r->n);
+		float *weights = chosen_weights_at(p->workspace, a->choices, p->layer, r->n);
 		gate[k] = times(&m->gate, a->normed, a->projected, r->n, LINEAR_SET);
 		gate[k].precise = true; // a rounding flips an expert
 		route[k] = (struct route_op){.logits = a->projected,
 									 .bias = m->bias,
 									 .given = given,
-									 .ids = a->chosen,
-									 .weights = a->weights,
+									 .ids = chosen,
+									 .weights = weights,
 									 .n = r->n,
 									 .n_experts = m->n_experts,
 									 .top_k = top_k,
@@ -258,9 +281,11 @@ static void moe_layer(struct pass *p)
 									 .scale = p->config->routed_scaling_factor};
 		experts[k] = (struct experts_op){.up = m->up,
 										 .down = m->down,
+										 .placed_up = m->placed_up,
+										 .placed_down = m->placed_down,
 										 .x = a->normed,
-										 .ids = a->chosen,
-										 .weights = a->weights,
+										 .ids = chosen,
+										 .weights = weights,
 										 .hidden = a->activated,
 										 .y = a->residual,
 										 .n = r->n,
@@ -278,7 +303,7 @@ static void moe_layer(struct pass *p)
 	p->b->linear(p->device, p->n, gate); // r = W_gate u
 	p->b->route(p->device, p->n, route); // s = sigmoid(r); top k of s + bias; w = s / sum s * scale
 	for (int k = 0; k < p->n; k++)
-		tap_experts(p, p->at[k], route[k].top_k);
+		tap_experts(p, p->at[k]);
 	p->b->experts(p->device, p->n, experts); // h += sum_e w_e down_e(relu2(up_e u))
 	for (int k = 0; k < p->n; k++) {
 		const struct experts_op *e = &experts[k];
@@ -404,7 +429,7 @@ static void head(struct pass *p)
 			p->config->vocab_size);
 }
 
-static void pick(struct pass *p, const struct pick_params *params, struct picked *picked)
+static void pick(struct pass *p)
 {
 	struct pick_op op[MAX_LANES];
 	size_t vocab = (size_t)p->config->vocab_size;
@@ -414,15 +439,14 @@ static void pick(struct pass *p, const struct pick_params *params, struct picked
 		size_t last = r->lane->logits == LOGITS_ALL ? (size_t)r->n - 1 : 0;
 		op[k] = (struct pick_op){.logits = r->a->logits + last * vocab,
 								 .vocab = p->config->vocab_size,
-								 .position = r->sequence->n_tokens + r->n,
-								 .params = params[r->index],
-								 .out = &picked[r->index]};
+								 .ask = r->a->ask,
+								 .out = &r->a->picked};
 	}
 	p->b->pick(p->device, p->n_readers, op);
 }
 
 /* The lanes of one model, from ids to logits. */
-static void run(struct pass *p, const struct pick_params *picks, struct picked *picked)
+static void run(struct pass *p, bool picks)
 {
 	embed(p);
 	for (int layer = 0; layer < p->config->n_layers; layer++) {
@@ -433,10 +457,33 @@ static void run(struct pass *p, const struct pick_params *picks, struct picked *
 	enter_layer(p, p->config->n_layers);
 	head(p);
 	if (picks)
-		pick(p, picks, picked);
+		pick(p);
 }
 
 /* ---- before and after ---- */
+
+/* What the pass reads that differs from token to token. */
+static void send(const struct workspace *w, const struct lane *lane, struct activations *a,
+				 const struct pick_params *params)
+{
+	w->backend->upload(w->device, a->ids, lane->tokens, (size_t)lane->n_tokens * sizeof *a->ids);
+	if (params) {
+		struct pick_ask ask = {lane->sequence->n_tokens + lane->n_tokens, *params};
+		w->backend->upload(w->device, a->ask, &ask, sizeof ask);
+	}
+}
+
+/* TAP_EXPERTS that is wanted alone: after the pass, from choices that lie side by side. */
+static void show_all_experts(const struct workspace *w, const struct lane *lane, int index)
+{
+	const struct slice *slice = sequence_slice(lane->sequence);
+	size_t bytes = choices_bytes(w, lane->n_tokens);
+
+	w->backend->download(w->device, w->seen_choices, w->lanes[index].choices, bytes);
+	for (int i = 0; i < slice->config->n_layers; i++)
+		if (slice->layers[i].kind == LAYER_MOE && slice->layers[i].keep)
+			show_experts(w, lane, index, i);
+}
 
 static int check_lane(const struct workspace *w, const struct lane *lane, struct error *err)
 {
@@ -488,7 +535,8 @@ static uint64_t pass_key(const struct lane *lanes, int n_lanes, bool picks)
 	uint64_t key = 1 + (picks ? 1u : 0u);
 
 	for (int i = 0; i < n_lanes; i++) {
-		if ((lanes[i].taps && lanes[i].taps->wanted) || lanes[i].routing)
+		const struct taps *taps = lanes[i].taps;
+		if ((taps && taps->wanted && !experts_can_wait(taps)) || lanes[i].routing)
 			return 0;
 		key = hash_mix(key ^ (uintptr_t)sequence_slice(lanes[i].sequence));
 		key = hash_mix(key ^ (uintptr_t)lanes[i].sequence);
@@ -534,21 +582,25 @@ int forward(struct workspace *workspace, struct lane *lanes, int n_lanes,
 	for (int i = 0; i < n_lanes; i++) {
 		struct activations *a = &workspace->lanes[i];
 		lanes[i].out = lanes[i].logits == LOGITS_NONE ? NULL : a->logits;
-		pass.b->upload(pass.device, a->ids, lanes[i].tokens,
-					   (size_t)lanes[i].n_tokens * sizeof *a->ids);
+		send(workspace, &lanes[i], a, picks ? &picks[i] : NULL);
 	}
 	if (pass.b->begin(pass.device, pass_key(lanes, n_lanes, picks != NULL)) == STEP_RUN)
 		for (int i = 0; i < n_lanes; i++)
 			if (is_first_of_model(lanes, i)) {
 				gather(&pass, lanes, n_lanes, i);
-				run(&pass, picks, picked);
+				run(&pass, picks != NULL);
 			}
 	if (pass.b->finish(pass.device, err)) {
 		for (int i = 0; i < n_lanes; i++)
 			sequence_reset(lanes[i].sequence);
 		return fail_in(err, "the pass failed midway, its sequences were emptied");
 	}
-	for (int i = 0; i < n_lanes; i++)
+	for (int i = 0; i < n_lanes; i++) {
+		if (picks)
+			picked[i] = workspace->lanes[i].picked;
+		if (experts_can_wait(lanes[i].taps))
+			show_all_experts(workspace, &lanes[i], i);
 		sequence_advance(lanes[i].sequence, lanes[i].tokens, lanes[i].n_tokens);
+	}
 	return 0;
 }

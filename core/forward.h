@@ -19,9 +19,11 @@ enum tap {
 	TAP_MIXER_INPUT = 1 << 0, // normed input of layer i: (n, hidden)
 	TAP_RESIDUAL = 1 << 1, // residual before layer i; layer = n_layers: before norm_f (n, hidden)
 	TAP_LOGITS = 1 << 2,   // (n, vocab) of the rows that wanted logits
-	TAP_EXPERTS = 1 << 3, // chosen experts, stored indices, ascending, and final weights (n, top_k)
-	TAP_FFN = 1 << 4,     // relu2 activation of dense or shared FFN (n, ffn)
-	TAP_MAMBA_X = 1 << 5, // x after conv and SiLU (n, inner)
+	TAP_EXPERTS =
+		1 << 3,       // chosen experts, stored indices, ascending, and final weights (n, top_k);
+					  // wanted alone, layer by layer after the pass: it costs no device a stop
+	TAP_FFN = 1 << 4, // relu2 activation of dense or shared FFN (n, ffn)
+	TAP_MAMBA_X = 1 << 5,         // x after conv and SiLU (n, inner)
 	TAP_ATTENTION_OUT = 1 << 6,   // input of o_proj (n, n_heads*head_dim)
 	TAP_MIXER_OUTPUT = 1 << 7,    // what the layer adds to the residual: after - before (n, hidden)
 	TAP_MAMBA_PROJECTED = 1 << 8, // x as in_proj leaves it, before the convolution (n, inner)

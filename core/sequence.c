@@ -446,9 +446,9 @@ static bool covers(const struct mamba_slice *had, const struct mamba_slice *need
 	int at = 0;
 
 	for (int i = 0; i < needed->channels; i++) {
-		while (at < had->channels && had->channel[at] < needed->channel[i])
+		while (at < had->channels && had->host_channel[at] < needed->host_channel[i])
 			at++;
-		if (at == had->channels || had->channel[at] != needed->channel[i])
+		if (at == had->channels || had->host_channel[at] != needed->host_channel[i])
 			return false;
 	}
 	return true;

@@ -11,7 +11,7 @@
 
 /* Kept rows, columns or channels: spans in the plan's memory and the sum of their lengths. */
 struct kept {
-	const struct span *spans;
+	const struct span *spans, *on_device;
 	int n, total;
 };
 
@@ -71,14 +71,16 @@ static const void *put(struct builder *b, const void *from, size_t bytes)
 static int keep_list(struct builder *b, struct span_list *list, struct kept *out)
 {
 	struct span *spans = take(b, false, (list->n ? list->n : 1) * sizeof *spans);
-	*out = (struct kept){spans, (int)list->n, 0};
+	*out = (struct kept){.spans = spans, .n = (int)list->n};
 	for (size_t i = 0; spans && i < list->n; i++) {
 		spans[i] = list->spans[i];
 		out->total += spans[i].length;
 	}
+	if (spans)
+		out->on_device = put(b, spans, (list->n ? list->n : 1) * sizeof *spans);
 	free(list->spans);
 	*list = (struct span_list){0};
-	return spans ? 0 : -1;
+	return out->on_device ? 0 : -1;
 }
 
 static int keep_axis(struct builder *b, enum axis axis, struct kept *out)
@@ -119,7 +121,8 @@ static int keep_units(struct builder *b, struct kept units, int stride, struct k
 {
 	struct span_list list = {0};
 	struct span whole = {0, stride};
-	if (add_nested(b, &list, 0, units, (struct kept){&whole, 1, stride}, stride) < 0) {
+	struct kept inside = {.spans = &whole, .n = 1, .total = stride};
+	if (add_nested(b, &list, 0, units, inside, stride) < 0) {
 		free(list.spans);
 		return -1;
 	}
@@ -227,6 +230,8 @@ static int view(struct builder *b, const char *what, const struct tensor *tensor
 						   .stride = tensor->shape[1],
 						   .rows = rows.spans,
 						   .columns = columns.spans,
+						   .device_rows = rows.on_device,
+						   .device_columns = columns.on_device,
 						   .n_row_spans = rows.n,
 						   .n_column_spans = columns.n,
 						   .n_rows = rows.total,
@@ -354,7 +359,7 @@ static int mamba_spans(struct builder *b, struct kept heads, struct kept head_ch
 	int dim = c->mamba_head_dim;
 	struct span_list rows = {0}, channels = {0}, x = {0};
 	struct span one = {0, 1};
-	struct kept unit = {&one, 1, 1};
+	struct kept unit = {.spans = &one, .n = 1, .total = 1};
 	if (add_nested(b, &rows, 0, heads, head_channels, dim) < 0 ||
 		add_nested(b, &rows, width, heads, head_channels, dim) < 0 ||
 		span_list_add(&rows, 2 * width, states, b->err) < 0 ||
@@ -400,7 +405,8 @@ static int build_mamba(struct builder *b, const struct layer_weights *w, struct 
 		b->staging[h] = -expf(b->staging[h]);
 	out->a = put(b, b->staging, (size_t)heads.total * sizeof(float));
 	out->channel = put_list(b, conv, true);
-	return out->a && out->channel ? 0 : -1;
+	out->host_channel = put_list(b, conv, false);
+	return out->a && out->channel && out->host_channel ? 0 : -1;
 }
 
 static int build_attention(struct builder *b, const struct layer_weights *w,
@@ -429,6 +435,16 @@ static int build_attention(struct builder *b, const struct layer_weights *w,
 	return out->head && out->kv_head ? 0 : -1;
 }
 
+static const struct placed *put_placed(struct builder *b, const struct matrix *m, int n)
+{
+	struct placed *list = mem_new((size_t)n, sizeof *list, b->err);
+	for (int i = 0; list && i < n; i++)
+		list[i] = matrix_placed(&m[i]);
+	const void *out = list ? put(b, list, (size_t)n * sizeof *list) : NULL;
+	free(list);
+	return out;
+}
+
 static int build_experts(struct builder *b, const struct layer_weights *w, struct kept ffn,
 						 struct moe_slice *out)
 {
@@ -451,7 +467,9 @@ static int build_experts(struct builder *b, const struct layer_weights *w, struc
 	}
 	out->up = up;
 	out->down = down;
-	return 0;
+	out->placed_up = put_placed(b, up, out->n_experts);
+	out->placed_down = put_placed(b, down, out->n_experts);
+	return out->placed_up && out->placed_down ? 0 : -1;
 }
 
 /* A bias of infinity: chosen whatever the router says; the weights are the router's all the same.

@@ -25,9 +25,10 @@ struct mamba_slice {
 	const float *norm;                      // (inner): the gated norm
 	const int32_t *channel; // (channels): packed -> stored conv channel; the first `inner` are also
 							// the stored rows of the SSM state (head * parent head_dim + channel)
-	const int32_t *head_group;  // (n_heads)
-	const int32_t *group_start; // (n_groups + 1), in packed x channels
-	const float *norm_count;    // (n_groups)
+	const int32_t *host_channel; // the same, host memory
+	const int32_t *head_group;   // (n_heads)
+	const int32_t *group_start;  // (n_groups + 1), in packed x channels
+	const float *norm_count;     // (n_groups)
 	float norm_scale;
 };
 
@@ -40,12 +41,13 @@ struct attention_slice {
 };
 
 struct moe_slice {
-	struct matrix gate;                   // (n_experts, hidden)
-	const float *bias;                    // (n_experts): selection only
-	int n_experts, ffn, top_k;            // kept
-	const int32_t *expert;                // (n_experts): packed -> stored
-	const struct matrix *up, *down;       // (n_experts)
-	struct matrix shared_up, shared_down; // n_rows 0 = no shared expert
+	struct matrix gate;                           // (n_experts, hidden)
+	const float *bias;                            // (n_experts): selection only
+	int n_experts, ffn, top_k;                    // kept
+	const int32_t *expert;                        // (n_experts): packed -> stored
+	const struct matrix *up, *down;               // (n_experts)
+	const struct placed *placed_up, *placed_down; // the same, device memory
+	struct matrix shared_up, shared_down;         // n_rows 0 = no shared expert
 	int shared_ffn;
 };
 
@@ -92,7 +94,7 @@ struct slice {
 	struct layer_slice *layers; // (n_layers)
 	struct slice_cost cost;
 	struct slice_memory host;  // spans, matrices, `expert` and `head`: read by the host only
-	struct slice_memory lists; // packed vectors and the other index lists: the device's memory
+	struct slice_memory lists; // packed vectors, spans and the other lists: the device's memory
 	const struct backend *backend;
 	struct device *device;
 };

@@ -20,6 +20,7 @@ static struct room room_of(const struct config *config)
 		.mixed = larger(larger(inner, q), larger(config->moe_shared_expert_intermediate_size,
 												 config->intermediate_size)),
 		.top_k = config->num_experts_per_tok,
+		.layers = config->n_layers,
 		.activated = (int64_t)config->num_experts_per_tok * config->moe_intermediate_size,
 		.vocab = config->vocab_size,
 	};
@@ -46,13 +47,13 @@ static int activations_open(struct workspace *w, struct activations *a, struct e
 	a->projected = room_new(w, n, room->projected, err);
 	a->convolved = room_new(w, n, room->channels, err);
 	a->mixed = room_new(w, n, room->mixed, err);
-	a->chosen = room_new(w, n, room->top_k, err);
-	a->weights = room_new(w, n, room->top_k, err);
+	a->choices = room_new(w, 2 * n, room->top_k * room->layers, err);
 	a->norms = room_new(w, n, room->top_k, err);
 	a->activated = room_new(w, n, room->activated, err);
 	a->logits = room_new(w, w->all_logits ? n : 1, room->vocab, err);
+	a->ask = room_new(w, 1, sizeof *a->ask / sizeof(float), err);
 	return a->ids && a->residual && a->normed && a->projected && a->convolved && a->mixed &&
-				   a->chosen && a->weights && a->norms && a->activated && a->logits
+				   a->choices && a->norms && a->activated && a->logits && a->ask
 			   ? 0
 			   : -1;
 }
@@ -91,8 +92,8 @@ void workspace_close(struct workspace *w)
 		return;
 	for (int i = 0; i < w->n_lanes; i++) {
 		struct activations *a = &w->lanes[i];
-		void *all[] = {a->ids,    a->residual, a->normed, a->projected, a->convolved, a->mixed,
-					   a->chosen, a->weights,  a->norms,  a->activated, a->logits};
+		void *all[] = {a->ids,     a->residual, a->normed,    a->projected, a->convolved, a->mixed,
+					   a->choices, a->norms,    a->activated, a->logits,    a->ask};
 		for (size_t k = 0; k < sizeof all / sizeof *all; k++)
 			w->backend->release(w->device, all[k]);
 		w->backend->release(w->device, a->given);
@@ -101,6 +102,7 @@ void workspace_close(struct workspace *w)
 		free(a->before);
 	}
 	free(w->seen);
+	free(w->seen_choices);
 	free(w->seen_ids);
 	free(w);
 }
@@ -111,6 +113,7 @@ void workspace_widen(struct config *config, const struct config *other)
 		int *mine;
 		int theirs;
 	} widths[] = {
+		{&config->n_layers, other->n_layers},
 		{&config->hidden_size, other->hidden_size},
 		{&config->vocab_size, other->vocab_size},
 		{&config->mamba_num_heads, other->mamba_num_heads},
@@ -149,6 +152,8 @@ int workspace_open_taps(struct workspace *w, struct error *err)
 	size_t widest = (size_t)larger(larger(r->hidden, r->channels), larger(r->mixed, r->activated));
 	size_t values = rows * widest, logits = logit_rows * (size_t)r->vocab;
 
+	if (!w->seen_choices)
+		w->seen_choices = mem_new(choices_bytes(w, w->max_tokens), 1, err);
 	if (!w->seen_ids)
 		w->seen_ids = mem_new(rows * (size_t)r->top_k, sizeof *w->seen_ids, err);
 	if (!w->seen)
@@ -160,7 +165,22 @@ int workspace_open_taps(struct workspace *w, struct error *err)
 		if (!a->before)
 			return -1;
 	}
-	return w->seen && w->seen_ids ? 0 : -1;
+	return w->seen && w->seen_choices && w->seen_ids ? 0 : -1;
+}
+
+int32_t *chosen_at(const struct workspace *w, void *choices, int layer, int n)
+{
+	return (int32_t *)choices + (size_t)layer * (size_t)n * (size_t)w->room.top_k;
+}
+
+float *chosen_weights_at(const struct workspace *w, void *choices, int layer, int n)
+{
+	return (float *)choices + (size_t)(w->room.layers + layer) * (size_t)n * (size_t)w->room.top_k;
+}
+
+size_t choices_bytes(const struct workspace *w, int n)
+{
+	return 2 * (size_t)(w->room.layers * w->room.top_k) * (size_t)n * sizeof(int32_t);
 }
 
 int workspace_check(const struct workspace *w, const struct slice *slice, struct error *err)
@@ -182,6 +202,9 @@ int workspace_check(const struct workspace *w, const struct slice *slice, struct
 		need.channels > room->channels || need.mixed > room->mixed || need.vocab > room->vocab)
 		return fail(err, "budget %s: the model is wider than the workspace was opened for",
 					slice->budget.name);
+	if (need.layers > room->layers)
+		return fail(err, "budget %s: %d layers, the workspace has room for %d", slice->budget.name,
+					(int)need.layers, (int)room->layers);
 	if (need.top_k > room->top_k || need.activated > room->activated)
 		return fail(err, "budget %s: %d experts a token, the workspace has room for %d",
 					slice->budget.name, (int)need.top_k, (int)room->top_k);

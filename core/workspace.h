@@ -15,6 +15,7 @@ struct room {
 	int64_t channels;  // after the convolution
 	int64_t mixed;     // input of out_proj, o_proj, down
 	int64_t top_k;
+	int64_t layers;
 	int64_t activated; // top_k * ffn
 	int64_t vocab;
 };
@@ -27,12 +28,13 @@ struct activations {
 	float *projected; // (T, projected)
 	float *convolved; // x | B | C (T, channels)
 	float *mixed;     // (T, mixed)
-	int32_t *chosen;  // (T, top_k)
-	float *weights;   // (T, top_k)
+	void *choices;    // what the routers chose in a pass: see chosen_at()
 	float *norms;     // (T, top_k), for TAP_EXPERT_NORM
 	float *activated; // (T, top_k, ffn)
 	float *logits;    // (T or 1, vocab)
-	float *before;    // host: the residual before a mixer (T, hidden), for TAP_MIXER_OUTPUT
+	struct pick_ask *ask;
+	struct picked picked; // host
+	float *before;        // host: the residual before a mixer (T, hidden), for TAP_MIXER_OUTPUT
 	/* Experts of a routing, packed, device and host: (n_layers, T, top_k). */
 	int32_t *given, *given_rows;
 	uint8_t *is_given; // host, (n_layers): the layer has any
@@ -47,9 +49,16 @@ struct workspace {
 	struct room room;
 	struct activations lanes[MAX_LANES];
 	uint64_t bytes;
-	float *seen; // host: what taps see
-	int32_t *seen_ids;
+	float *seen;        // host: what taps see
+	void *seen_choices; // host: choices_bytes(max_tokens)
+	int32_t *seen_ids;  // a layer's, stored indices
 };
+
+/* The experts that a pass of n tokens chose in a layer (n, top_k), and their weights behind those
+ * of all layers: kept through the pass, so that who wants to see them need not interrupt it. */
+int32_t *chosen_at(const struct workspace *w, void *choices, int layer, int n);
+float *chosen_weights_at(const struct workspace *w, void *choices, int layer, int n);
+size_t choices_bytes(const struct workspace *w, int n);
 
 /* Whether a slice's lane fits: device, widths, experts a token. */
 int workspace_check(const struct workspace *w, const struct slice *slice, struct error *err);

@@ -1,7 +1,8 @@
 /*
  * The arguments of the backend's operations, and what each computes: the equations that the CPU
  * reference follows and every other backend is tested against. Pointers are device memory, unless a
- * comment says host; shapes have the slowest axis first, n is tokens. Nothing is owned here.
+ * comment says host (`struct matrix` is host memory); shapes have the slowest axis first, n is
+ * tokens. Nothing is owned here.
  */
 #ifndef KERNELS_OPERATION_H
 #define KERNELS_OPERATION_H
@@ -123,12 +124,14 @@ struct route_op {
 /* y += sum over the chosen experts of weight * down_e( relu2( up_e x ) ). hidden is scratch of the
  * lane. */
 struct experts_op {
-	const struct matrix *up, *down; // one an expert: (ffn, width), (width, ffn)
-	const float *x;                 // (n, width)
-	const int32_t *ids;             // (n, top_k)
-	const float *weights;           // (n, top_k)
-	float *hidden;                  // (n, top_k, ffn), scratch; holds the activations afterwards
-	float *y;                       // (n, width)
+	const struct matrix *up, *down; // host; one an expert, all of the same spans: (ffn, width),
+									// (width, ffn)
+	const struct placed *placed_up, *placed_down; // the same in device memory (n_experts)
+	const float *x;                               // (n, width)
+	const int32_t *ids;                           // (n, top_k)
+	const float *weights;                         // (n, top_k)
+	float *hidden; // (n, top_k, ffn), scratch; holds the activations afterwards
+	float *y;      // (n, width)
 	int n, n_experts, top_k, width, ffn;
 	/* NULL, or (n, top_k): L2 norm of each chosen expert's output, before its weight. */
 	float *norms;

@@ -215,7 +215,7 @@ double pick_noise(uint64_t seed, int64_t position, int32_t id)
 static int32_t sample(const struct pick_op *op, const struct scaled *s, struct prefix end,
 					  int32_t first)
 {
-	uint64_t base = noise_base(op->params.seed, op->position);
+	uint64_t base = noise_base(op->ask->params.seed, op->ask->position);
 	int32_t best_id = first;
 	double best = (double)s->z[first] + gumbel(hash_mix(base + (uint64_t)first));
 	/* z + noise > best needs u > exp(-exp(z - best)) >= 1 - exp(z - best): a product instead of two
@@ -244,7 +244,7 @@ static int32_t draw(const struct cpu_rung *rung, const struct pick_op *op, struc
 {
 	const float *logits = op->logits;
 	float *restrict z = scratch, *restrict e = z + op->vocab;
-	float temperature = op->params.temperature;
+	float temperature = op->ask->params.temperature;
 	for (int i = 0; i < op->vocab; i++) {
 		float v = (logits[i] - first.z) / temperature;
 		z[i] = v <= 0 ? v : -INFINITY; // NaN too
@@ -252,7 +252,7 @@ static int32_t draw(const struct cpu_rung *rung, const struct pick_op *op, struc
 	}
 	rung->exp(e, op->vocab);
 	struct scaled s = {z, e, op->vocab};
-	struct prefix end = filter(&op->params, &s, (struct prefix *)(e + op->vocab));
+	struct prefix end = filter(&op->ask->params, &s, (struct prefix *)(e + op->vocab));
 	return sample(op, &s, end, first.id);
 }
 
@@ -262,14 +262,14 @@ static int32_t draw(const struct cpu_rung *rung, const struct pick_op *op, struc
 static int pick_one(const struct cpu_rung *rung, const struct pick_op *op, float *scratch,
 					struct error *err)
 {
-	const struct pick_params *p = &op->params;
+	const struct pick_params *p = &op->ask->params;
 	struct picked *out = op->out;
 	struct prefix top[N_ALTERNATIVES];
 	find_top(op, top);
 	float max = top[0].z;
 	if (op->vocab < 1 || top[0].id < 0 || !isfinite(max))
 		return fail(err, "position %lld: the largest logit of %d is not finite",
-					(long long)op->position, op->vocab);
+					(long long)op->ask->position, op->vocab);
 	if (p->forced >= op->vocab)
 		return fail(err, "forced token %d, expected below %d", (int)p->forced, op->vocab);
 	double total = log_sum(rung, op, max, &out->entropy);

@@ -35,12 +35,17 @@ struct picked {
 	} top[N_ALTERNATIVES]; // the most probable, best first; id -1 where the vocabulary is smaller
 };
 
+/* What changes from token to token; device memory, so that a recorded pass can be replayed. */
+struct pick_ask {
+	int64_t position; // of the token that is being chosen
+	struct pick_params params;
+};
+
 struct pick_op {
 	const float *logits; // (vocab)
 	int vocab;
-	int64_t position; // of the token that is being chosen
-	struct pick_params params;
-	struct picked *out; // host memory, valid after finish()
+	const struct pick_ask *ask;
+	struct picked *out; // host memory, valid after finish(), of a replayed pass too
 };
 
 /* Gumbel noise: -log(-log(u)), u = (top 53 bits of the hash + 1/2) / 2^53, hash =

@@ -36,6 +36,11 @@ uint64_t dtype_matrix_bytes(enum dtype dtype, uint64_t n)
 	return n * dtype_bytes(dtype) + (dtype == DTYPE_F8_E4M3 ? sizeof(float) : 0);
 }
 
+struct placed matrix_placed(const struct matrix *m)
+{
+	return (struct placed){m->data, m->scales, m->scale, m->dtype};
+}
+
 const void *matrix_at(const struct matrix *m, int64_t row, int64_t column)
 {
 	return (const char *)m->data + dtype_span_bytes(m->dtype, (size_t)(row * m->stride + column));

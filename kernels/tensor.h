@@ -56,10 +56,11 @@ struct span {
  * order. A matrix with one column span that starts at 0 takes the fast kernels.
  */
 struct matrix {
-	const void *data; // first element of stored row 0
-	enum dtype dtype; // F32, BF16, F16, F8_E4M3, NVFP4
-	int64_t stride;   // elements from one stored row to the next
-	const struct span *rows, *columns;
+	const void *data;                                // first element of stored row 0
+	enum dtype dtype;                                // F32, BF16, F16, F8_E4M3, NVFP4
+	int64_t stride;                                  // elements from one stored row to the next
+	const struct span *rows, *columns;               // host
+	const struct span *device_rows, *device_columns; // the same in the device's memory
 	int n_row_spans, n_column_spans;
 	int n_rows, n_columns; // kept: sums of the spans' lengths
 	/* W = e4m3(data) * scale, or e2m1(data) * e4m3(scales[row][column / 16]) * scale. Column spans
@@ -67,6 +68,16 @@ struct matrix {
 	const uint8_t *scales; // of stored row 0, stride / 16 a row
 	float scale;
 };
+
+/* Where one of several matrices of the same spans lies, for tables in device memory. */
+struct placed {
+	const void *data;
+	const uint8_t *scales;
+	float scale;
+	enum dtype dtype;
+};
+
+struct placed matrix_placed(const struct matrix *m);
 
 const void *matrix_at(const struct matrix *m, int64_t row, int64_t column); // stored; NVFP4: even
 const uint8_t *matrix_scales_at(const struct matrix *m, int64_t row, int64_t column); // or NULL

@@ -25,7 +25,8 @@ static struct picked pick(const float *logits, int vocab, int64_t position,
 						  struct pick_params params)
 {
 	struct picked out;
-	struct pick_op op = {logits, vocab, position, params, &out};
+	struct pick_ask ask = {position, params};
+	struct pick_op op = {logits, vocab, &ask, &out};
 	backend_cpu.pick(case_device(1), 1, &op);
 	assert_int_equal(backend_cpu.finish(case_device(1), NULL), 0);
 	return out;
@@ -158,13 +159,14 @@ static void bad_logits_are_an_error(void **state)
 	float logits[3] = {NAN, NAN, NAN};
 	struct picked out;
 	struct error err = {0};
-	struct pick_op op = {logits, 3, 12, {.temperature = 1, .top_p = 1, .forced = -1}, &out};
+	struct pick_ask ask = {12, {.temperature = 1, .top_p = 1, .forced = -1}};
+	struct pick_op op = {logits, 3, &ask, &out};
 	backend_cpu.pick(case_device(1), 1, &op);
 	assert_int_equal(backend_cpu.finish(case_device(1), &err), -1);
 	assert_string_equal(err.text, "position 12: the largest logit of 3 is not finite");
 	logits[1] = 1;
-	assert_int_equal(pick(logits, 3, 12, op.params).id, 1);
-	op.params.forced = 3;
+	assert_int_equal(pick(logits, 3, 12, ask.params).id, 1);
+	ask.params.forced = 3;
 	backend_cpu.pick(case_device(1), 1, &op);
 	assert_int_equal(backend_cpu.finish(case_device(1), &err), -1);
 	assert_string_equal(err.text, "forced token 3, expected below 3");

@@ -84,7 +84,7 @@ static void make_slice(struct world *w, struct slice *slice, int which, const ch
 	for (int i = 0; i < 3; i++)
 		layers[i] = (struct layer_slice){.keep = true, .kind = config.kinds[i]};
 	layers[0].mamba.channels = 6;
-	layers[0].mamba.channel = all_channels;
+	layers[0].mamba.host_channel = all_channels;
 	*slice = (struct slice){
 		.config = &config, .layers = layers, .backend = &memory_backend, .device = &w->device};
 	strcpy(slice->budget.name, name);
@@ -100,7 +100,7 @@ static int open_world(void **state)
 	make_slice(w, &w->large, 0, "large");
 	make_slice(w, &w->narrow, 1, "narrow");
 	w->layers[1][0].mamba.channels = 4;
-	w->layers[1][0].mamba.channel = some_channels;
+	w->layers[1][0].mamba.host_channel = some_channels;
 	make_slice(w, &w->skipping, 2, "skipping");
 	w->layers[2][1].keep = false;
 	*state = w;
