@@ -182,25 +182,17 @@ int cli_settings(const struct cli *cli, const struct model *model, struct turn_s
 
 int cli_token_list(const char *text, int32_t **ids, int *n, struct error *err)
 {
-	size_t capacity = 0;
-	*ids = NULL;
-	*n = 0;
-	for (const char *at = text + strspn(text, ", \t\n[]"); *at != '\0';) {
-		char *end;
-		errno = 0;
-		long id = strtol(at, &end, 10);
-		int length = (int)strcspn(at, ", \t\n[]");
-		if (end != at + length || errno != 0 || id < 0 || id > INT32_MAX) {
-			free(*ids);
-			*ids = NULL;
-			return fail(err, "'%.*s' is not a token id", length < 20 ? length : 20, at);
-		}
-		if (mem_grow(ids, &capacity, (size_t)*n + 1, sizeof **ids, err) < 0)
-			return -1;
-		(*ids)[(*n)++] = (int32_t)id;
-		at = end + strspn(end, ", \t\n[]");
+	struct id_list list = {0};
+	int result = id_list_parse(&list, text, strlen(text), err);
+	if (result == 0 && (list.n == 0 || list.n > INT32_MAX))
+		result = fail(err, list.n ? "more token ids than positions" : "no token ids");
+	if (result) {
+		free(list.ids);
+		list = (struct id_list){0};
 	}
-	return *n > 0 ? 0 : fail(err, "no token ids");
+	*ids = list.ids;
+	*n = (int)list.n;
+	return result;
 }
 
 int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int *n,

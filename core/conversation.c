@@ -1,5 +1,7 @@
 #include "core/conversation.h"
 #include "base/memory.h"
+#include "core/model.h"
+#include "core/tokenizer.h"
 #include <assert.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -148,5 +150,37 @@ int conversation_render(const struct conversation *conversation, bool add_genera
 	}
 	free(messages);
 	free(path);
+	return result;
+}
+
+/* System text and messages are lists of ids. */
+static int encode_lists(const struct conversation *conversation, const struct model *model,
+						struct id_list *out, struct error *err)
+{
+	const char *system = conversation->system ? conversation->system : "";
+	int *path, n = conversation_path(conversation, conversation->active, &path, err);
+	if (n < 0)
+		return -1;
+	int result = model_encode(model, system, strlen(system), out, err);
+	if (result)
+		fail_in(err, "system text");
+	for (int i = 0; i < n && result == 0; i++) {
+		const struct message *message = &conversation->messages[path[i]];
+		result = model_encode(model, message->text, message->text_length, out, err);
+	}
+	free(path);
+	return result;
+}
+
+int conversation_encode(const struct conversation *conversation, const struct model *model,
+						bool add_generation_prompt, struct id_list *out, struct error *err)
+{
+	struct prompt prompt = {0};
+	if (!model->tokenizer)
+		return encode_lists(conversation, model, out, err);
+	int result = conversation_render(conversation, add_generation_prompt, &prompt, err);
+	if (result == 0)
+		result = tokenizer_encode(model->tokenizer, &prompt, out, err);
+	prompt_free(&prompt);
 	return result;
 }

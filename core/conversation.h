@@ -13,6 +13,9 @@
 
 #define NO_MESSAGE (-1)
 
+struct model;
+struct id_list;
+
 struct message {
 	int parent; // index into messages, always smaller than its own; NO_MESSAGE = the first of a
 				// path
@@ -66,5 +69,10 @@ void conversation_clear(struct conversation *conversation);
 /* The prompt of the active path. */
 int conversation_render(const struct conversation *conversation, bool add_generation_prompt,
 						struct prompt *out, struct error *err);
+
+/* The ids that a model reads for it, appended: the prompt's, or without a tokenizer those that its
+ * texts list, one behind the other. */
+int conversation_encode(const struct conversation *conversation, const struct model *model,
+						bool add_generation_prompt, struct id_list *out, struct error *err);
 
 #endif

@@ -67,8 +67,9 @@ static int open_tokenizer(struct model *model, struct error *err)
 		return -1;
 	int result = 0;
 	if (!is_there(path)) {
-		text_add(&model->notices,
-				 "no tokenizer.json: tokens are shown as ids, text cannot be read\n");
+		text_add(
+			&model->notices,
+			"no tokenizer.json: tokens are shown as ids, and a prompt is a line of ids: 1 2 3\n");
 	} else {
 		model->tokenizer = tokenizer_open(path, err);
 		result = model->tokenizer ? 0 : -1;
@@ -172,6 +173,25 @@ void model_release(struct model *model)
 {
 	if (model && __atomic_sub_fetch(&model->references, 1, __ATOMIC_ACQ_REL) == 0)
 		close_all(model);
+}
+
+int model_encode(const struct model *model, const char *text, size_t length, struct id_list *out,
+				 struct error *err)
+{
+	struct error inner = {0};
+	size_t n_before = out->n;
+	int vocab = model->config.vocab_size;
+	if (model->tokenizer)
+		return tokenizer_encode_text(model->tokenizer, text, length, TRUST_NONE, out, err);
+	int result = id_list_parse(out, text, length, &inner);
+	for (size_t i = n_before; i < out->n && result == 0; i++)
+		if (out->ids[i] >= vocab)
+			result = fail(&inner, "%d is not one of them", (int)out->ids[i]);
+	if (result == 0)
+		return 0;
+	out->n = n_before;
+	return fail(err, "%s has no tokenizer.json: a prompt is ids, as 1 2 3 (0 to %d); %s",
+				model->name, vocab - 1, inner.text);
 }
 
 /* "BUDGET,TERMS": the terms applied to a budget of the file. `base` is its index. */

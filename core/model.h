@@ -11,6 +11,7 @@
 #include "core/weights.h"
 
 struct tokenizer;
+struct id_list;
 
 struct model {
 	char *directory;
@@ -19,7 +20,7 @@ struct model {
 	struct config config;
 	struct weights weights;
 	struct elastic elastic;
-	struct tokenizer *tokenizer;          // NULL: no tokenizer.json; what needs text says so
+	struct tokenizer *tokenizer;          // NULL: no tokenizer.json; tokens are ids then
 	struct checkpoint router, importance; // n_tensors 0 = no such file
 	char hash[17];
 	struct text notices; // a line each for the status line: unknown template, unknown keys, ...
@@ -36,6 +37,11 @@ struct model *model_open(const char *directory, const struct model_options *opti
 						 struct error *err);
 struct model *model_retain(struct model *model);
 void model_release(struct model *model); // takes NULL; the last one closes
+
+/* Appends the ids of a text, without special tokens. Without a tokenizer the text is a line of ids
+ * of the vocabulary ("1 2 3" or "1,2,3"); the error says so. */
+int model_encode(const struct model *model, const char *text, size_t length, struct id_list *out,
+				 struct error *err);
 
 /* A budget by name, widths typed (budget_parse), or a mask: "BUDGET,TERMS", the terms applied to a
  * budget of the file (budget_edit). Into a copy that the caller frees; its name is the text

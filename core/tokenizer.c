@@ -15,6 +15,42 @@ int id_list_add(struct id_list *list, int32_t id, struct error *err)
 	return 0;
 }
 
+static bool separates(char c)
+{
+	return c && strchr(", \t\r\n[]", c);
+}
+
+/* Up to 20 bytes of a word, whole characters only. */
+static int shown(const char *word, size_t length)
+{
+	size_t n = length < 20 ? length : 20;
+	while (n < length && n > 0 && ((unsigned char)word[n] & 0xc0) == 0x80)
+		n--;
+	return (int)n;
+}
+
+int id_list_parse(struct id_list *list, const char *text, size_t length, struct error *err)
+{
+	size_t n_before = list->n;
+	for (size_t at = 0, end; at < length; at = end) {
+		int64_t id = 0;
+		for (end = at; end < length && !separates(text[end]); end++)
+			id = id < 0 || id > INT32_MAX || text[end] < '0' || text[end] > '9'
+					 ? -1
+					 : id * 10 + (text[end] - '0');
+		if (end > at && (id < 0 || id > INT32_MAX)) {
+			list->n = n_before;
+			return fail(err, "'%.*s' is not a token id", shown(text + at, end - at), text + at);
+		}
+		if (end > at && id_list_add(list, (int32_t)id, err)) {
+			list->n = n_before;
+			return -1;
+		}
+		end += end == at;
+	}
+	return 0;
+}
+
 void tokenizer_close(struct tokenizer *tokenizer)
 {
 	if (!tokenizer)
@@ -161,21 +197,27 @@ int tokenizer_size(const struct tokenizer *tokenizer)
 
 int tokenizer_special(const struct tokenizer *tokenizer, const char *text)
 {
-	return vocab_find(&tokenizer->vocab, text, strlen(text), TOKEN_SPECIAL);
+	return tokenizer ? vocab_find(&tokenizer->vocab, text, strlen(text), TOKEN_SPECIAL) : -1;
 }
 
 bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id)
 {
-	return vocab_kind(&tokenizer->vocab, id) == TOKEN_SPECIAL;
+	return tokenizer && vocab_kind(&tokenizer->vocab, id) == TOKEN_SPECIAL;
 }
 
 const char *tokenizer_bytes(const struct tokenizer *tokenizer, int32_t id, size_t *length)
 {
-	const struct vocab *vocab = &tokenizer->vocab;
-	if (vocab_kind(vocab, id) == TOKEN_NONE)
+	const struct vocab *vocab = tokenizer ? &tokenizer->vocab : NULL;
+	if (!vocab || vocab_kind(vocab, id) == TOKEN_NONE)
 		return NULL;
 	*length = vocab->tokens[id].length;
 	return vocab->bytes.data + vocab->tokens[id].start;
+}
+
+/* The text of an id that has no bytes. */
+static void write_id(const struct tokenizer *tokenizer, int32_t id, struct text *out)
+{
+	text_format(out, tokenizer ? "[id %d]" : " %d", id);
 }
 
 void tokenizer_decode(const struct tokenizer *tokenizer, int32_t id, struct text *out)
@@ -185,7 +227,7 @@ void tokenizer_decode(const struct tokenizer *tokenizer, int32_t id, struct text
 	if (bytes)
 		text_append(out, bytes, length);
 	else
-		text_format(out, "[id %d]", id);
+		write_id(tokenizer, id, out);
 }
 
 /* Appends what the tail is known to be; at_end: nothing follows. */
@@ -217,7 +259,7 @@ void tokenizer_decode_step(const struct tokenizer *tokenizer, struct decode_stat
 	const char *bytes = tokenizer_bytes(tokenizer, id, &length);
 	if (!bytes) {
 		tokenizer_decode_flush(state, out);
-		text_format(out, "[id %d]", id);
+		write_id(tokenizer, id, out);
 		return;
 	}
 	for (size_t i = 0; i < length; i++) {

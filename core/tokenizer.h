@@ -7,6 +7,9 @@
  *
  * Immutable after tokenizer_open, so every thread may use it. No token is ever added that the text
  * does not ask for (no BOS).
+ *
+ * A model without a tokenizer.json has none: NULL, which decode, special and bytes take. Then a
+ * token's text is a blank and its id, and a line of ids is what a text is read as: model_encode().
  */
 #ifndef CORE_TOKENIZER_H
 #define CORE_TOKENIZER_H
@@ -26,6 +29,8 @@ struct id_list { // starts as {0}; free(ids)
 };
 
 int id_list_add(struct id_list *list, int32_t id, struct error *err);
+/* Appends the ids of "1 2 3", "1,2,3" or "[1, 2, 3]"; on -1 none. */
+int id_list_parse(struct id_list *list, const char *text, size_t length, struct error *err);
 
 /* Opens a tokenizer.json, or one already in memory (nothing of it is kept). Errors begin with path.
  */
@@ -55,7 +60,8 @@ int tokenizer_encode(const struct tokenizer *tokenizer, const struct prompt *pro
 int tokenizer_encode_text(const struct tokenizer *tokenizer, const char *text, size_t length,
 						  enum trust trust, struct id_list *out, struct error *err);
 
-/* Appends the token's bytes as they are; "[id 999999]" for an id that has none. */
+/* Appends the token's bytes as they are; "[id 999999]" for an id that has none, " 17" without a
+ * tokenizer. */
 void tokenizer_decode(const struct tokenizer *tokenizer, int32_t id, struct text *out);
 
 /*

@@ -234,35 +234,20 @@ void track_accept(struct track *track, struct request_copy *request)
 
 /* ---- the prompt ---- */
 
-static int encode_turn(struct track *track, const struct tokenizer *tokenizer, struct error *err)
-{
-	struct conversation *conversation = &track->request->conversation;
-	struct prompt prompt = {0};
-	conversation->enable_thinking = track->turn.settings.thinking;
-	int failed = conversation_render(conversation, true, &prompt, err) ||
-				 tokenizer_encode(tokenizer, &prompt, &track->ids, err);
-	prompt_free(&prompt);
-	return failed ? -1 : 0;
-}
-
 /* The ids to be read, into track->ids. */
 static int encode(struct track *track, struct error *err)
 {
 	const struct request *request = &track->request->request;
 	const struct model *model = track->worker->stage.model;
+	struct conversation *conversation = &track->request->conversation;
 	bool text = !request->tokens;
 	track->ids.n = 0;
-	if (text && !model->tokenizer)
-		return fail(err,
-					"%s has no tokenizer.json: only tokens can be completed "
-					"(elastiscope complete --tokens 1,2,3)",
-					model->name);
+	conversation->enable_thinking = track->turn.settings.thinking;
 	if (text && request->type == REQUEST_TURN)
-		return encode_turn(track, model->tokenizer, err);
+		return conversation_encode(conversation, model, true, &track->ids, err);
 	if (text)
-		return tokenizer_encode_text(model->tokenizer, request->text ? request->text : "",
-									 request->text ? strlen(request->text) : 0, TRUST_NONE,
-									 &track->ids, err);
+		return model_encode(model, request->text ? request->text : "",
+							request->text ? strlen(request->text) : 0, &track->ids, err);
 	for (int i = 0; i < request->n_tokens; i++)
 		if (id_list_add(&track->ids, request->tokens[i], err))
 			return -1;
@@ -274,7 +259,7 @@ static int encode(struct track *track, struct error *err)
 static int snapshot_place(const struct track *track)
 {
 	const struct tokenizer *tokenizer = track->worker->stage.model->tokenizer;
-	int32_t start = tokenizer ? tokenizer_special(tokenizer, "<|im_start|>") : -1;
+	int32_t start = tokenizer_special(tokenizer, "<|im_start|>");
 	size_t at = track->ids.n;
 	while (at > 0 && track->ids.ids[at - 1] != start)
 		at--;
@@ -524,7 +509,7 @@ struct lane track_lane(struct track *track, struct pick_params *params)
 static bool has_newline(const struct tokenizer *tokenizer, int32_t id)
 {
 	size_t length = 0;
-	const char *bytes = tokenizer ? tokenizer_bytes(tokenizer, id, &length) : NULL;
+	const char *bytes = tokenizer_bytes(tokenizer, id, &length);
 	return bytes && memchr(bytes, '\n', length);
 }
 
@@ -533,8 +518,6 @@ static void decode(struct track *track, const struct tokenizer *tokenizer, int32
 				   const struct turn_step *step)
 {
 	text_clear(&track->text);
-	if (!tokenizer)
-		return;
 	if (!step->hidden)
 		tokenizer_decode_step(tokenizer, &track->decode, id, &track->text);
 	if (step->hidden || step->over)

@@ -85,8 +85,8 @@ static int may_branch(const struct talk *talk, int at, struct error *err)
 	const struct tape *tape = &talk->tape;
 	if (talk->running)
 		return fail(err, "the model is still answering; Ctrl-C stops it");
-	if (!talk->model || !talk->model->tokenizer)
-		return fail(err, "branch: there is no model with a tokenizer");
+	if (!talk->model)
+		return fail(err, "branch: there is no model");
 	if (at < 0 || (size_t)at < tape->prompt || (size_t)at >= tape->n)
 		return fail(err, "branch: token %d was not written by the model; %zu to %zu were", at,
 					tape->prompt, tape->n - (tape->n > tape->prompt));

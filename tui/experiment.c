@@ -3,6 +3,7 @@
 #include "core/tokenizer.h"
 #include "tui/pane_compare.h"
 #include "tui/state.h"
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,10 +119,11 @@ int run_branch(struct command_context *context, const char *arguments, bool forc
 		(budget[0] && arguments[used]))
 		return fail(err, "branch: next, previous, back, or AT ID [BUDGET] is expected: token AT of "
 						 "the last answer becomes ID");
-	if (talk->model && talk->model->tokenizer &&
-		(id < 0 || id >= tokenizer_size(talk->model->tokenizer)))
-		return fail(err, "branch: there is no token %d; the vocabulary has %d", id,
-					tokenizer_size(talk->model->tokenizer));
+	int vocabulary = !talk->model             ? INT_MAX
+					 : talk->model->tokenizer ? tokenizer_size(talk->model->tokenizer)
+											  : talk->model->config.vocab_size;
+	if (id < 0 || id >= vocabulary)
+		return fail(err, "branch: there is no token %d; the vocabulary has %d", id, vocabulary);
 	if (talk_branch(talk, at, id, budget[0] ? budget : talk_budget_name(talk), err))
 		return -1;
 	talk_say(talk, "a branch: %s", talk->branches.items[talk->branches.active].note);

@@ -176,10 +176,7 @@ static int draw_strip(const struct fidelity_view *view, const struct canvas *can
 static void token_text(const struct model *model, int32_t id, struct text *out)
 {
 	struct text text = {0};
-	if (model->tokenizer)
-		tokenizer_decode(model->tokenizer, id, &text);
-	else
-		text_format(&text, "[%d]", id);
+	tokenizer_decode(model->tokenizer, id, &text);
 	for (size_t i = 0; i < text.length; i++)
 		text_add_char(out, text.data[i] == '\n' || text.data[i] == '\t' ? ' ' : text.data[i]);
 	text_free(&text);

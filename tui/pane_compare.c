@@ -374,10 +374,9 @@ int pane_compare_text(struct pane *pane, const struct text *text, struct error *
 	if (c->compare.n == 0)
 		return fail(err, "compare: :compare A B names the budgets first");
 	const struct model *model = c->compare.columns[0].talk.model;
-	if (!model || !model->tokenizer)
-		return fail(err, "compare: the model has no tokenizer");
-	int result = tokenizer_encode_text(model->tokenizer, text_chars(text), text->length, TRUST_NONE,
-									   &ids, err);
+	if (!model)
+		return fail(err, "column 1 is still opening");
+	int result = model_encode(model, text_chars(text), text->length, &ids, err);
 	size_t n = ids.n < MAX_TEXT_TOKENS ? ids.n : MAX_TEXT_TOKENS;
 	if (result == 0)
 		result = compare_ids(c, ids.ids, (int)n, 0, err);

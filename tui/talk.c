@@ -1,6 +1,7 @@
 #include "tui/talk.h"
 #include "core/sampler.h"
 #include "core/slice.h"
+#include "core/tokenizer.h"
 #include "tui/recall.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -263,6 +264,15 @@ int talk_open(struct talk *talk, const char *directory, const char *budgets_file
 	return 0;
 }
 
+/* Without a tokenizer only ids can be read: said before the line is gone. */
+static int check_text(const struct model *model, const char *text, size_t length, struct error *err)
+{
+	struct id_list ids = {0};
+	int result = model->tokenizer ? 0 : model_encode(model, text, length, &ids, err);
+	free(ids.ids);
+	return result;
+}
+
 int talk_send(struct talk *talk, const char *text, size_t length, struct error *err)
 {
 	if (talk->replay)
@@ -272,6 +282,8 @@ int talk_send(struct talk *talk, const char *text, size_t length, struct error *
 					talk->opening ? "the model is still loading" : "no model is open: :open DIR");
 	if (talk->running)
 		return fail(err, "the model is still answering; Ctrl-C stops it");
+	if (check_text(talk->model, text, length, err))
+		return -1;
 	int before = talk->conversation.active;
 	if (conversation_append(&talk->conversation, CHAT_USER, (struct chat_string){text, length},
 							(struct chat_string){0}, err) < 0)

@@ -50,23 +50,11 @@ static void begin(struct tape *tape, const int32_t *ids, size_t n)
 	tape->prompt = n;
 }
 
-static int encode(const struct conversation *conversation, bool generate, const struct model *model,
-				  struct id_list *ids)
-{
-	struct prompt prompt = {0};
-	int result = -1;
-	if (model && model->tokenizer &&
-		conversation_render(conversation, generate, &prompt, NULL) == 0)
-		result = tokenizer_encode(model->tokenizer, &prompt, ids, NULL);
-	prompt_free(&prompt);
-	return result;
-}
-
 void tape_render(struct tape *tape, const struct conversation *conversation,
 				 const struct model *model)
 {
 	struct id_list ids = {0};
-	if (encode(conversation, true, model, &ids))
+	if (!model || conversation_encode(conversation, model, true, &ids, NULL))
 		tape_clear(tape);
 	else
 		begin(tape, ids.ids, ids.n);
@@ -77,7 +65,8 @@ void tape_keep(struct tape *tape, const struct conversation *conversation,
 			   const struct model *model)
 {
 	struct id_list ids = {0};
-	if (conversation->active == NO_MESSAGE || encode(conversation, false, model, &ids))
+	if (conversation->active == NO_MESSAGE || !model ||
+		conversation_encode(conversation, model, false, &ids, NULL))
 		tape_clear(tape);
 	else
 		begin(tape, ids.ids, same_as(tape, ids.ids, ids.n));

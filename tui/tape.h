@@ -32,8 +32,8 @@ struct tape {
 void tape_free(struct tape *tape); // takes {0}
 void tape_clear(struct tape *tape);
 
-/* A turn begins: with the ids that the engine renders the conversation to; without a tokenizer none
- * is known. Readers of what is the same as before stay known. */
+/* A turn begins: with the ids that the engine renders the conversation to; without a model none is
+ * known. Readers of what is the same as before stay known. */
 void tape_render(struct tape *tape, const struct conversation *conversation,
 				 const struct model *model);
 

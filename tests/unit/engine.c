@@ -534,6 +534,11 @@ static void without_a_tokenizer_tokens_can_be_completed(void **state)
 	turn(engine, question, use("large"), &seen);
 	assert_int_equal(seen.stop, STOP_ERROR);
 	assert_non_null(strstr(seen.reply.error, "tokenizer.json"));
+	turn(engine, "1 2,3", use("small"), &seen); // a prompt of ids
+	assert_int_not_equal(seen.stop, STOP_ERROR);
+	assert_int_equal(seen.reply.prompt_tokens, 3);
+	snprintf(from, sizeof from, " %d", seen.ids[0]);
+	assert_memory_equal(text_chars(&seen.reply.answer), from, strlen(from));
 	golden_read(&golden);
 	int n = golden_ids(&golden, 0, NULL, ids);
 	ask_for(engine, (struct request){.type = REQUEST_COMPLETE,

@@ -1,5 +1,6 @@
 #include "core/model.h"
 #include "core/slice.h"
+#include "core/tokenizer.h"
 #include "tests/unit/folder.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -77,6 +78,46 @@ static void opens_the_demo(void **state)
 	assert_int_equal(model->config.hidden_size, 128); // still there
 	model_release(model);
 	model_release(NULL);
+}
+
+static void expect_no_ids(const struct model *model, const char *text, const char *says)
+{
+	struct id_list ids = {0};
+	struct error err = {0};
+	assert_int_equal(id_list_add(&ids, 9, &err), 0);
+	assert_int_equal(model_encode(model, text, strlen(text), &ids, &err), -1);
+	if (!strstr(err.text, says) || !strstr(err.text, "a prompt is ids, as 1 2 3 (0 to 223)"))
+		fail_msg("\"%s\" does not say \"%s\"", err.text, says);
+	assert_int_equal(ids.n, 1); // what was there stays
+	free(ids.ids);
+}
+
+static void without_a_tokenizer_text_is_ids(void **state)
+{
+	static const char *const same[] = {"1 2 223", "1,2,223", "[1, 2,\t223]\n", " 1 2 223 "};
+	struct id_list ids = {0};
+	struct text text = {0};
+	(void)state;
+	link_fixture();
+	struct model *model = open_ok(folder.path, NULL);
+	for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+		ids.n = 0;
+		assert_int_equal(model_encode(model, same[i], strlen(same[i]), &ids, NULL), 0);
+		assert_int_equal(ids.n, 3);
+		assert_int_equal(ids.ids[2], 223);
+	}
+	for (size_t i = 0; i < ids.n; i++) // what is written can be read
+		tokenizer_decode(model->tokenizer, ids.ids[i], &text);
+	assert_string_equal(text_chars(&text), " 1 2 223");
+	expect_no_ids(model, "1 2 hello", "'hello' is not a token id");
+	expect_no_ids(model, "1 -2", "'-2' is not a token id");
+	expect_no_ids(model, "1 224", "224 is not one of them");
+	expect_no_ids(model, "99999999999999999999", "'99999999999999999999' is not");
+	expect_no_ids(model, "abc\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4",
+				  "'abc\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4' is not");
+	text_free(&text);
+	free(ids.ids);
+	model_release(model);
 }
 
 static void opens_without_the_optional_files(void **state)
@@ -233,6 +274,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(opens_the_demo),
 		cmocka_unit_test(opens_without_the_optional_files),
+		cmocka_unit_test(without_a_tokenizer_text_is_ids),
 		cmocka_unit_test(refuses_broken_files),
 		cmocka_unit_test(refuses_ids_outside_the_vocabulary),
 		cmocka_unit_test(finds_budgets),
