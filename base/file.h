@@ -12,6 +12,12 @@
 /* Appends the whole file to out; refuses more than max_bytes and anything but a regular file. */
 int file_read(const char *path, size_t max_bytes, struct text *out, struct error *err);
 
+/* Writes a file that is there whole or not at all: what fill() writes (0, or -1 and errno), under
+ * another name beside it, synced, then renamed. Refuses what is no regular file. */
+int file_replace(const char *path, int (*fill)(int fd, void *user), void *user, struct error *err);
+int file_write(const char *path, struct text *text, struct error *err);
+int file_write_all(int fd, const void *bytes, size_t n); // -1 and errno; for fill()
+
 bool file_exists(const char *path); // as a regular file
 bool file_is_directory(const char *path);
 

@@ -310,6 +310,12 @@ static int violation_at(const struct budget *outer, const struct budget *inner,
 	return channel >= 0;
 }
 
+bool budget_inside(const struct budget *outer, const struct budget *inner,
+				   const struct config *config, enum axis axis, int layer)
+{
+	return violation_at(outer, inner, config, axis, layer, NULL) == 0;
+}
+
 int budget_violations(const struct budget *outer, const struct budget *inner,
 					  const struct config *config, struct text *violations)
 {

@@ -89,6 +89,11 @@ int budget_edit(struct budget *budget, const struct config *config, const char *
 void budget_terms(const struct budget *budget, const struct budget *base,
 				  const struct config *config, struct text *out);
 
+/* One of them: AXIS=WHAT of a layer, of all layers (-1). */
+void budget_term(const struct budget *budget, enum axis axis, int layer, struct text *out);
+/* Whether two budgets keep the same there (left-out layers compared as if they ran). */
+bool budget_same(const struct budget *a, const struct budget *b, enum axis axis, int layer);
+
 /* The name of a budget that is known by its text: the text itself; one too long for that becomes
  * "BASE~1a2b3c4d", which stands for this text in the whole program (kept until it ends). */
 int budget_name_of(char out[BUDGET_NAME_BYTES], const char *text, struct error *err);
@@ -123,6 +128,8 @@ int span_list_add(struct span_list *list, int start, int length, struct error *e
 /* Whether inner's channels are a subset of outer's on every axis and layer. Each violation is
  * appended to `violations` as one line naming axis, layer and both (NULL: stop at the first).
  * Returns how many. */
+bool budget_inside(const struct budget *outer, const struct budget *inner,
+				   const struct config *config, enum axis axis, int layer); // one axis and layer
 int budget_violations(const struct budget *outer, const struct budget *inner,
 					  const struct config *config, struct text *violations);
 

@@ -26,7 +26,7 @@ static bool same_runs(const struct budget_runs *a, const struct budget_runs *b)
 	return same;
 }
 
-static bool same_at(const struct budget *a, const struct budget *b, enum axis axis, int layer)
+bool budget_same(const struct budget *a, const struct budget *b, enum axis axis, int layer)
 {
 	const struct budget_runs *of_a = runs_at(a, axis, layer), *of_b = runs_at(b, axis, layer);
 	if (of_a || of_b)
@@ -40,7 +40,7 @@ static void separate(struct text *out, size_t start)
 		text_add_char(out, ',');
 }
 
-static void add_place(const struct budget *budget, enum axis axis, int layer, struct text *out)
+void budget_term(const struct budget *budget, enum axis axis, int layer, struct text *out)
 {
 	const struct budget_runs *runs = runs_at(budget, axis, layer < 0 ? 0 : layer);
 	if (layer >= 0)
@@ -67,19 +67,19 @@ static void add_axis(const struct budget *budget, const struct budget *base,
 {
 	int differing = 0;
 	for (int i = 0; i < config->n_layers; i++)
-		differing += axis_on_layer(axis, config->kinds[i]) && !same_at(budget, base, axis, i);
+		differing += axis_on_layer(axis, config->kinds[i]) && !budget_same(budget, base, axis, i);
 	if (!differing)
 		return;
 	if (axis == AXIS_HIDDEN || (!budget->layer_width[axis] && !has_runs(budget, axis))) {
 		separate(out, start);
-		add_place(budget, axis, -1, out);
+		budget_term(budget, axis, -1, out);
 		return;
 	}
 	for (int i = 0; i < config->n_layers; i++) {
-		if (!axis_on_layer(axis, config->kinds[i]) || same_at(budget, base, axis, i))
+		if (!axis_on_layer(axis, config->kinds[i]) || budget_same(budget, base, axis, i))
 			continue;
 		separate(out, start);
-		add_place(budget, axis, i, out);
+		budget_term(budget, axis, i, out);
 	}
 }
 

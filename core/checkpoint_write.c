@@ -2,17 +2,13 @@
  * Writing a safetensors file. Tensors with larger elements come first, so that every one is aligned
  * (the header is padded to 8 bytes); otherwise they keep the order given.
  */
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "core/checkpoint.h"
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static void add_json_string(struct text *out, const char *string)
 {
@@ -71,90 +67,21 @@ static int make_header(const struct named_tensor *const *order, size_t n, struct
 	return 0;
 }
 
-static int write_all(int fd, const void *bytes, size_t n)
-{
-	const char *p = bytes;
-	while (n) {
-		ssize_t done = write(fd, p, n < ((size_t)1 << 30) ? n : (size_t)1 << 30);
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return -1;
-		p += done;
-		n -= (size_t)done;
-	}
-	return 0;
-}
+struct contents {
+	const struct text *header;
+	const struct named_tensor *const *order;
+	size_t n;
+};
 
-static int write_file(int fd, const struct text *header, const struct named_tensor *const *order,
-					  size_t n)
+static int write_contents(int fd, void *user)
 {
-	if (write_all(fd, header->data, header->length) != 0)
+	const struct contents *c = user;
+	if (file_write_all(fd, c->header->data, c->header->length) != 0)
 		return -1;
-	for (size_t i = 0; i < n; i++)
-		if (write_all(fd, order[i]->tensor.data, order[i]->tensor.bytes) != 0)
+	for (size_t i = 0; i < c->n; i++)
+		if (file_write_all(fd, c->order[i]->tensor.data, c->order[i]->tensor.bytes) != 0)
 			return -1;
-	return fsync(fd);
-}
-
-/* So that the new name itself survives a crash; not every file system can, so failure is no error.
- */
-static void sync_folder(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-	int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (fd >= 0) {
-		(void)fsync(fd);
-		close(fd);
-	}
-	free(folder);
-}
-
-/* A new file beside path, with the permissions of an ordinary one (mkstemp's are 0600). */
-static int open_temporary(const char *path, struct text *name)
-{
-	for (int i = 0; i < 100; i++) {
-		text_clear(name);
-		text_format(name, "%s.tmp-%ld-%d", path, (long)getpid(), i);
-		if (text_check(name, NULL) != 0) {
-			errno = ENOMEM;
-			return -1;
-		}
-		int fd = open(name->data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-		if (fd >= 0 || errno != EEXIST)
-			return fd;
-	}
-	return -1;
-}
-
-static int write_renamed(const char *path, const struct text *header,
-						 const struct named_tensor *const *order, size_t n, struct error *err)
-{
-	struct text temporary = {0};
-	struct stat st;
-	// a rename would put a file in the place of /dev/null
-	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-		return fail(err, "%s: is %s, expected a file", path,
-					S_ISDIR(st.st_mode) ? "a directory" : "no regular file");
-	int fd = open_temporary(path, &temporary), result = 0;
-	if (fd < 0) {
-		result = fail(err, "%s: %s", path, strerror(errno));
-		text_free(&temporary);
-		return result;
-	}
-	if (write_file(fd, header, order, n) != 0)
-		result = fail(err, "%s: cannot be written: %s", path, strerror(errno));
-	if (close(fd) != 0 && result == 0)
-		result = fail(err, "%s: cannot be written: %s", path, strerror(errno));
-	if (result == 0 && rename(temporary.data, path) != 0)
-		result = fail(err, "%s: cannot be put in place: %s", path, strerror(errno));
-	if (result != 0)
-		unlink(temporary.data);
-	else
-		sync_folder(path);
-	text_free(&temporary);
-	return result;
+	return 0;
 }
 
 static int by_name(const void *a, const void *b)
@@ -186,7 +113,7 @@ int checkpoint_write(const char *path, const struct named_tensor *tensors, size_
 	if (result == 0 && make_header(order, n, &header, err) != 0)
 		result = fail_in(err, "%s", path);
 	if (result == 0)
-		result = write_renamed(path, &header, order, n, err);
+		result = file_replace(path, write_contents, &(struct contents){&header, order, n}, err);
 	text_free(&header);
 	free(order);
 	return result;
