@@ -40,6 +40,7 @@ enum option_group {
 	GROUP_SESSIONS = 1 << 18, // --speed, --verify, --format, --search
 	GROUP_LAB = 1 << 19,      // -p, --system, --no-think, --at, --horizon
 	GROUP_ASK = 1 << 20,      // -p, --system, --no-think
+	GROUP_ROUTER = 1 << 21,   // --sweep, --metric, --tau, --scaler
 };
 
 struct string_list {
@@ -73,6 +74,9 @@ struct cli {
 	const char *format, *search; // of sessions
 	double speed;                // -1 = not given
 	bool verify;
+	int64_t sweep;      // -1 = not given
+	const char *metric; // of sweep
+	double tau, scaler; // of the router; -1 = the file's
 };
 
 struct subcommand {
@@ -105,6 +109,9 @@ char *cli_model_directory(const struct cli *cli, struct error *err); // free()
 struct model *cli_open_model(const struct cli *cli, struct error *err);
 int cli_device_options(const struct cli *cli, struct device_options *options, struct error *err);
 const char *cli_named_budget(const struct cli *cli); // --budget or DIR#BUDGET, NULL = none
+/* model_budget(); of a target, what it chose is said on stderr. */
+int cli_find_budget(const struct cli *cli, const struct model *model, const char *name,
+					struct budget *budget, struct error *err);
 int cli_budget(const struct cli *cli, const struct model *model, struct budget *budget,
 			   struct error *err); // --budget, else the parent
 /* What the options ask of a turn; unset ones as the checkpoint recommends. */

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "core/rule.h"
 #include "core/sampler.h"
+#include "core/target.h"
 #include "core/tokenizer.h"
 #include <errno.h>
 #include <poll.h>
@@ -84,19 +85,44 @@ int cli_device_options(const struct cli *cli, struct device_options *options, st
 	return 0;
 }
 
+/* Of a target, what it chose. */
+static int note_target(const struct cli *cli, const struct model *model, const char *name,
+					   const struct budget *budget, struct error *err)
+{
+	struct text note = {0};
+	if (!target_is(name) || cli->quiet)
+		return 0;
+	int status = target_note(model, budget, &note, err);
+	if (status == 0)
+		fprintf(stderr, "%s\n", text_chars(&note));
+	text_free(&note);
+	return status;
+}
+
+int cli_find_budget(const struct cli *cli, const struct model *model, const char *name,
+					struct budget *budget, struct error *err)
+{
+	if (model_budget(model, name, budget, err) < 0)
+		return -1;
+	int status = note_target(cli, model, name, budget, err);
+	if (status < 0)
+		budget_free(budget);
+	return status;
+}
+
 int cli_budget(const struct cli *cli, const struct model *model, struct budget *budget,
 			   struct error *err)
 {
 	const char *name = cli_named_budget(cli);
-	return model_budget(model, name ? name : model->elastic.budgets[0].name, budget, err);
+	return cli_find_budget(cli, model, name ? name : model->elastic.budgets[0].name, budget, err);
 }
 
 /* Copies the name after checking that the model has such a budget. */
-static int set_budget(char *out, const char *name, const char *option, const struct model *model,
-					  struct error *err)
+static int set_budget(const struct cli *cli, char *out, const char *name, const char *option,
+					  const struct model *model, struct error *err)
 {
 	struct budget budget = {0};
-	if (model_budget(model, name, &budget, err) < 0)
+	if (cli_find_budget(cli, model, name, &budget, err) < 0)
 		return fail_in(err, "--%s", option);
 	budget_free(&budget);
 	if (strlen(name) >= BUDGET_NAME_BYTES)
@@ -142,14 +168,16 @@ static int set_policy(const struct cli *cli, const struct model *model,
 {
 	const char *first = model->elastic.budgets[0].name, *named = cli_named_budget(cli);
 	const char *budget = named ? named : first;
-	const char *think = cli->think ? cli->think : budget;
-	const char *answer = cli->answer ? cli->answer : budget;
 	settings->policy = cli->think != NULL || cli->answer != NULL;
-	if (set_budget(settings->budget, budget, "budget", model, err) < 0 ||
-		set_budget(settings->think, think, "think", model, err) < 0 ||
-		set_budget(settings->answer, answer, "answer", model, err) < 0 ||
-		(cli->read && set_budget(settings->read, cli->read, "read", model, err) < 0))
+	if (set_budget(cli, settings->budget, budget, "budget", model, err) < 0 ||
+		(cli->think && set_budget(cli, settings->think, cli->think, "think", model, err) < 0) ||
+		(cli->answer && set_budget(cli, settings->answer, cli->answer, "answer", model, err) < 0) ||
+		(cli->read && set_budget(cli, settings->read, cli->read, "read", model, err) < 0))
 		return -1;
+	if (!cli->think)
+		memcpy(settings->think, settings->budget, sizeof settings->think);
+	if (!cli->answer)
+		memcpy(settings->answer, settings->budget, sizeof settings->answer);
 	if (set_rule(cli, model, settings, err))
 		return -1;
 	settings->handoff = model->elastic.carry ? HANDOFF_CARRY : HANDOFF_REPREFILL;

@@ -100,7 +100,7 @@ static int open_side(struct work *w, int i, struct error *err)
 	}
 	if (!w->c.models[i])
 		return -1;
-	result = model_budget(w->c.models[i], name, &budget, err);
+	result = cli_find_budget(w->cli, w->c.models[i], name, &budget, err);
 	if (!result)
 		result = slice_build(&w->c.slices[i], &w->c.models[i]->weights, &w->c.models[i]->config,
 							 &budget, &backend_cpu, w->device, err);

@@ -2,36 +2,13 @@
 #include "cli/command.h"
 #include "cli/print.h"
 
+#include "base/size.h"
 #include "inspect/info.h"
 #include <cjson/cJSON.h>
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* "24GiB", "8 GB", "500M" (powers of 1024), or bytes. */
-static int parse_size(const char *text, uint64_t *bytes, struct error *err)
-{
-	static const char letters[] = "KMGT";
-	char *end;
-	errno = 0;
-	double value = strtod(text, &end);
-	if (end == text || errno != 0 || !isfinite(value) || value <= 0)
-		return fail(err, "--fit: '%s': expected a size such as 24GiB", text);
-	end += strspn(end, " ");
-	const char *letter = *end != '\0' ? strchr(letters, *end & ~0x20) : NULL;
-	if (letter) {
-		double base = strcasecmp(end + 1, "B") == 0 ? 1000 : 1024;
-		value *= pow(base, (double)(letter - letters + 1));
-		end++;
-		end += strncasecmp(end, "iB", 2) == 0 ? 2 : strncasecmp(end, "B", 1) == 0 ? 1 : 0;
-	}
-	if (*end != '\0' || value >= 9e18)
-		return fail(err, "--fit: '%s': expected a size such as 24GiB", text);
-	*bytes = (uint64_t)value;
-	return 0;
-}
 
 static cJSON *widths_json(const struct budget *budget)
 {
@@ -113,18 +90,6 @@ static void fit_json(cJSON *root, const struct info_fit *rows, int n)
 		cJSON_AddStringToObject(one, "origin", origin_name(precision_origin(row->precision)));
 		cJSON_AddItemToArray(list, one);
 	}
-}
-
-/* "58.82 GiB", three digits that count. */
-static const char *size_text(uint64_t bytes, char out[32])
-{
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-	double value = (double)bytes;
-	int unit = 0;
-	for (; value >= 1024 && unit < 4; unit++)
-		value /= 1024;
-	snprintf(out, 32, unit == 0 ? "%.0f %s" : "%.2f %s", value, units[unit]);
-	return out;
 }
 
 static void print_info(const struct info *info)
@@ -214,8 +179,10 @@ int cli_info(const struct cli *cli)
 {
 	struct error err = {0};
 	uint64_t memory_bytes = 0;
-	if (cli->fit && parse_size(cli->fit, &memory_bytes, &err) < 0)
+	if (cli->fit && size_parse(cli->fit, &memory_bytes, &err) < 0) {
+		fail_in(&err, "--fit");
 		return cli_usage(&err);
+	}
 	struct model *model = cli_open_model(cli, &err);
 	if (!model)
 		return cli_fail(&err);

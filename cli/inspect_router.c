@@ -1,10 +1,15 @@
-/* inspect router: the trained router's choices beside the budgets' widths. */
+/* inspect router: the trained router's choices beside the budgets' widths, or what it mixes for a
+ * target (-b active=2.8B); inspect router --sweep: the widths chosen for many targets. */
 #include "cli/inspect.h"
 #include "cli/print.h"
 
-#include "inspect/router.h"
+#include "core/router.h"
+#include "core/target.h"
+#include "inspect/staircase.h"
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *budget_name(const struct model *model, const struct router_row *row)
 {
@@ -85,10 +90,95 @@ static void print_axis(const struct router_axis_view *axis, const struct model *
 	}
 }
 
+static int sweep_json(const struct staircase *staircase, struct error *err)
+{
+	cJSON *root = cJSON_CreateObject();
+	cJSON_AddStringToObject(root, "metric", staircase->metric);
+	cJSON_AddStringToObject(root, "chosen_by", staircase->by_router ? "router" : "importance");
+	cJSON *steps = cJSON_AddArrayToObject(root, "steps");
+	for (int i = 0; i < staircase->n; i++) {
+		const struct staircase_step *step = &staircase->steps[i];
+		cJSON *one = cJSON_CreateObject(), *widths = cJSON_AddObjectToObject(one, "widths");
+		cJSON_AddNumberToObject(one, "target", step->target);
+		cJSON_AddNumberToObject(one, "active", (double)step->cost.active);
+		cJSON_AddNumberToObject(one, "total", (double)step->cost.total);
+		cJSON_AddNumberToObject(one, "bytes", (double)step->cost.bytes);
+		cJSON_AddNumberToObject(one, "layers", step->n_layers);
+		for (int a = 0; a < N_AXES; a++)
+			if (step->width[a] > 0)
+				cJSON_AddNumberToObject(widths, axis_name((enum axis)a), step->width[a]);
+		cJSON_AddItemToArray(steps, one);
+	}
+	return print_tree(root, err);
+}
+
+/* Columns: the target, its cost, and the axes that have more than one width (CSV: all). */
+static void sweep_table(const struct staircase *staircase, bool csv)
+{
+	if (!csv)
+		printf("widths chosen by %s\n",
+			   staircase->by_router ? "the router" : "importance (no router in this checkpoint)");
+	printf(csv ? "%s,active,total,bytes,layers" : "%14s %14s %14s %16s %6s",
+		   csv ? "target" : staircase->metric, "active", "total", "bytes", "layers");
+	for (int a = 0; a < N_AXES; a++)
+		if (csv || staircase->changes[a])
+			printf(csv ? ",%s" : " %s", axis_name((enum axis)a));
+	puts("");
+	for (int i = 0; i < staircase->n; i++) {
+		const struct staircase_step *step = &staircase->steps[i];
+		printf(csv ? "%.0f,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%d"
+				   : "%14.0f %14" PRIu64 " %14" PRIu64 " %16" PRIu64 " %6d",
+			   step->target, step->cost.active, step->cost.total, step->cost.bytes, step->n_layers);
+		for (int a = 0; a < N_AXES; a++)
+			if (csv)
+				printf(",%d", step->width[a]);
+			else if (staircase->changes[a])
+				printf(" %*d", (int)strlen(axis_name((enum axis)a)), step->width[a]);
+		puts("");
+	}
+}
+
+static int sweep(const struct cli *cli, const struct model *model, struct error *err)
+{
+	struct staircase staircase;
+	if (staircase_open(&staircase, model, cli->metric ? cli->metric : "active", (int)cli->sweep,
+					   err) < 0)
+		return -1;
+	int status = 0;
+	if (cli->json)
+		status = sweep_json(&staircase, err);
+	else
+		sweep_table(&staircase, cli->csv);
+	staircase_close(&staircase);
+	return status;
+}
+
+/* The file's budgets, or the mix that -b asks for. */
+static int open_view(struct router_view *view, const struct cli *cli, const struct model *model,
+					 struct error *err)
+{
+	struct router_options options = {.tau = cli->tau > 0 ? (float)cli->tau : 0,
+									 .scaler = cli->scaler > 0 ? (float)cli->scaler : 0,
+									 .normalize = -1};
+	const char *name = cli_named_budget(cli);
+	struct target target;
+	if (!name || !target_is(name))
+		return router_open(view, model, &options, err);
+	struct budget budget = {0};
+	if (target_parse(&target, name, err) < 0 || cli_find_budget(cli, model, name, &budget, err) < 0)
+		return -1;
+	budget_free(&budget);
+	return model->router.n_tensors > 0
+			   ? router_open_target(view, model, target.metric, target.value, &options, err)
+			   : router_open(view, model, &options, err);
+}
+
 int inspect_router(const struct cli *cli, const struct model *model, struct error *err)
 {
 	struct router_view view;
-	if (router_open(&view, model, NULL, err) < 0)
+	if (cli->sweep > 0)
+		return sweep(cli, model, err);
+	if (open_view(&view, cli, model, err) < 0)
 		return -1;
 	int status = 0;
 	if (cli->json) {

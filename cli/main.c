@@ -28,7 +28,7 @@ const struct subcommand subcommands[] = {
 	{"info", "", "what the checkpoint is: sizes, budgets, bytes, and where each fact comes from",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_FIT | GROUP_JSON, 0, 0, true, cli_info},
 	{"inspect", "nesting|importance|masks|router|experts", "the views, as tables",
-	 GROUP_MODEL | GROUP_BUDGET | GROUP_JSON | GROUP_CSV, 1, 1, true, cli_inspect},
+	 GROUP_MODEL | GROUP_BUDGET | GROUP_ROUTER | GROUP_JSON | GROUP_CSV, 1, 1, true, cli_inspect},
 	{"compare", "A B [C]", "how far budgets (or DIR#BUDGET) are from A, and where it comes from",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_SAMPLING | GROUP_TOKENS | GROUP_COMPARE | GROUP_JSON |
 		 GROUP_CSV,
@@ -103,7 +103,8 @@ int main(int argc, char **argv)
 	cli_free(&cli);
 	errno = 0;
 	if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_DONE) {
-		// what failed on the way has left no reason
+		if (errno == 0 && putchar('\n') != EOF)
+			fflush(stdout); // what failed on the way has left no reason: one more byte will
 		fail(&err, "standard output: %s", errno != 0 ? strerror(errno) : "can't be written");
 		code = cli_fail(&err);
 	}

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "core/chat.h"
 #include "core/quantised.h"
+#include "core/target.h"
 #include "core/tokenizer.h"
 #include <errno.h>
 #include <stdio.h>
@@ -233,6 +234,10 @@ int model_budget(const struct model *model, const char *text, struct budget *out
 	found = base_of(elastic, text);
 	if (found >= 0)
 		return masked(model, found, text, strchr(text, ',') + 1, out, err);
+	struct target target;
+	if (target_is(text))
+		return target_parse(&target, text, err) < 0 ? -1
+													: target_budget(model, &target, text, out, err);
 	if (strchr(text, '='))
 		return budget_parse(out, &model->config, text, err);
 	struct text names = {0};

@@ -43,9 +43,9 @@ void model_release(struct model *model); // takes NULL; the last one closes
 int model_encode(const struct model *model, const char *text, size_t length, struct id_list *out,
 				 struct error *err);
 
-/* A budget by name, widths typed (budget_parse), or a mask: "BUDGET,TERMS", the terms applied to a
- * budget of the file (budget_edit). Into a copy that the caller frees; its name is the text
- * (budget_name_of). The error lists the names that exist. */
+/* A budget by name, widths typed (budget_parse), a target ("active=2.8B", core/target.h), or a
+ * mask: "BUDGET,TERMS", the terms applied to a budget of the file (budget_edit). Into a copy that
+ * the caller frees; its name is the text (budget_name_of). The error lists the names that exist. */
 int model_budget(const struct model *model, const char *text, struct budget *out,
 				 struct error *err);
 

@@ -597,3 +597,14 @@ void slice_free(struct slice *slice)
 	release(slice, &slice->lists, true);
 	*slice = (struct slice){0};
 }
+
+int slice_measure(struct slice_cost *cost, const struct weights *weights,
+				  const struct config *config, const struct budget *budget, struct error *err)
+{
+	struct slice slice;
+	if (slice_build(&slice, weights, config, budget, NULL, NULL, err) < 0)
+		return -1;
+	*cost = slice.cost;
+	slice_free(&slice);
+	return 0;
+}

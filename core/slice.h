@@ -106,4 +106,8 @@ int slice_build(struct slice *slice, const struct weights *weights, const struct
 				struct error *err);
 void slice_free(struct slice *slice); // takes {0}
 
+/* What a budget would cost, without keeping the plan. */
+int slice_measure(struct slice_cost *cost, const struct weights *weights,
+				  const struct config *config, const struct budget *budget, struct error *err);
+
 #endif

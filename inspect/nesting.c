@@ -67,13 +67,10 @@ static int container_of(const struct nesting *nesting, const struct model *model
 static int add_costs(struct nesting *nesting, const struct model *model, struct error *err)
 {
 	for (int i = 0; i < nesting->n_budgets; i++) {
-		struct slice slice;
-		if (slice_build(&slice, &model->weights, &model->config, &nesting->budgets[i], NULL, NULL,
-						err) < 0)
+		if (slice_measure(&nesting->cost[i], &model->weights, &model->config, &nesting->budgets[i],
+						  err) < 0)
 			return -1;
-		nesting->cost[i] = slice.cost;
-		nesting->separate_bytes += slice.cost.bytes;
-		slice_free(&slice);
+		nesting->separate_bytes += nesting->cost[i].bytes;
 		nesting->container[i] = container_of(nesting, model, i);
 		int n = i == 0
 					? 0

@@ -3,7 +3,7 @@
  * scaler that the user may turn, and where that is not what the budget keeps.
  */
 #include "base/memory.h"
-#include "inspect/router.h"
+#include "core/router.h"
 #include "tui/look.h"
 #include "tui/table.h"
 #include <math.h>

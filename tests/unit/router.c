@@ -1,4 +1,4 @@
-#include "inspect/router.h"
+#include "core/router.h"
 #include "base/json.h"
 #include <math.h>
 #include <setjmp.h>

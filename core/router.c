@@ -1,7 +1,7 @@
-#include "inspect/router.h"
+#include "core/router.h"
 
 #include "base/memory.h"
-#include "core/slice.h"
+#include "core/target.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -255,13 +255,10 @@ static int target_of(const struct model *model, const struct budget *budget, con
 	}
 	if (strcmp(metric, "ms") == 0)
 		return fail(err, "budget %s has no target in ms", budget->name);
-	struct slice slice;
-	if (slice_build(&slice, &model->weights, &model->config, budget, NULL, NULL, err) < 0)
+	struct slice_cost cost;
+	if (slice_measure(&cost, &model->weights, &model->config, budget, err) < 0)
 		return -1;
-	*out = (double)(strcmp(metric, "active") == 0  ? slice.cost.active
-					: strcmp(metric, "total") == 0 ? slice.cost.total
-												   : slice.cost.bytes);
-	slice_free(&slice);
+	*out = target_cost(metric, &cost);
 	return 0;
 }
 
@@ -294,6 +291,34 @@ int router_open_target(struct router_view *view, const struct model *model, cons
 	return open_view(view, model, &in, options, err);
 }
 
+/* The router says how many layers run; which ones go, importance.layers says. */
+static int skip_layers(struct budget *budget, const struct model *model, int n_kept,
+					   struct error *err)
+{
+	int n = budget->n_layers;
+	const struct tensor *scores = checkpoint_find(&model->importance, "importance.layers");
+	if (n_kept >= n)
+		return 0;
+	if (!scores || scores->dtype != DTYPE_F32 || scores->n_dims != 1 || scores->shape[0] != n)
+		return fail(err,
+					"the router keeps %d of %d layers, but importance.layers, which says which "
+					"ones, is not there",
+					n_kept, n);
+	budget->keep = mem_new((size_t)n, 1, err);
+	if (!budget->keep)
+		return -1;
+	memset(budget->keep, 1, (size_t)n);
+	for (int left = n - n_kept; left > 0; left--) {
+		const float *score = scores->data;
+		int least = -1;
+		for (int i = 0; i < n; i++)
+			if (budget->keep[i] && (least < 0 || score[i] < score[least]))
+				least = i;
+		budget->keep[least] = 0;
+	}
+	return 0;
+}
+
 int router_budget(const struct router_view *view, const struct model *model, const char *name,
 				  struct budget *budget, struct error *err)
 {
@@ -303,8 +328,13 @@ int router_budget(const struct router_view *view, const struct model *model, con
 	snprintf(budget->source, sizeof budget->source, "router");
 	for (int a = 0; a < view->n_axes; a++) {
 		const struct router_axis_view *axis = &view->axes[a];
-		if (axis->axis->layers)
-			continue; // which layers go is not the router's to say
+		if (axis->axis->layers) {
+			if (skip_layers(budget, model, axis->rows[0].width, err) < 0) {
+				budget_free(budget);
+				return -1;
+			}
+			continue;
+		}
 		int *width = &budget->width[axis->axis->axis];
 		*width = 0;
 		for (int r = 0; r < axis->n_rows; r++) {

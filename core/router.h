@@ -7,8 +7,8 @@
  * choices of one row, divided by n) before the scaler. Weights are ORIGIN_FILE, everything else
  * ORIGIN_DERIVED from them.
  */
-#ifndef INSPECT_ROUTER_H
-#define INSPECT_ROUTER_H
+#ifndef CORE_ROUTER_H
+#define CORE_ROUTER_H
 
 #include "base/text.h"
 #include "core/model.h"
@@ -60,7 +60,7 @@ int router_open_target(struct router_view *view, const struct model *model, cons
 void router_close(struct router_view *view); // takes {0}
 
 /* The widths that a target's view chose, as a budget (ORIGIN_DERIVED, "router"); the caller frees
- * it. */
+ * it. Of a router that chooses the number of layers, importance.layers says which ones go. */
 int router_budget(const struct router_view *view, const struct model *model, const char *name,
 				  struct budget *budget, struct error *err);
 
