@@ -6,7 +6,6 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "core/chat.h"
-#include "core/quantised.h"
 #include "core/target.h"
 #include "core/tokenizer.h"
 #include <errno.h>
@@ -123,7 +122,9 @@ static int open_all(struct model *model, const struct model_options *options, st
 					 options && options->lenient, err) != 0)
 		return -1;
 	text_add(&model->notices, text_chars(&model->elastic.notices));
-	quantised_notices(&model->checkpoint, directory, &model->notices);
+	if (declared_read(&model->declared, directory, &model->notices, err) != 0)
+		return -1;
+	declared_check(&model->declared, &model->checkpoint, &model->notices);
 	note_unused(model);
 	if (open_named(model, model->elastic.router_file, "the router", &model->router, err) != 0 ||
 		open_named(model, model->elastic.importance_file, "the importance file", &model->importance,
@@ -137,6 +138,7 @@ static int open_all(struct model *model, const struct model_options *options, st
 static void close_all(struct model *model)
 {
 	weights_free(&model->weights);
+	declared_free(&model->declared);
 	elastic_free(&model->elastic);
 	tokenizer_close(model->tokenizer);
 	checkpoint_close(&model->router);

@@ -7,6 +7,7 @@
 
 #include "core/checkpoint.h"
 #include "core/config.h"
+#include "core/declared.h"
 #include "core/elastic.h"
 #include "core/weights.h"
 
@@ -19,6 +20,7 @@ struct model {
 	struct checkpoint checkpoint;
 	struct config config;
 	struct weights weights;
+	struct declared declared; // of its quantisation
 	struct elastic elastic;
 	struct tokenizer *tokenizer;          // NULL: no tokenizer.json; tokens are ids then
 	struct checkpoint router, importance; // n_tensors 0 = no such file

@@ -1,6 +1,4 @@
 #include "core/quantised.h"
-#include "base/file.h"
-#include "base/json.h"
 #include "kernels/convert.h"
 #include <math.h>
 #include <stdio.h>
@@ -8,7 +6,6 @@
 #include <string.h>
 
 #define MAX_NAME 192
-#define MAX_CONFIG_BYTES ((size_t)16 << 20)
 #define SMALL_BYTES ((uint64_t)64 << 20) // checkpoints whose every E4M3 byte is looked at
 
 const struct tensor *tensor_take(const struct checkpoint *checkpoint, uint8_t *used,
@@ -189,97 +186,12 @@ int quantised_bind(struct tensor *weight, const struct checkpoint *checkpoint, u
 	return 0;
 }
 
-/* ---- what the configuration says ---- */
-
-struct claim {
-	const struct checkpoint *checkpoint;
-	const struct json *json;
-	const char *file;
-	struct text *notices;
-};
-
-/* NULL: not quantised. */
-static const char *stored_as(const struct checkpoint *checkpoint, const char *module)
+const char *quantised_as(const struct checkpoint *checkpoint, const char *module)
 {
 	char name[MAX_NAME];
 	snprintf(name, sizeof name, "%s.weight_scale_2", module);
 	if (checkpoint_find(checkpoint, name))
 		return "NVFP4";
 	snprintf(name, sizeof name, "%s.weight_scale", module);
-	return checkpoint_find(checkpoint, name) ? "FP8" : NULL;
-}
-
-/* Modules that are excluded by name; patterns are not followed. */
-static void check_excluded(const struct claim *c, const struct json_node *list)
-{
-	size_t n = 0;
-	struct text first = {0}, name = {0};
-	const struct json_node *node = json_is(list, JSON_ARRAY) ? json_first(c->json, list) : NULL;
-	for (; node; node = json_next(c->json, list, node)) {
-		text_clear(&name);
-		json_string(c->json, node, &name);
-		if (stored_as(c->checkpoint, text_chars(&name)) && n++ == 0)
-			text_add(&first, text_chars(&name));
-	}
-	if (n)
-		text_format(c->notices,
-					"%s excludes %.100s (%zu such) from quantisation, its tensors are "
-					"quantised: the tensors count\n",
-					c->file, text_chars(&first), n);
-	text_free(&first);
-	text_free(&name);
-}
-
-static void check_algorithm(const struct claim *c, const struct json_node *node)
-{
-	size_t n_nvfp4 = 0, n_scales = 0;
-	for (size_t i = 0; i < c->checkpoint->n_tensors; i++) {
-		const char *name = c->checkpoint->tensors[i].name, *end = strrchr(name, '.');
-		n_nvfp4 += end && strcmp(end, ".weight_scale_2") == 0;
-		n_scales += end && strcmp(end, ".weight_scale") == 0;
-	}
-	size_t n_fp8 = n_scales > n_nvfp4 ? n_scales - n_nvfp4 : 0;
-	bool fp8 = json_equals(c->json, node, "FP8"), nvfp4 = json_equals(c->json, node, "NVFP4");
-	if ((fp8 && n_nvfp4) || (nvfp4 && n_fp8) || ((fp8 || nvfp4) && n_nvfp4 + n_fp8 == 0))
-		text_format(c->notices,
-					"%s says %s, the tensors say %zu modules of NVFP4 and %zu of FP8: the tensors "
-					"count\n",
-					c->file, fp8 ? "FP8" : "NVFP4", n_nvfp4, n_fp8);
-}
-
-static void check_file(struct claim c, const char *directory, const char *member,
-					   const char *exclude)
-{
-	struct error err = {0};
-	struct text source = {0};
-	struct json json = {0};
-	char *path = file_join(directory, c.file, &err);
-	if (path && file_read(path, MAX_CONFIG_BYTES, &source, &err) == 0 &&
-		json_parse(&json, source.data, source.length, &err) == 0) {
-		const struct json_node *said = json_member(&json, &json.nodes[0], member);
-		const struct json_node *algorithm = json_member(&json, said, "quant_algo");
-		c.json = &json;
-		if (json_is(algorithm, JSON_STRING))
-			check_algorithm(&c, algorithm);
-		check_excluded(&c, json_member(&json, said, exclude));
-	} else {
-		text_format(c.notices, "%s: %s\n", c.file, err.text);
-	}
-	json_free(&json);
-	text_free(&source);
-	free(path);
-}
-
-void quantised_notices(const struct checkpoint *checkpoint, const char *directory,
-					   struct text *notices)
-{
-	struct claim claim = {.checkpoint = checkpoint, .notices = notices};
-	struct error err = {0};
-	char *path = file_join(directory, "hf_quant_config.json", &err);
-	claim.file = "hf_quant_config.json";
-	if (path && file_exists(path))
-		check_file(claim, directory, "quantization", "exclude_modules");
-	free(path);
-	claim.file = "config.json";
-	check_file(claim, directory, "quantization_config", "ignore");
+	return checkpoint_find(checkpoint, name) ? "FP8" : "";
 }

@@ -6,13 +6,12 @@
  *   weight_scale alone         FP8: F8_E4M3 [out, in], one F32 factor
  *   neither                    as its dtype says
  *
- * What the tensors say decides; what the configuration says is held against it. input_scale is
- * checked and not used: activations stay wide. Other layouts are refused.
+ * What the tensors say decides; what the configuration says is held against it (declared.h).
+ * input_scale is checked and not used: activations stay wide. Other layouts are refused.
  */
 #ifndef CORE_QUANTISED_H
 #define CORE_QUANTISED_H
 
-#include "base/text.h"
 #include "core/checkpoint.h"
 #include <stdbool.h>
 
@@ -35,9 +34,8 @@ int quantised_scalar(const struct checkpoint *checkpoint, uint8_t *used, const c
  * then the error says which. */
 bool quantised_refused(const struct checkpoint *checkpoint, const char *name, struct error *err);
 
-/* A line each where hf_quant_config.json, or quantization_config of config.json, says otherwise
- * than the tensors. A file that cannot be read is a line, too. */
-void quantised_notices(const struct checkpoint *checkpoint, const char *directory,
-					   struct text *notices);
+/* How the tensors say that a module (a name without ".weight") is stored: "NVFP4", "FP8", or "" for
+ * as its dtype says. */
+const char *quantised_as(const struct checkpoint *checkpoint, const char *module);
 
 #endif
