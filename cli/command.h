@@ -41,6 +41,7 @@ enum option_group {
 	GROUP_LAB = 1 << 19,      // -p, --system, --no-think, --at, --horizon
 	GROUP_ASK = 1 << 20,      // -p, --system, --no-think
 	GROUP_ROUTER = 1 << 21,   // --sweep, --metric, --tau, --scaler
+	GROUP_CURVE = 1 << 22,    // --axis, --step, --widths, --draws, --seed, --write
 };
 
 struct string_list {
@@ -74,9 +75,13 @@ struct cli {
 	const char *format, *search; // of sessions
 	double speed;                // -1 = not given
 	bool verify;
-	int64_t sweep;      // -1 = not given
-	const char *metric; // of sweep
-	double tau, scaler; // of the router; -1 = the file's
+	int64_t sweep;           // -1 = not given
+	const char *metric;      // of sweep
+	double tau, scaler;      // of the router; -1 = the file's
+	struct string_list axes; // of inspect curve, as the next four
+	int64_t step, draws;     // -1 = not given
+	struct string_list widths;
+	const char *write; // of inspect boundaries
 };
 
 struct subcommand {

@@ -27,8 +27,11 @@ const struct subcommand subcommands[] = {
 	 cli_render},
 	{"info", "", "what the checkpoint is: sizes, budgets, bytes, and where each fact comes from",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_FIT | GROUP_JSON, 0, 0, true, cli_info},
-	{"inspect", "nesting|importance|masks|router|experts", "the views, as tables",
-	 GROUP_MODEL | GROUP_BUDGET | GROUP_ROUTER | GROUP_JSON | GROUP_CSV, 1, 1, true, cli_inspect},
+	{"inspect", "nesting|importance|masks|router|experts|curve",
+	 "the views, as tables, and what a text says of every width",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_TOKENS | GROUP_ROUTER | GROUP_CURVE |
+		 GROUP_JSON | GROUP_CSV,
+	 1, 3, true, cli_inspect},
 	{"compare", "A B [C]", "how far budgets (or DIR#BUDGET) are from A, and where it comes from",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_SAMPLING | GROUP_TOKENS | GROUP_COMPARE | GROUP_JSON |
 		 GROUP_CSV,

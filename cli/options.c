@@ -66,7 +66,7 @@ static const struct option_row rows[] = {
 	 "precision of the KV cache; fp8 with the checkpoint's scales, else 1"},
 	{"warm", 0, GROUP_DEVICE, KIND_FLAG, AT(warm), 0, 0, NULL,
 	 "touch the pages of all budgets before the first token"},
-	{"seed", 0, GROUP_SAMPLING, KIND_INTEGER, AT(seed), 0, 9007199254740992.0, "N",
+	{"seed", 0, GROUP_SAMPLING | GROUP_CURVE, KIND_INTEGER, AT(seed), 0, 9007199254740992.0, "N",
 	 "of the noise; always shown"},
 	{"temp", 0, GROUP_SAMPLING, KIND_NUMBER, AT(temperature), 0, 100, "F",
 	 "temperature, 0 = greedy"},
@@ -106,6 +106,16 @@ static const struct option_row rows[] = {
 	 "the position before which the budget changes"},
 	{"horizon", 0, GROUP_LAB, KIND_INTEGER, AT(horizon), 1, 65536, "N",
 	 "tokens behind the switch that are looked at (64)"},
+	{"axis", 0, GROUP_CURVE, KIND_LIST, AT(axes), 0, 0, "A",
+	 "curve: the axis to cut, hidden_size; two make a map"},
+	{"step", 0, GROUP_CURVE, KIND_INTEGER, AT(step), 1, 1048576, "N",
+	 "curve: channels from one width to the next (16)"},
+	{"widths", 0, GROUP_CURVE, KIND_LIST, AT(widths), 0, 0, "A,B,C",
+	 "curve: these widths; a second list for a second axis"},
+	{"draws", 0, GROUP_CURVE, KIND_INTEGER, AT(draws), 0, 16, "N",
+	 "curve: random controls of every width (3)"},
+	{"write", 0, GROUP_CURVE, KIND_STRING, AT(write), 0, 0, "FILE",
+	 "boundaries: what was found, for --budgets"},
 	{"special", 0, GROUP_SPECIAL, KIND_FLAG, AT(special), 0, 0, NULL, "parse special tokens"},
 	{"fit", 0, GROUP_FIT, KIND_STRING, AT(fit), 0, 0, "SIZE",
 	 "what fits into SIZE (24GiB): precision x budget x context"},
@@ -332,6 +342,8 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 						.sweep = -1,
 						.tau = -1,
 						.scaler = -1,
+						.step = -1,
+						.draws = -1,
 						.temperature = -1,
 						.top_p = -1,
 						.min_p = -1,
@@ -367,6 +379,8 @@ void cli_free(struct cli *cli)
 	free(cli->prompts.items);
 	free(cli->switches.items);
 	free(cli->grid.items);
+	free(cli->axes.items);
+	free(cli->widths.items);
 	free(cli->arguments.items);
 }
 
@@ -431,6 +445,8 @@ int cli_completion(const struct cli *cli)
 		fail(&err, "completion: '%s': expected bash", cli->arguments.items[0]);
 		return cli_usage(&err);
 	}
+	static char all[1 << 16];
+	setvbuf(stdout, all, _IOFBF, sizeof all); // one write, so that main() sees why it failed
 	printf("# bash completion for elastiscope, made by `elastiscope completion bash`\n"
 		   "_elastiscope() {\n"
 		   "\tlocal word=\"${COMP_WORDS[COMP_CWORD]}\" before=\"${COMP_WORDS[COMP_CWORD-1]}\"\n"

@@ -28,6 +28,10 @@ static int read_file(const struct cli *cli, const struct model *model, int32_t *
 	struct text text = {0};
 	struct prompt prompt = {0};
 	int result = file_read(cli->text, MAX_TEXT_BYTES, &text, err);
+	const char *zero = result ? NULL : memchr(text_chars(&text), 0, text.length);
+	if (zero)
+		result = fail(err, "--text: %s: byte %zu is 0: expected text", cli->text,
+					  (size_t)(zero - text_chars(&text)));
 	if (!result) {
 		prompt_append(&prompt, text_chars(&text), text.length, TRUST_NONE);
 		result = prompt_check(&prompt, err) || encode(model, &prompt, ids, n, err) ? -1 : 0;

@@ -98,9 +98,11 @@ void scatter_draw(const struct scatter *scatter, struct text *out)
 	pad(&x);
 	double top = y.high; // a share ends at 100 %
 	pad(&y);
-	y.high = top;
+	if (!scatter->plain)
+		y.high = top;
 	memset(cells, ' ', sizeof cells);
-	draw_front(scatter, &x, &y, width, height, cells);
+	if (!scatter->plain)
+		draw_front(scatter, &x, &y, width, height, cells);
 	for (int front = 1; front >= 0; front--) // the front keeps its places
 		for (size_t i = 0; i < scatter->n; i++) {
 			const struct scatter_point *point = &scatter->points[i];

@@ -21,6 +21,7 @@ struct scatter {
 	int width, height; // of the inside, at least 10 x 4
 	const char *x_label, *y_label;
 	bool ascii;
+	bool plain; // curves: no dots, a margin above too
 };
 
 /* Appends height + 4 lines. Points with NAN are left out. */
