@@ -10,6 +10,7 @@
 #define CORE_CHECKPOINT_H
 
 #include "base/error.h"
+#include "base/text.h"
 #include "kernels/tensor.h"
 #include <stddef.h>
 #include <stdint.h>
@@ -50,6 +51,18 @@ const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const 
  * fsync, rename). */
 int checkpoint_write(const char *path, const struct named_tensor *tensors, size_t n,
 					 struct error *err);
+
+/* What a file says about itself in its header's __metadata__: strings by name. */
+struct checkpoint_note {
+	const char *key, *value;
+};
+
+/* The same with n_notes strings in __metadata__. */
+int checkpoint_write_noted(const char *path, const struct named_tensor *tensors, size_t n,
+						   const struct checkpoint_note *notes, size_t n_notes, struct error *err);
+
+/* Appends a string of the first shard's __metadata__; nothing where there is none of that name. */
+void checkpoint_note(const struct checkpoint *checkpoint, const char *key, struct text *out);
 
 /* SHA-256 (hex, first 16 digits and NUL) over names, sizes, headers and evenly spaced samples of
  * the data of every shard, so that opening 59 GB stays fast: the checkpoint's identity in logs. */

@@ -3,6 +3,7 @@
  * memory.
  */
 #include "base/hash.h"
+#include "base/json.h"
 #include "base/text.h"
 #include "core/checkpoint.h"
 #include <string.h>
@@ -49,6 +50,20 @@ void checkpoint_hash(const struct checkpoint *checkpoint, char out[17])
 	memcpy(out, digest, 16);
 	out[16] = 0;
 	text_free(&text);
+}
+
+void checkpoint_note(const struct checkpoint *checkpoint, const char *key, struct text *out)
+{
+	struct json json = {0};
+	const struct shard *shard = checkpoint->shards;
+	if (checkpoint->n_shards > 0 &&
+		json_parse(&json, (const char *)shard->data + 8, shard->header_bytes - 8, NULL) == 0) {
+		const struct json_node *notes = json_member(&json, json.nodes, "__metadata__");
+		const struct json_node *value = json_member(&json, notes, key);
+		if (json_is(value, JSON_STRING))
+			json_string(&json, value, out);
+	}
+	json_free(&json);
 }
 
 /* Resident bytes of data[0, bytes); data is page-aligned, bytes at most CHUNK_BYTES. */

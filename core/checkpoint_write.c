@@ -37,12 +37,23 @@ static int check_tensor(const struct named_tensor *t, struct error *err)
 	return 0;
 }
 
+static void add_notes(struct text *header, const struct checkpoint_note *notes, size_t n)
+{
+	text_add(header, "{\"__metadata__\":{\"format\":\"pt\"");
+	for (size_t i = 0; i < n; i++) {
+		text_add_char(header, ',');
+		add_json_string(header, notes[i].key);
+		text_add_char(header, ':');
+		add_json_string(header, notes[i].value);
+	}
+	text_add_char(header, '}');
+}
+
+/* The tensors; header holds 8 bytes of room and the notes. */
 static int make_header(const struct named_tensor *const *order, size_t n, struct text *header,
 					   struct error *err)
 {
 	uint64_t at = 0;
-	text_append(header, "\0\0\0\0\0\0\0\0", 8);
-	text_add(header, "{\"__metadata__\":{\"format\":\"pt\"}");
 	for (size_t i = 0; i < n; i++) {
 		const struct tensor *t = &order[i]->tensor;
 		if (check_tensor(order[i], err) != 0)
@@ -93,6 +104,12 @@ static int by_name(const void *a, const void *b)
 int checkpoint_write(const char *path, const struct named_tensor *tensors, size_t n,
 					 struct error *err)
 {
+	return checkpoint_write_noted(path, tensors, n, NULL, 0, err);
+}
+
+int checkpoint_write_noted(const char *path, const struct named_tensor *tensors, size_t n,
+						   const struct checkpoint_note *notes, size_t n_notes, struct error *err)
+{
 	const struct named_tensor **order = mem_new(n, sizeof *order, err);
 	if (!order)
 		return -1;
@@ -110,6 +127,8 @@ int checkpoint_write(const char *path, const struct named_tensor *tensors, size_
 			if (dtype_bytes(tensors[i].tensor.dtype) == size)
 				order[filled++] = &tensors[i];
 	struct text header = {0};
+	text_append(&header, "\0\0\0\0\0\0\0\0", 8);
+	add_notes(&header, notes, n_notes);
 	if (result == 0 && make_header(order, n, &header, err) != 0)
 		result = fail_in(err, "%s", path);
 	if (result == 0)

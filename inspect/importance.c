@@ -8,16 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct tensor *lookup(const struct model *model, const char *name)
+static const struct tensor *lookup(const struct checkpoint *file, const char *name)
 {
 	char full[128];
 	snprintf(full, sizeof full, "importance.%s", name);
-	return model->importance.n_tensors ? checkpoint_find(&model->importance, full) : NULL;
+	return file->n_tensors ? checkpoint_find(file, full) : NULL;
 }
 
 const float *importance_scores(const struct model *model, const char *name, int64_t n)
 {
-	const struct tensor *t = lookup(model, name);
+	const struct tensor *t = lookup(&model->importance, name);
 	return t && t->dtype == DTYPE_F32 && t->n_dims == 1 && t->shape[0] == n ? t->data : NULL;
 }
 
@@ -31,10 +31,10 @@ static void show_shape(const int64_t *shape, int n_dims, char *out, size_t size)
 }
 
 /* Finds a tensor and checks it to be F32 [rows, n] (rows 0: [n]). *out NULL if there is none. */
-static int find(const struct model *model, const char *name, int64_t rows, int64_t n,
+static int find(const struct checkpoint *file, const char *name, int64_t rows, int64_t n,
 				const float **out, struct error *err)
 {
-	const struct tensor *t = lookup(model, name);
+	const struct tensor *t = lookup(file, name);
 	*out = NULL;
 	if (!t)
 		return 0;
@@ -88,7 +88,8 @@ static int from_file(struct importance_curve *curve, const struct model *model, 
 		else if (q->axis == AXIS_ATTENTION_HEADS)
 			curve->unit = "mean L2";
 	}
-	if (find(model, name, rows, curve->n, &from, err) < 0)
+	if (find(q->scores ? &q->scores->file : &model->importance, name, rows, curve->n, &from, err) <
+		0)
 		return -1;
 	if (!from)
 		return 0;
@@ -98,7 +99,7 @@ static int from_file(struct importance_curve *curve, const struct model *model, 
 		memcpy(curve->score, from + (rows ? (size_t)row * (size_t)curve->n : 0),
 			   (size_t)curve->n * sizeof *from);
 	}
-	curve->origin = ORIGIN_FILE;
+	curve->origin = q->scores ? ORIGIN_MEASURED : ORIGIN_FILE;
 	return 1;
 }
 

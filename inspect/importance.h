@@ -1,9 +1,9 @@
 /*
  * How important each channel is, in the stored order, and what a budget's cut keeps of it.
  *
- * Scores come from importance.safetensors (ORIGIN_FILE; what each one means: docs/files.md), or,
- * without it, from the L2 norms of the weights on that axis (ORIGIN_DERIVED, unit "L2 norm of
- * weights"):
+ * Scores come from importance.safetensors (ORIGIN_FILE; what each one means: docs/files.md), from a
+ * file that was measured (ORIGIN_MEASURED, inspect/scores.h), or, without either, from the L2 norms
+ * of the weights on that axis (ORIGIN_DERIVED, unit "L2 norm of weights"):
  *
  *   hidden_size, a layer's     columns of its input matrices: in_proj; q, k, v; gate and shared
  *                              up_proj, not the experts; up_proj
@@ -22,6 +22,7 @@
 
 #include "base/origin.h"
 #include "core/model.h"
+#include "inspect/scores.h"
 
 enum importance_metric {
 	IMPORTANCE_DEFAULT, // the file's, reap for experts; else the weights' norms
@@ -34,11 +35,12 @@ struct importance_query {
 	int layer;      // of the parent; -1 for hidden_size of the model, and for N_AXES
 	int expert;     // moe_intermediate_size: one expert, or -1 = the mean over experts
 	enum importance_metric metric;
+	const struct scores *scores; // measured elsewhere, instead of the checkpoint's; NULL = its own
 };
 
 struct importance_curve {
 	struct importance_query query;
-	enum origin origin;        // ORIGIN_UNKNOWN: nobody knows, n = 0
+	enum origin origin;        // ORIGIN_UNKNOWN: nobody knows, n = 0; MEASURED: query.scores
 	const char *unit;          // what a score is: "mean abs", "REAP", "share of tokens", ...
 	int n, n_groups;           // channels; groups that are ranked apart (Mamba and attention heads)
 	float *score;              // (n), stored order

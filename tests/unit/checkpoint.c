@@ -350,6 +350,18 @@ static void writes_what_it_reads(void **state)
 	checkpoint_hash(&c, one);
 	checkpoint_close(&c);
 
+	static const struct checkpoint_note notes[] = {{"text", "a \"quoted\"\nline"}, {"tokens", "7"}};
+	struct text note = {0};
+	assert_int_equal(checkpoint_write_noted(path, tensors, 3, notes, 2, &err), 0);
+	assert_int_equal(checkpoint_open_file(&c, path, &err), 0);
+	assert_int_equal(c.n_tensors, 3);
+	checkpoint_note(&c, "text", &note);
+	assert_string_equal(text_chars(&note), "a \"quoted\"\nline");
+	checkpoint_note(&c, "none", &note);
+	assert_string_equal(text_chars(&note), "a \"quoted\"\nline");
+	text_free(&note);
+	checkpoint_close(&c);
+
 	// another last byte is another checkpoint
 	static const uint8_t other[3] = {1, 2, 4};
 	struct named_tensor changed[3];

@@ -1,0 +1,220 @@
+#include "inspect/scores.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- the table ---- */
+
+struct table {
+	const struct config *config;
+	struct score_row *rows;
+	int n;
+};
+
+static struct score_row *add(struct table *t, enum score_kind kind, enum axis axis, int layer,
+							 const char *suffix)
+{
+	struct score_row *row = &t->rows[t->n++];
+	int64_t width = axis == N_AXES ? t->config->n_layers : axis_parent_width(axis, t->config);
+	const char *name = axis == N_AXES ? "layers" : axis_name(axis);
+	*row = (struct score_row){
+		.kind = kind, .axis = axis, .layer = layer, .n_dims = 1, .shape[0] = width};
+	if (layer < 0)
+		snprintf(row->name, sizeof row->name, "importance.%s%s", name, suffix);
+	else
+		snprintf(row->name, sizeof row->name, "importance.%d.%s%s", layer, name, suffix);
+	return row;
+}
+
+static void add_rows_of(struct score_row *row, int64_t rows)
+{
+	row->shape[1] = row->shape[0];
+	row->shape[0] = rows;
+	row->n_dims = 2;
+}
+
+static void add_layer(struct table *t, int layer)
+{
+	const struct config *c = t->config;
+	switch ((enum layer_kind)c->kinds[layer]) {
+	case LAYER_MAMBA:
+		add(t, SCORE_HEADS, AXIS_MAMBA_HEADS, layer, "");
+		add(t, SCORE_HEADS, AXIS_MAMBA_CHANNELS, layer, "");
+		break;
+	case LAYER_ATTENTION: add(t, SCORE_HEADS, AXIS_ATTENTION_HEADS, layer, ""); break;
+	case LAYER_MOE:
+		add_rows_of(add(t, SCORE_CHANNELS, AXIS_EXPERT_FFN, layer, ""), c->n_routed_experts);
+		if (c->moe_shared_expert_intermediate_size > 0)
+			add(t, SCORE_CHANNELS, AXIS_SHARED_FFN, layer, "");
+		add(t, SCORE_REAP, AXIS_EXPERTS, layer, ".reap");
+		add(t, SCORE_COUNT, AXIS_EXPERTS, layer, ".count");
+		break;
+	case LAYER_MLP: add(t, SCORE_CHANNELS, AXIS_FFN, layer, ""); break;
+	}
+}
+
+int scores_table(const struct config *config, struct score_row **rows, struct error *err)
+{
+	struct table t = {.config = config};
+	*rows = t.rows = mem_new((size_t)config->n_layers * 4 + 3, sizeof *t.rows, err);
+	if (!t.rows)
+		return -1;
+	add(&t, SCORE_HIDDEN, AXIS_HIDDEN, -1, "");
+	add_rows_of(add(&t, SCORE_HIDDEN_LAYERS, AXIS_HIDDEN, -1, ".layers"), config->n_layers);
+	for (int i = 0; i < config->n_layers; i++)
+		add_layer(&t, i);
+	if (config->n_layers > 1) // nothing is left of a model whose only layer is skipped
+		add(&t, SCORE_LAYERS, N_AXES, -1, "");
+	return t.n;
+}
+
+/* ---- reading ---- */
+
+static void show_shape(const int64_t *shape, int n_dims, char *out, size_t size)
+{
+	size_t at = (size_t)snprintf(out, size, "[");
+	for (int d = 0; d < n_dims && at < size; d++)
+		at += (size_t)snprintf(out + at, size - at, "%s%lld", d ? ", " : "", (long long)shape[d]);
+	if (at < size)
+		snprintf(out + at, size - at, "]");
+}
+
+static int check_tensor(const struct tensor *t, const struct score_row *row, struct error *err)
+{
+	char found[80], expected[48];
+	if (t->dtype == DTYPE_F32 && t->n_dims == row->n_dims &&
+		memcmp(t->shape, row->shape, (size_t)row->n_dims * sizeof *row->shape) == 0)
+		return 0;
+	show_shape(t->shape, t->n_dims, found, sizeof found);
+	show_shape(row->shape, row->n_dims, expected, sizeof expected);
+	return fail(err, "%s is %s %s, this checkpoint's is F32 %s", row->name, dtype_name(t->dtype),
+				found, expected);
+}
+
+static int check_tensors(const struct scores *scores, const struct model *model, struct error *err)
+{
+	struct score_row *rows;
+	int n = scores_table(&model->config, &rows, err), status = n < 0 ? -1 : 0, found = 0;
+	for (int i = 0; i < n && status == 0; i++) {
+		const struct tensor *t = checkpoint_find(&scores->file, rows[i].name);
+		found += t != NULL;
+		status = t ? check_tensor(t, &rows[i], err) : 0;
+	}
+	for (size_t i = 0; i < scores->file.n_tensors && status == 0; i++) {
+		const char *name = scores->file.tensors[i].name;
+		bool known = strncmp(name, "importance.", 11) != 0;
+		for (int r = 0; r < n && !known; r++)
+			known = strcmp(rows[r].name, name) == 0;
+		if (!known)
+			status = fail(err, "it has %s, which this checkpoint has not", name);
+	}
+	free(rows);
+	if (status == 0 && found == 0)
+		status = fail(err,
+					  "%zu tensors and no scores among them, expected importance.hidden_size "
+					  "and its like",
+					  scores->file.n_tensors);
+	return status;
+}
+
+static void read_note(const struct scores *scores, const char *key, char *out, size_t size)
+{
+	struct text text = {0};
+	checkpoint_note(&scores->file, key, &text);
+	snprintf(out, size, "%s", text_chars(&text));
+	text_free(&text);
+}
+
+static int64_t read_count(const struct scores *scores, const char *key)
+{
+	char number[24];
+	read_note(scores, key, number, sizeof number);
+	return strtoll(number, NULL, 10);
+}
+
+int scores_open(struct scores *scores, const char *path, const struct model *model,
+				struct error *err)
+{
+	char hash[24];
+	const char *name = strrchr(path, '/');
+	*scores = (struct scores){0};
+	if (checkpoint_open_file(&scores->file, path, err) < 0)
+		return -1;
+	read_note(scores, "checkpoint", hash, sizeof hash);
+	read_note(scores, "text", scores->text, sizeof scores->text);
+	read_note(scores, "math", scores->math, sizeof scores->math);
+	scores->tokens = read_count(scores, "tokens");
+	scores->samples = read_count(scores, "samples");
+	if (scores->text[0] == '\0')
+		snprintf(scores->text, sizeof scores->text, "%s", name ? name + 1 : path);
+	int status = hash[0] == '\0' || strcmp(hash, model->hash) == 0
+					 ? check_tensors(scores, model, err)
+					 : fail(err, "measured on checkpoint %s, this one is %s", hash, model->hash);
+	if (status == 0)
+		return 0;
+	scores_close(scores);
+	return fail_in(err, "%s", path);
+}
+
+void scores_close(struct scores *scores)
+{
+	checkpoint_close(&scores->file);
+	*scores = (struct scores){0};
+}
+
+/* ---- the cache ---- */
+
+char *scores_folder(struct error *err)
+{
+	return file_place(PLACE_CACHE, "importance", err);
+}
+
+char *scores_newest(const struct model *model, struct error *err)
+{
+	char *folder = scores_folder(err), *best = NULL;
+	struct timespec newest = {0};
+	DIR *directory = folder ? opendir(folder) : NULL;
+	const struct dirent *entry;
+	while (directory && (entry = readdir(directory))) {
+		size_t length = strlen(entry->d_name), hash = strlen(model->hash);
+		struct stat st;
+		if (length < 13 || strcmp(entry->d_name + length - 12, ".safetensors") != 0 ||
+			strncmp(entry->d_name, model->hash, hash) != 0 || entry->d_name[hash] != '-')
+			continue;
+		char *path = file_join(folder, entry->d_name, err);
+		bool newer = path && stat(path, &st) == 0 &&
+					 (!best || st.st_mtim.tv_sec > newest.tv_sec ||
+					  (st.st_mtim.tv_sec == newest.tv_sec && st.st_mtim.tv_nsec > newest.tv_nsec));
+		if (newer) {
+			free(best);
+			best = path;
+			newest = st.st_mtim;
+		} else {
+			free(path);
+		}
+	}
+	if (directory)
+		closedir(directory);
+	if (folder && !best)
+		fail(err, "nothing was measured on %s (%s) yet: calibrate does it; looked in %s",
+			 model->name, model->hash, folder);
+	free(folder);
+	return best;
+}
+
+int scores_open_named(struct scores *scores, const char *name, const struct model *model,
+					  struct error *err)
+{
+	*scores = (struct scores){0};
+	if (strcmp(name, "cache") != 0)
+		return scores_open(scores, name, model, err);
+	char *path = scores_newest(model, err);
+	int status = path ? scores_open(scores, path, model, err) : -1;
+	free(path);
+	return status;
+}
