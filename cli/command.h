@@ -42,6 +42,8 @@ enum option_group {
 	GROUP_ASK = 1 << 20,      // -p, --system, --no-think
 	GROUP_ROUTER = 1 << 21,   // --sweep, --metric, --tau, --scaler
 	GROUP_CURVE = 1 << 22,    // --axis, --step, --widths, --draws, --seed, --write
+	GROUP_MEASURE = 1 << 23,  // --text FILE..., --sessions, --out
+	GROUP_SCORES = 1 << 24,   // --scores
 };
 
 struct string_list {
@@ -70,10 +72,11 @@ struct cli {
 	int64_t worst;                // -1 = not given
 	const char *tasks, *csv_file; // csv_file: of study; "-" = stdout
 	struct string_list grid;
-	int64_t limit;               // -1 = not given
-	int64_t at, horizon;         // of lab, -1 = not given
-	const char *format, *search; // of sessions
-	double speed;                // -1 = not given
+	int64_t limit;                              // -1 = not given
+	int64_t at, horizon;                        // of lab, -1 = not given
+	const char *format, *search;                // of sessions
+	struct string_list texts, sessions, scores; // of calibrate; of inspect
+	double speed;                               // -1 = not given
 	bool verify;
 	int64_t sweep;           // -1 = not given
 	const char *metric;      // of sweep
@@ -154,5 +157,6 @@ int cli_bench(const struct cli *cli);
 int cli_doctor(const struct cli *cli);
 int cli_study(const struct cli *cli);
 int cli_sessions(const struct cli *cli);
+int cli_calibrate(const struct cli *cli);
 
 #endif

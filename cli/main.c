@@ -30,7 +30,7 @@ const struct subcommand subcommands[] = {
 	{"inspect", "nesting|importance|masks|router|experts|curve",
 	 "the views, as tables, and what a text says of every width",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_TOKENS | GROUP_ROUTER | GROUP_CURVE |
-		 GROUP_JSON | GROUP_CSV,
+		 GROUP_SCORES | GROUP_JSON | GROUP_CSV,
 	 1, 3, true, cli_inspect},
 	{"compare", "A B [C]", "how far budgets (or DIR#BUDGET) are from A, and where it comes from",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_SAMPLING | GROUP_TOKENS | GROUP_COMPARE | GROUP_JSON |
@@ -54,6 +54,9 @@ const struct subcommand subcommands[] = {
 	 "what was recorded: list, show, export, replay, verify",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_SESSIONS | GROUP_TERMINAL | GROUP_JSON | GROUP_CSV, 1, 2,
 	 false, cli_sessions},
+	{"calibrate", "", "every importance score, measured on texts or sessions; kept for inspect",
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_SPECIAL | GROUP_MEASURE | GROUP_JSON, 0, 0, true,
+	 cli_calibrate},
 	{"doctor", "", "processor, libraries, terminal, model", GROUP_MODEL | GROUP_DEVICE | GROUP_JSON,
 	 0, 0, false, cli_doctor},
 	{"completion", "bash", "the shell's completion, to stdout", 0, 1, 1, true, cli_completion},

@@ -23,7 +23,8 @@ enum kind {
 	KIND_INTEGER,
 	KIND_NUMBER,
 	KIND_LIST,
-	KIND_FILE // a file's name, or nothing, which is "-"
+	KIND_WORDS, // a list; the words behind it that are no options and no folders belong to it
+	KIND_FILE   // a file's name, or nothing, which is "-"
 };
 
 struct option_row {
@@ -156,6 +157,13 @@ static const struct option_row rows[] = {
 	{"pace", 0, GROUP_TERMINAL, KIND_NUMBER, AT(pace), 0, 1000000, "N",
 	 "slow down so that the largest budget shows N tokens/s, 0 = off"},
 	{"tour", 0, GROUP_TERMINAL, KIND_FLAG, AT(tour), 0, 0, NULL, "90 seconds that show it all"},
+	{"text", 0, GROUP_MEASURE, KIND_WORDS, AT(texts), 0, 0, "FILE...", "texts to measure on"},
+	{"sessions", 0, GROUP_MEASURE, KIND_WORDS, AT(sessions), 0, 0, "FILE|NUMBER...",
+	 "recorded conversations to measure on, as the model reads them"},
+	{"out", 0, GROUP_MEASURE, KIND_STRING, AT(out), 0, 0, "FILE|DIR",
+	 "write the scores there too; a folder gets importance.safetensors"},
+	{"scores", 0, GROUP_SCORES, KIND_LIST, AT(scores), 0, 0, "FILE|cache",
+	 "importance: measured scores (calibrate); two are held against each other"},
 	{"quiet", 'q', EVERY, KIND_FLAG, AT(quiet), 0, 0, NULL, "no progress, no notes"},
 	{"help", 'h', EVERY, KIND_FLAG, NOWHERE, 0, 0, NULL, "this text"},
 	{"version", 0, EVERY, KIND_FLAG, NOWHERE, 0, 0, NULL, "the version"},
@@ -184,6 +192,13 @@ static const char *next_file(int argc, char **argv)
 	bool file = optind < argc && (argv[optind][0] != '-' || argv[optind][1] == '\0') &&
 				!file_is_directory(argv[optind]);
 	return file ? argv[optind++] : "-";
+}
+
+/* The words behind a list that belong to it; getopt goes on behind them. */
+static const char *next_word(int argc, char **argv)
+{
+	bool word = optind < argc && argv[optind][0] != '-' && !file_is_directory(argv[optind]);
+	return word ? argv[optind++] : NULL;
 }
 
 static int add_item(struct string_list *list, const char *item, struct error *err)
@@ -268,6 +283,7 @@ static int set_value(struct cli *cli, const struct option_row *row, const char *
 						value);
 		return rule_parse(&rule, value, err);
 	case KIND_TOKENS: *(const char **)place = value; return check_tokens(row, value, err);
+	case KIND_WORDS:
 	case KIND_LIST: return add_item(place, value, err);
 	case KIND_INTEGER:
 	case KIND_NUMBER: return set_number(row, place, value, err);
@@ -370,6 +386,10 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 																	   : optarg,
 						   err) < 0)
 			return -1;
+		const char *word;
+		while (rows[i].kind == KIND_WORDS && (word = next_word(argc, argv)))
+			if (set_value(cli, &rows[i], word, err) < 0)
+				return -1;
 	}
 	return *help || *version ? 0 : place_arguments(cli, argc, argv, err);
 }
@@ -382,6 +402,9 @@ void cli_free(struct cli *cli)
 	free(cli->axes.items);
 	free(cli->widths.items);
 	free(cli->arguments.items);
+	free(cli->texts.items);
+	free(cli->sessions.items);
+	free(cli->scores.items);
 }
 
 static void help_options(const struct subcommand *command)
