@@ -45,8 +45,9 @@ static int choose(struct staircase *s, const struct model *model, struct stairca
 	return status;
 }
 
-int staircase_open(struct staircase *staircase, const struct model *model, const char *metric,
-				   int n, struct error *err)
+/* job: NULL, or where progress goes and what may cancel. */
+static int climb(struct staircase *staircase, const struct model *model, const char *metric, int n,
+				 struct job *job, struct error *err)
 {
 	struct staircase *s = staircase;
 	*s = (struct staircase){.n = n, .by_router = model->router.n_tensors > 0};
@@ -56,7 +57,7 @@ int staircase_open(struct staircase *staircase, const struct model *model, const
 	double most = s->at[0], least = s->n_budgets > 1 ? s->at[s->n_budgets - 1] : most / 2;
 	for (int i = 0; i < n && status == 0; i++) {
 		s->steps[i].target = least + (most - least) * i / (n - 1);
-		status = choose(s, model, &s->steps[i], err);
+		status = job && job_step(job, i, n) < 0 ? -1 : choose(s, model, &s->steps[i], err);
 		for (int a = 0; a < N_AXES && status == 0; a++)
 			s->changes[a] |= s->steps[i].width[a] != s->steps[0].width[a];
 	}
@@ -65,8 +66,43 @@ int staircase_open(struct staircase *staircase, const struct model *model, const
 	return status;
 }
 
+int staircase_open(struct staircase *staircase, const struct model *model, const char *metric,
+				   int n, struct error *err)
+{
+	return climb(staircase, model, metric, n, NULL, err);
+}
+
 void staircase_close(struct staircase *staircase)
 {
 	free(staircase->steps);
 	*staircase = (struct staircase){0};
+}
+
+static int job_run(struct job *job, struct error *err)
+{
+	struct staircase_job *it = (struct staircase_job *)job;
+	char metric[sizeof it->staircase.metric];
+	memcpy(metric, it->staircase.metric, sizeof metric);
+	return climb(&it->staircase, it->model, metric, it->staircase.n, job, err);
+}
+
+static void job_free(struct job *job)
+{
+	struct staircase_job *it = (struct staircase_job *)job;
+	staircase_close(&it->staircase);
+	model_release(it->model);
+	free(it);
+}
+
+struct staircase_job *staircase_job(struct model *model, const char *metric, int n,
+									struct error *err)
+{
+	struct staircase_job *it = mem_new(1, sizeof *it, err);
+	if (!it)
+		return NULL;
+	it->job = (struct job){.name = "width staircase", .run = job_run, .free = job_free};
+	it->model = model_retain(model);
+	it->staircase.n = n;
+	snprintf(it->staircase.metric, sizeof it->staircase.metric, "%s", metric);
+	return it;
 }

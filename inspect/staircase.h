@@ -5,6 +5,7 @@
 #ifndef INSPECT_STAIRCASE_H
 #define INSPECT_STAIRCASE_H
 
+#include "core/job.h"
 #include "core/model.h"
 #include "core/slice.h"
 
@@ -30,5 +31,14 @@ struct staircase {
 int staircase_open(struct staircase *staircase, const struct model *model, const char *metric,
 				   int n, struct error *err);
 void staircase_close(struct staircase *staircase); // takes {0}
+
+/* The same in the background; the model is retained. */
+struct staircase_job {
+	struct job job; // first
+	struct model *model;
+	struct staircase staircase;
+};
+struct staircase_job *staircase_job(struct model *model, const char *metric, int n,
+									struct error *err);
 
 #endif

@@ -337,6 +337,7 @@ const struct command commands[] = {
 	{"compare", "A B [C]|text FILE|off", "budgets (or DIR#BUDGET) side by side", COMPLETE_BUDGET, run_compare, true},
 	{"keep", "COLUMN", "a column of Compare becomes the conversation", COMPLETE_NOTHING, run_keep, true},
 	{"branch", "next|previous|back|AT ID [BUDGET]", "other ways the answer could go (see Tokens)", COMPLETE_NOTHING, run_branch, false},
+	{"target", "[active=2.8B|total=..|bytes=..]", "what the router chooses for a target, and the staircase of widths", COMPLETE_NOTHING, run_target, true},
 	{"lab", "[FROM TO [AT]]", "take a change of budget apart: the last one, or any", COMPLETE_BUDGET, run_lab, true},
 	{"redraw", "", "draw the screen anew", COMPLETE_NOTHING, run_redraw, true},
 	{"help", "[keys|commands|settings|NAME]", "help", COMPLETE_TOPIC, run_help, false},

@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "core/tokenizer.h"
 #include "tui/pane_compare.h"
+#include "tui/pane_router.h"
 #include "tui/state.h"
 #include <limits.h>
 #include <stdio.h>
@@ -88,6 +89,15 @@ int run_lab(struct command_context *context, const char *arguments, bool forced,
 	if (pane_compare_lab(pane, n < 2 ? NULL : from, to, at, err))
 		return -1;
 	return view_show(context->app, "compare", err);
+}
+
+int run_target(struct command_context *context, const char *arguments, bool forced,
+			   struct error *err)
+{
+	(void)forced;
+	if (pane_router_target(context->app->panes[pane_find("router")], arguments, err))
+		return -1;
+	return view_show(context->app, "router", err);
 }
 
 int run_keep(struct command_context *context, const char *arguments, bool forced, struct error *err)

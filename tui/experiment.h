@@ -12,5 +12,7 @@ int run_branch(struct command_context *context, const char *arguments, bool forc
 			   struct error *err);
 
 int run_lab(struct command_context *context, const char *arguments, bool forced, struct error *err);
+int run_target(struct command_context *context, const char *arguments, bool forced,
+			   struct error *err);
 
 #endif

@@ -1,10 +1,13 @@
 /*
  * Router: what the trained router says for every budget, axis and layer, at a temperature and a
- * scaler that the user may turn, and where that is not what the budget keeps.
+ * scaler that the user may turn, and where that is not what the budget keeps. For a target between
+ * the budgets: what it mixes, the staircase of widths, and the target taken as a budget.
  */
+#include "tui/pane_router.h"
 #include "base/memory.h"
 #include "core/router.h"
 #include "tui/look.h"
+#include "tui/stairs_view.h"
 #include "tui/table.h"
 #include <math.h>
 #include <stdio.h>
@@ -29,6 +32,9 @@ struct pane_router {
 	enum router_sort sort;
 	struct list list;
 	int body_rows;
+	bool stairs_shown;
+	struct stairs_view stairs;
+	struct text note; // what the target chose
 };
 
 static void forget(struct pane_router *r)
@@ -40,6 +46,7 @@ static void forget(struct pane_router *r)
 	r->n_items = 0;
 	r->ready = false;
 	r->error = (struct error){0};
+	text_clear(&r->note);
 }
 
 static const struct router_row *row_of(const struct pane_router *r, const struct item *item)
@@ -70,9 +77,37 @@ static void sort(struct pane_router *r)
 	}
 }
 
+/* What the target chose, as a line. */
+static int note_target(struct pane_router *r, struct error *err)
+{
+	const struct model *model = r->pane.talk->model;
+	const struct target *target = &r->stairs.target;
+	struct budget budget = {0};
+	char name[64];
+	snprintf(name, sizeof name, "%s=%.10g", target->metric, target->value);
+	if (target_budget(model, target, name, &budget, err))
+		return -1;
+	int status = target_note(model, &budget, &r->note, err);
+	budget_free(&budget);
+	return status;
+}
+
+static int open_view(struct pane_router *r, struct error *err)
+{
+	const struct model *model = r->pane.talk->model;
+	const struct target *target = &r->stairs.target;
+	if (!*target->metric)
+		return router_open(&r->view, model, &r->options, err);
+	if (note_target(r, err))
+		return -1;
+	return model->router.n_tensors > 0 ? router_open_target(&r->view, model, target->metric,
+															target->value, &r->options, err)
+									   : router_open(&r->view, model, &r->options, err);
+}
+
 static int load(struct pane_router *r, struct error *err)
 {
-	if (router_open(&r->view, r->pane.talk->model, &r->options, err))
+	if (open_view(r, err))
 		return -1;
 	size_t n = 0;
 	for (int a = 0; a < r->view.n_axes; a++)
@@ -119,7 +154,9 @@ static int draw_head(const struct pane_router *r, const struct canvas *canvas)
 	int at = canvas_print(canvas, 0, 0, ROLE_TEXT, "tau %.3g%s  scaler %.3g%s", (double)r->view.tau,
 						  r->options.tau > 0 ? "*" : "", (double)r->view.scaler,
 						  r->options.scaler > 0 ? "*" : "");
-	if (r->view.n_disagree > 0)
+	if (*r->stairs.target.metric)
+		at += canvas_print(canvas, 0, at, ROLE_TEXT, "  a mix of its neighbours");
+	else if (r->view.n_disagree > 0)
 		at += canvas_print(canvas, 0, at, ROLE_WARN, "  %s %d DISAGREE",
 						   canvas_glyph(canvas, GLYPH_CROSS), r->view.n_disagree);
 	else
@@ -164,7 +201,10 @@ static void draw_line(const struct pane_router *r, const struct table *table,
 	if (it->disagree)
 		table_cell(table, canvas, row, 8, ROLE_WARN, "DISAGREE");
 	else
-		table_cell(table, canvas, row, 8, ROLE_DIM, it->budget_width > 0 ? "agrees" : "left out");
+		table_cell(table, canvas, row, 8, ROLE_DIM,
+				   it->budget < 0         ? ""
+				   : it->budget_width > 0 ? "agrees"
+										  : "left out");
 }
 
 static void draw_table(struct pane_router *r, const struct canvas *canvas)
@@ -284,6 +324,31 @@ static int most_choices(const struct pane_router *r)
 	return most;
 }
 
+/* The note, wrapped at most over two lines. */
+static int draw_note(const struct pane_router *r, const struct canvas *canvas, int row)
+{
+	const char *note = text_chars(&r->note), *rest = strchr(note, ';');
+	if (canvas_width(note, strlen(note)) <= canvas->columns || !rest) {
+		canvas_text(canvas, row, 0, ROLE_MARK, note);
+		return 1;
+	}
+	canvas_bytes(canvas, row, 0, ROLE_MARK, note, (size_t)(rest - note));
+	canvas_text(canvas, row + 1, 0, ROLE_MARK, rest + 2);
+	return 2;
+}
+
+/* The staircase or the choices of the line below the cursor, at most half of it. */
+static int foot_rows(const struct pane_router *r, const struct canvas *canvas)
+{
+	if (!r->view.present)
+		return r->stairs_shown ? canvas->rows : 0;
+	int choices = most_choices(r);
+	int wanted = r->stairs_shown ? stairs_view_rows(&r->stairs) : 4 + (choices < 8 ? choices : 8);
+	if (canvas->rows < 12)
+		return 0;
+	return wanted < canvas->rows / 2 ? wanted : canvas->rows / 2;
+}
+
 static void router_draw(struct pane *pane, struct canvas *canvas)
 {
 	struct pane_router *r = (struct pane_router *)pane;
@@ -294,21 +359,29 @@ static void router_draw(struct pane *pane, struct canvas *canvas)
 		look_say(canvas, 0, ROLE_ERROR, r->error.text);
 		return;
 	}
-	if (!r->view.present) {
-		look_say(canvas, 0, ROLE_TEXT, text_chars(&r->view.source));
-		return;
-	}
-	int row = draw_head(r, canvas), choices = most_choices(r);
-	int detail = canvas->rows >= 14 ? 4 + (choices < 8 ? choices : 8) : 0;
-	if (detail > canvas->rows / 2)
-		detail = canvas->rows / 2;
-	int left = canvas->rows - row - detail, wanted = r->n_items + 1;
-	struct canvas body =
-		canvas_part(canvas, row, 0, left < wanted ? left : wanted, canvas->columns);
-	draw_table(r, &body);
-	struct canvas foot = canvas_part(canvas, row + body.rows, 0, detail, canvas->columns);
-	if (detail > 0 && r->n_items > 0)
-		draw_detail(r, &foot);
+	int row = 0;
+	if (r->view.present)
+		row = draw_head(r, canvas);
+	else
+		look_say(canvas, row++, ROLE_TEXT, text_chars(&r->view.source));
+	if (r->note.length > 0)
+		row += draw_note(r, canvas, row);
+	struct canvas rest = canvas_part(canvas, row, 0, canvas->rows - row, canvas->columns);
+	int foot = foot_rows(r, &rest), body = rest.rows - foot;
+	if (r->view.present && r->n_items + 1 < body)
+		body = r->n_items + 1;
+	if (!r->view.present)
+		body = 0;
+	struct canvas upper = canvas_part(&rest, 0, 0, body, rest.columns);
+	struct canvas lower = canvas_part(&rest, body, 0, foot, rest.columns);
+	if (body > 0)
+		draw_table(r, &upper);
+	if (foot > 0 && r->stairs_shown)
+		stairs_view_draw(&r->stairs, r->pane.talk, &lower);
+	else if (foot > 0 && r->n_items > 0)
+		draw_detail(r, &lower);
+	if (r->stairs.waiting)
+		pane->dirty = true;
 }
 
 static void line_of(const void *user, int i, struct text *out)
@@ -323,6 +396,34 @@ static void line_of(const void *user, int i, struct text *out)
 	text_add(out, row->disagree ? " DISAGREE" : "");
 }
 
+/* The target's keys: show the staircase, a step down or up on it, take it as the budget. */
+static bool turn_target(struct pane_router *r, int key)
+{
+	struct pane *pane = &r->pane;
+	struct error err = {0};
+	const struct target *target = &r->stairs.target;
+	if (key == 't') {
+		r->stairs_shown = !r->stairs_shown;
+		if (r->stairs_shown && stairs_view_ask(&r->stairs, pane->talk, &err))
+			snprintf(pane->message, sizeof pane->message, "%.150s", err.text);
+		return true;
+	}
+	if (key == '(' || key == ')') {
+		if (stairs_view_move(&r->stairs, key == '(' ? -1 : 1))
+			r->ready = false;
+		else
+			snprintf(pane->message, sizeof pane->message, "t shows the staircase first");
+		refresh(r);
+		return true;
+	}
+	if (key == 'a' && *target->metric)
+		snprintf(pane->command, sizeof pane->command, "budget %s=%.10g", target->metric,
+				 target->value);
+	else if (key == 'a')
+		snprintf(pane->message, sizeof pane->message, "no target: :target active=2.8B, or t ( )");
+	return key == 'a';
+}
+
 /* A dial: from the value in use, or back to the file's. */
 static bool turn(struct pane_router *r, int key)
 {
@@ -332,8 +433,11 @@ static bool turn(struct pane_router *r, int key)
 	case '>': r->options.tau = r->view.tau * step; break;
 	case '{': r->options.scaler = r->view.scaler / step; break;
 	case '}': r->options.scaler = r->view.scaler * step; break;
-	case '=': r->options = (struct router_options){0, 0, -1}; break;
-	default: return false;
+	case '=':
+		r->options = (struct router_options){0, 0, -1};
+		r->stairs.target = (struct target){0};
+		break;
+	default: return turn_target(r, key);
 	}
 	if (r->options.tau < 0.001f && r->options.tau > 0)
 		r->options.tau = 0.001f;
@@ -351,8 +455,10 @@ static bool turn(struct pane_router *r, int key)
 static bool router_action(struct pane *pane, enum action action, int key)
 {
 	struct pane_router *r = (struct pane_router *)pane;
-	if (!pane->talk->model || !r->ready || !r->view.present)
+	if (!pane->talk->model || !r->ready)
 		return false;
+	if (!r->view.present)
+		return action == ACTION_NONE && (pane->dirty = turn(r, key));
 	const struct list_lines lines = {r->n_items, line_of, r};
 	pane->dirty = true;
 	if (action == ACTION_NONE)
@@ -374,6 +480,9 @@ static void router_event(struct pane *pane, const struct event *event)
 		forget(r);
 		r->options = (struct router_options){0, 0, -1};
 		r->list = (struct list){0};
+		stairs_view_stop(&r->stairs, pane->talk);
+		stairs_view_close(&r->stairs);
+		r->stairs_shown = false;
 	}
 	if (event->type == EV_OPENED || event->type == EV_ERROR)
 		pane->dirty = true;
@@ -390,18 +499,62 @@ static void router_close_pane(struct pane *pane)
 {
 	struct pane_router *r = (struct pane_router *)pane;
 	forget(r);
+	stairs_view_close(&r->stairs);
+	text_free(&r->note);
 	free(r);
+}
+
+static bool router_stop(struct pane *pane)
+{
+	struct pane_router *r = (struct pane_router *)pane;
+	return stairs_view_stop(&r->stairs, pane->talk);
+}
+
+static bool router_busy(const struct pane *pane)
+{
+	return ((const struct pane_router *)pane)->stairs.waiting != NULL;
+}
+
+static bool router_job(struct pane *pane, struct job *job)
+{
+	struct pane_router *r = (struct pane_router *)pane;
+	bool mine = stairs_view_job(&r->stairs, job);
+	pane->dirty |= mine;
+	return mine;
 }
 
 static const struct pane_table table = {router_event, router_draw, router_action, router_title,
 										router_close_pane};
+static const struct pane_more more = {.stop = router_stop, .busy = router_busy, .job = router_job};
+
+int pane_router_target(struct pane *pane, const char *typed, struct error *err)
+{
+	struct pane_router *r = (struct pane_router *)pane;
+	struct target target = {0}, before = r->stairs.target;
+	if (!pane->talk->model)
+		return fail(err, "target: no model is open");
+	if (*typed && target_parse(&target, typed, err))
+		return -1;
+	r->stairs.target = target;
+	r->ready = false;
+	refresh(r);
+	if (r->error.text[0]) {
+		*err = r->error;
+		r->stairs.target = before;
+		r->ready = false;
+		return -1;
+	}
+	r->stairs_shown = *typed != '\0';
+	pane->dirty = true;
+	return *typed ? stairs_view_ask(&r->stairs, pane->talk, err) : 0;
+}
 
 struct pane *pane_router_open(const struct talk *talk, struct error *err)
 {
 	struct pane_router *r = mem_new(1, sizeof *r, err);
 	if (!r)
 		return NULL;
-	r->pane = (struct pane){.table = &table, .talk = talk, .dirty = true};
+	r->pane = (struct pane){.table = &table, .more = &more, .talk = talk, .dirty = true};
 	r->options.normalize = -1;
 	return &r->pane;
 }
