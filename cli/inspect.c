@@ -15,9 +15,13 @@ static const struct {
 	size_t arguments; // behind the name
 	int (*run)(const struct cli *cli, const struct model *model, struct error *err);
 } views[] = {
-	{"nesting", 0, inspect_nesting}, {"importance", 0, inspect_importance},
-	{"masks", 0, inspect_masks},     {"router", 0, inspect_router},
-	{"experts", 0, inspect_experts}, {"curve", 0, inspect_curve},
+	{"nesting", 0, inspect_nesting},
+	{"importance", 0, inspect_importance},
+	{"masks", 0, inspect_masks},
+	{"router", 0, inspect_router},
+	{"experts", 0, inspect_experts},
+	{"curve", 0, inspect_curve},
+	{"sensitivity", 2, inspect_sensitivity},
 };
 
 #define N_VIEWS (sizeof views / sizeof *views)

@@ -12,6 +12,7 @@ int inspect_importance(const struct cli *cli, const struct model *model, struct 
 int inspect_experts(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_router(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_curve(const struct cli *cli, const struct model *model, struct error *err);
+int inspect_sensitivity(const struct cli *cli, const struct model *model, struct error *err);
 
 /* --budget, if it is not one of the model's own: *extra is then to be freed and *has true. */
 int inspect_extra_budget(const struct cli *cli, const struct model *model, struct budget *extra,

@@ -424,9 +424,12 @@ static void help_options(const struct subcommand *command)
 void cli_help(const struct subcommand *command)
 {
 	if (command->name[0] != '\0') {
-		printf("usage: elastiscope %s%s%s%s [options]\n\n%s\n\n", command->name,
-			   command->arguments[0] != '\0' ? " " : "", command->arguments,
-			   (command->groups & GROUP_MODEL) != 0 ? " [MODEL_DIR]" : "", command->summary);
+		const char *model = (command->groups & GROUP_MODEL) != 0 ? "[MODEL_DIR] " : "";
+		printf("usage: elastiscope %s %s%s%s[options]\n\n%s\n\n", command->name, command->arguments,
+			   strlen(command->arguments) > 60 ? "\n           "
+			   : command->arguments[0]         ? " "
+											   : "",
+			   model, command->summary);
 		help_options(command);
 		return;
 	}

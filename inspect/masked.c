@@ -272,11 +272,18 @@ static int build(struct masked *out, const struct model *model, const struct sli
 	if (result)
 		return -1;
 	out->slice.norm_f_count = child->norm_f_count;
+	out->slice.norm_f_scale = child->norm_f_scale;
 	for (int i = 0; i < model->config.n_layers; i++) {
 		struct layer_slice *layer = &out->slice.layers[i];
-		layer->norm_count = (float)child->hidden;
-		if (child->layers[i].keep && layer->kind == LAYER_MAMBA)
-			layer->mamba.norm_count = child->layers[i].mamba.norm_count;
+		const struct layer_slice *of = &child->layers[i];
+		if (!of->keep)
+			continue;
+		layer->norm_count = of->norm_count;
+		layer->norm_scale = of->norm_scale;
+		if (layer->kind == LAYER_MAMBA) {
+			layer->mamba.norm_count = of->mamba.norm_count;
+			layer->mamba.norm_scale = of->mamba.norm_scale;
+		}
 	}
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include "inspect/curve.h"
 #include "golden.h"
 #include "inspect/masked.h"
+#include "inspect/sensitivity.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,6 +81,52 @@ static void points_equal_typed_budgets(void)
 	}
 	curve_free(&curve);
 	golden_leave(&g, "curve");
+	golden_close(&g);
+}
+
+/* Each unit is what a typed budget would be; the joint KL is fidelity's. */
+static void sensitivity_equals_typed_budgets(void)
+{
+	struct golden g;
+	struct error err = {0};
+	struct sensitivity s;
+	struct budget small, typed[2];
+	struct trial trials[2], base;
+	int32_t ids[N];
+	int found = 0;
+	double cuts = 0;
+
+	golden_open(&g, "nest-tiny", NULL, MATH_EXACT);
+	some_ids(ids);
+	struct trials_plan plan = plan_of(&g, ids);
+	golden_must(model_budget(g.model, "small", &small, &err), &err);
+	golden_must(model_budget(g.model, "4.moe_intermediate_size=16", &typed[0], &err), &err);
+	golden_must(model_budget(g.model,
+							 "hidden_size=48,1.moe_intermediate_size=16,7.moe_intermediate_size=16",
+							 &typed[1], &err),
+				&err);
+	golden_must(trials_run(&plan, typed, 2, trials, &base, &err), &err);
+	golden_must(sensitivity_run(&s, &plan, &small, &err), &err);
+	assert_int_equal(s.n, 4); // hidden_size, three MoE layers
+	for (int i = 0; i < s.n; i++) {
+		const struct sensitivity_row *row = &s.rows[i];
+		assert_true(i == 0 || row->cut.kl.value <= row[-1].cut.kl.value);
+		cuts += row->cut.kl.value;
+		if (row->layer != 4)
+			continue;
+		found++;
+		assert_int_equal(row->kind, AXIS_EXPERT_FFN);
+		assert_string_equal(row->change, "48 -> 16");
+		assert_true(row->cut.kl.value == trials[0].kl.value);
+		assert_true(row->without.kl.value == trials[1].kl.value);
+		assert_true(row->regained == s.joint.kl.value - trials[1].kl.value);
+	}
+	assert_int_equal(found, 1);
+	assert_true(fabs(cuts - s.sum_cut) < 1e-12);
+	sensitivity_free(&s);
+	for (int i = 0; i < 2; i++)
+		budget_free(&typed[i]);
+	budget_free(&small);
 	golden_close(&g);
 }
 
@@ -205,6 +252,7 @@ int main(void)
 {
 	static const struct golden_test tests[] = {
 		{"points equal typed budgets", points_equal_typed_budgets},
+		{"sensitivity equals typed budgets", sensitivity_equals_typed_budgets},
 		{"runs equal the masked parent", runs_equal_the_masked_parent},
 		{"budgets equal the masked parent", budgets_equal_the_masked_parent},
 		{"a wrong norm is seen", a_wrong_norm_is_seen},
