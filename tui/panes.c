@@ -14,7 +14,9 @@ const struct pane_row panes[] = {
 	 "m metric, e E expert, s sorts",
 	 pane_importance_open},
 	{'4', "router", "Router",
-	 "what the budget router chooses: < > temperature, { } scaler, = the file's, s sorts",
+	 "what the budget router chooses: < > temperature, { } scaler, = the file's, t ( ) targets, a "
+	 "takes "
+	 "one, s sorts",
 	 pane_router_open},
 	{'5', "experts", "Experts",
 	 "where tokens go: L all, P prefill, D decode, T think, A answer, f next; J K experts, s sorts",
