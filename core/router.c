@@ -1,7 +1,7 @@
 #include "core/router.h"
 
 #include "base/memory.h"
-#include "core/target.h"
+#include "core/slice.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -258,7 +258,7 @@ static int target_of(const struct model *model, const struct budget *budget, con
 	struct slice_cost cost;
 	if (slice_measure(&cost, &model->weights, &model->config, budget, err) < 0)
 		return -1;
-	*out = target_cost(metric, &cost);
+	*out = slice_cost_of(metric, &cost);
 	return 0;
 }
 

@@ -598,6 +598,13 @@ void slice_free(struct slice *slice)
 	*slice = (struct slice){0};
 }
 
+double slice_cost_of(const char *metric, const struct slice_cost *cost)
+{
+	return (double)(strcmp(metric, "active") == 0  ? cost->active
+					: strcmp(metric, "total") == 0 ? cost->total
+												   : cost->bytes);
+}
+
 int slice_measure(struct slice_cost *cost, const struct weights *weights,
 				  const struct config *config, const struct budget *budget, struct error *err)
 {

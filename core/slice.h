@@ -106,6 +106,9 @@ int slice_build(struct slice *slice, const struct weights *weights, const struct
 				struct error *err);
 void slice_free(struct slice *slice); // takes {0}
 
+/* The cost that a metric means: "active" or "total" parameters, else bytes. */
+double slice_cost_of(const char *metric, const struct slice_cost *cost);
+
 /* What a budget would cost, without keeping the plan. */
 int slice_measure(struct slice_cost *cost, const struct weights *weights,
 				  const struct config *config, const struct budget *budget, struct error *err);

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/size.h"
 #include "core/router.h"
+#include "core/slice.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,13 +44,6 @@ int target_parse(struct target *target, const char *typed, struct error *err)
 	if (bytes > 0)
 		target->value = (double)bytes;
 	return 0;
-}
-
-double target_cost(const char *metric, const struct slice_cost *cost)
-{
-	return (double)(strcmp(metric, "active") == 0  ? cost->active
-					: strcmp(metric, "total") == 0 ? cost->total
-												   : cost->bytes);
 }
 
 /* ---- without a router: importance ---- */
@@ -150,7 +144,7 @@ static int descend(struct budget *budget, const struct model *model,
 				   const struct retained axes[N_AXES], const char *metric, struct slice_cost *cost,
 				   struct error *err)
 {
-	double best = INFINITY, now = target_cost(metric, cost);
+	double best = INFINITY, now = slice_cost_of(metric, cost);
 	int best_axis = -1, best_width = 0;
 	struct slice_cost best_cost = *cost;
 	for (int a = 0; a < N_AXES; a++) {
@@ -163,7 +157,7 @@ static int descend(struct budget *budget, const struct model *model,
 		budget->width[a] = width;
 		if (failed)
 			return -1;
-		double saved = now - target_cost(metric, &then);
+		double saved = now - slice_cost_of(metric, &then);
 		double lost = log(axes[a].share[width]) - log(axes[a].share[next]);
 		if (saved > 0 && lost / saved < best) {
 			best = lost / saved;
@@ -197,11 +191,11 @@ static int by_importance(const struct model *model, const struct target *target,
 	if (status == 0)
 		status = slice_measure(&cost, &model->weights, &model->config, out, err);
 	int taken = 1;
-	while (status == 0 && taken > 0 && target_cost(target->metric, &cost) > target->value)
+	while (status == 0 && taken > 0 && slice_cost_of(target->metric, &cost) > target->value)
 		status = (taken = descend(out, model, axes, target->metric, &cost, err)) < 0 ? -1 : 0;
 	if (status == 0 && taken == 0)
 		status = fail(err, "%s: the least that importance can choose is %.0f", name,
-					  target_cost(target->metric, &cost));
+					  slice_cost_of(target->metric, &cost));
 	for (int a = 0; a < N_AXES; a++)
 		free(axes[a].share);
 	out->origin = ORIGIN_DERIVED;

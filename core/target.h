@@ -13,7 +13,6 @@
 
 #include "base/text.h"
 #include "core/model.h"
-#include "core/slice.h"
 
 struct target {
 	char metric[8]; // "active", "total", "bytes"
@@ -26,9 +25,6 @@ int target_parse(struct target *target, const char *typed, struct error *err);
 /* The budget for a target, called `name`; the caller frees it. */
 int target_budget(const struct model *model, const struct target *target, const char *name,
 				  struct budget *out, struct error *err);
-
-/* Which of a budget's costs a metric means. */
-double target_cost(const char *metric, const struct slice_cost *cost);
 
 /* One line for a budget that target_budget() made: "active=2.8B: the router chose hidden_size=96,
  * moe_intermediate_size=64; 2.79B active of 23.57B parameters, 43.91 GiB". */

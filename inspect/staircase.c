@@ -25,7 +25,7 @@ static int mark_budgets(struct staircase *s, const struct model *model, struct e
 		struct staircase_step step;
 		if (measure(model, &model->elastic.budgets[i], &step, err) < 0)
 			return -1;
-		s->at[i] = target_cost(s->metric, &step.cost);
+		s->at[i] = slice_cost_of(s->metric, &step.cost);
 	}
 	return 0;
 }
