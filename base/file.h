@@ -18,6 +18,10 @@ int file_replace(const char *path, int (*fill)(int fd, void *user), void *user, 
 int file_write(const char *path, struct text *text, struct error *err);
 int file_write_all(int fd, const void *bytes, size_t n); // -1 and errno; for fill()
 
+/* fsync of the folder that holds path, so that a new name in it survives a crash. Not every file
+ * system can, so failure is no error. */
+void file_sync_folder(const char *path);
+
 bool file_exists(const char *path); // as a regular file
 bool file_is_directory(const char *path);
 

@@ -25,7 +25,7 @@ int file_write_all(int fd, const void *bytes, size_t n)
 
 /* So that the new name itself survives a crash; not every file system can, so failure is no error.
  */
-static void sync_folder(const char *path)
+void file_sync_folder(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
@@ -77,7 +77,7 @@ int file_replace(const char *path, int (*fill)(int fd, void *user), void *user, 
 	if (result != 0)
 		unlink(temporary.data);
 	else
-		sync_folder(path);
+		file_sync_folder(path);
 	text_free(&temporary);
 	return result;
 }

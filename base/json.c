@@ -530,3 +530,16 @@ bool json_equals(const struct json *json, const struct json_node *string, const 
 {
 	return json_is(string, JSON_STRING) && string_is(json, string, text, strlen(text));
 }
+
+void json_add_string(struct text *out, const char *string)
+{
+	text_add_char(out, '"');
+	for (const char *p = string; *p; p++)
+		if (*p == '"' || *p == '\\')
+			text_format(out, "\\%c", *p);
+		else if ((unsigned char)*p < 0x20)
+			text_format(out, "\\u%04x", *p);
+		else
+			text_add_char(out, *p);
+	text_add_char(out, '"');
+}

@@ -62,6 +62,9 @@ bool json_equals(const struct json *json, const struct json_node *string, const 
 /* Appends the unescaped bytes of a string (or, of any other node, its source text). */
 void json_string(const struct json *json, const struct json_node *string, struct text *out);
 
+/* Appends a string with its quotes, escaped; for the few files that are written without cJSON. */
+void json_add_string(struct text *out, const char *string);
+
 /* Numbers. -1 and a sentence naming `what` when the node is not a number, not whole (2.0 counts as
  * whole), or does not fit. */
 int json_integer(const struct json *json, const struct json_node *node, const char *what,

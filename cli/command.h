@@ -44,6 +44,10 @@ enum option_group {
 	GROUP_CURVE = 1 << 22,    // --axis, --step, --widths, --draws, --seed, --write
 	GROUP_MEASURE = 1 << 23,  // --text FILE..., --sessions, --out
 	GROUP_SCORES = 1 << 24,   // --scores
+	GROUP_EXPORT = 1 << 25,   // --source-checkpoint and what else writes a checkpoint
+	GROUP_SLICE = 1 << 26,    // --size, --elastic
+	GROUP_QUANTIZE = 1 << 27, // --text FILE, --exclude
+	GROUP_VERIFY = 1 << 28,   // --explain
 };
 
 struct string_list {
@@ -84,7 +88,11 @@ struct cli {
 	struct string_list axes; // of inspect curve, as the next four
 	int64_t step, draws;     // -1 = not given
 	struct string_list widths;
-	const char *write; // of inspect boundaries
+	const char *write;                       // of inspect boundaries
+	const char *source, *target, *precision; // of slice and quantize
+	const char *shard_size;                  // NULL = 5GB
+	bool force, elastic, explain;
+	struct string_list exclude;
 };
 
 struct subcommand {
@@ -158,5 +166,6 @@ int cli_doctor(const struct cli *cli);
 int cli_study(const struct cli *cli);
 int cli_sessions(const struct cli *cli);
 int cli_calibrate(const struct cli *cli);
+int cli_slice(const struct cli *cli);
 
 #endif

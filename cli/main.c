@@ -44,6 +44,8 @@ const struct subcommand subcommands[] = {
 	{"lab", "FROM TO", "one switch of budget: what carry loses, what repair and re-prefill cost",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_TOKENS | GROUP_LAB | GROUP_JSON | GROUP_CSV, 2, 2, true,
 	 cli_lab},
+	{"slice", "", "a budget as a checkpoint of its own, byte for byte the leading slices",
+	 GROUP_EXPORT | GROUP_SLICE, 0, 0, true, cli_slice},
 	{"bench", "", "load, prefill, decode, switches, screen, kernels",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_CSV, 0, 0, false, cli_bench},
 	{"study", "", "tasks answered in every cell of a grid: accuracy against latency",

@@ -64,6 +64,19 @@ int checkpoint_write_noted(const char *path, const struct named_tensor *tensors,
 /* Appends a string of the first shard's __metadata__; nothing where there is none of that name. */
 void checkpoint_note(const struct checkpoint *checkpoint, const char *key, struct text *out);
 
+/* What checkpoint_write does, for writers that stream: the order in which n tensors stand in a file
+ * (larger elements first, so that all are aligned), and the file's bytes in front of their data.
+ */
+void checkpoint_order(const struct named_tensor *tensors, size_t n,
+					  const struct named_tensor **order);
+int checkpoint_header(const struct named_tensor *const *order, size_t n,
+					  const struct checkpoint_note *notes, size_t n_notes, struct text *header,
+					  struct error *err);
+
+/* Lets go of the pages of a range of the mapping that has been read, so that streaming through 59
+ * GB does not hold them. */
+void checkpoint_forget(const void *data, uint64_t bytes);
+
 /* SHA-256 (hex, first 16 digits and NUL) over names, sizes, headers and evenly spaced samples of
  * the data of every shard, so that opening 59 GB stays fast: the checkpoint's identity in logs. */
 void checkpoint_hash(const struct checkpoint *checkpoint, char out[17]);

@@ -106,3 +106,12 @@ uint64_t checkpoint_resident(const struct checkpoint *checkpoint, int *estimated
 		return (uint64_t)((double)resident / (double)seen * (double)mapped);
 	return resident;
 }
+
+void checkpoint_forget(const void *data, uint64_t bytes)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t from = ((uintptr_t)data + page - 1) / page * page;
+	uintptr_t to = ((uintptr_t)data + bytes) / page * page;
+	if (to > from) // whole pages only: the neighbours may still be in use
+		madvise((void *)from, to - from, MADV_DONTNEED);
+}

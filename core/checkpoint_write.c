@@ -3,25 +3,13 @@
  * (the header is padded to 8 bytes); otherwise they keep the order given.
  */
 #include "base/file.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "core/checkpoint.h"
 #include <stdlib.h>
 #include <string.h>
-
-static void add_json_string(struct text *out, const char *string)
-{
-	text_add_char(out, '"');
-	for (const char *p = string; *p; p++)
-		if (*p == '"' || *p == '\\')
-			text_format(out, "\\%c", *p);
-		else if ((unsigned char)*p < 0x20)
-			text_format(out, "\\u%04x", *p);
-		else
-			text_add_char(out, *p);
-	text_add_char(out, '"');
-}
 
 static int check_tensor(const struct named_tensor *t, struct error *err)
 {
@@ -42,24 +30,26 @@ static void add_notes(struct text *header, const struct checkpoint_note *notes, 
 	text_add(header, "{\"__metadata__\":{\"format\":\"pt\"");
 	for (size_t i = 0; i < n; i++) {
 		text_add_char(header, ',');
-		add_json_string(header, notes[i].key);
+		json_add_string(header, notes[i].key);
 		text_add_char(header, ':');
-		add_json_string(header, notes[i].value);
+		json_add_string(header, notes[i].value);
 	}
 	text_add_char(header, '}');
 }
 
-/* The tensors; header holds 8 bytes of room and the notes. */
-static int make_header(const struct named_tensor *const *order, size_t n, struct text *header,
-					   struct error *err)
+int checkpoint_header(const struct named_tensor *const *order, size_t n,
+					  const struct checkpoint_note *notes, size_t n_notes, struct text *header,
+					  struct error *err)
 {
 	uint64_t at = 0;
+	text_append(header, "\0\0\0\0\0\0\0\0", 8);
+	add_notes(header, notes, n_notes);
 	for (size_t i = 0; i < n; i++) {
 		const struct tensor *t = &order[i]->tensor;
 		if (check_tensor(order[i], err) != 0)
 			return -1;
 		text_add_char(header, ',');
-		add_json_string(header, order[i]->name);
+		json_add_string(header, order[i]->name);
 		text_format(header, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(t->dtype));
 		for (int d = 0; d < t->n_dims; d++)
 			text_format(header, "%s%lld", d ? "," : "", (long long)t->shape[d]);
@@ -76,6 +66,16 @@ static int make_header(const struct named_tensor *const *order, size_t n, struct
 	for (int i = 0; i < 8; i++)
 		header->data[i] = (char)(length >> (8 * i) & 0xff);
 	return 0;
+}
+
+void checkpoint_order(const struct named_tensor *tensors, size_t n,
+					  const struct named_tensor **order)
+{
+	size_t filled = 0;
+	for (size_t size = 8; size; size /= 2)
+		for (size_t i = 0; i < n; i++)
+			if (dtype_bytes(tensors[i].tensor.dtype) == size)
+				order[filled++] = &tensors[i];
 }
 
 struct contents {
@@ -121,15 +121,9 @@ int checkpoint_write_noted(const char *path, const struct named_tensor *tensors,
 	for (size_t i = 1; i < n && result == 0; i++)
 		if (strcmp(order[i - 1]->name, order[i]->name) == 0)
 			result = fail(err, "%s: tensor \"%s\" is given twice", path, order[i]->name);
-	size_t filled = 0;
-	for (size_t size = 8; size; size /= 2)
-		for (size_t i = 0; i < n; i++)
-			if (dtype_bytes(tensors[i].tensor.dtype) == size)
-				order[filled++] = &tensors[i];
+	checkpoint_order(tensors, n, order);
 	struct text header = {0};
-	text_append(&header, "\0\0\0\0\0\0\0\0", 8);
-	add_notes(&header, notes, n_notes);
-	if (result == 0 && make_header(order, n, &header, err) != 0)
+	if (result == 0 && checkpoint_header(order, n, notes, n_notes, &header, err) != 0)
 		result = fail_in(err, "%s", path);
 	if (result == 0)
 		result = file_replace(path, write_contents, &(struct contents){&header, order, n}, err);

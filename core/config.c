@@ -536,8 +536,7 @@ static int read_generation(const struct reading *r)
 	return read_stops(r);
 }
 
-/* Outside strings, Python's Infinity becomes 1e999999: as long, and a number. */
-static void spell_infinity(char *text, size_t length)
+void config_spell_infinity(char *text, size_t length)
 {
 	bool inside = false;
 	for (size_t i = 0; i < length; i++)
@@ -557,7 +556,7 @@ static int parse(struct config *config, const char *text, size_t length,
 	text_append(&copy, text, length);
 	int result = text_check(&copy, err);
 	if (result == 0 && copy.data)
-		spell_infinity(copy.data, copy.length);
+		config_spell_infinity(copy.data, copy.length);
 	if (result == 0)
 		result = json_parse(&json, text_chars(&copy), copy.length, err);
 	if (result == 0)

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum layer_kind { LAYER_MAMBA, LAYER_ATTENTION, LAYER_MOE, LAYER_MLP };
@@ -55,6 +56,9 @@ int config_read(struct config *config, const char *directory, struct error *err)
 /* The same from text, for tests. generation may be NULL. */
 int config_parse(struct config *config, const char *text, const char *generation,
 				 struct error *err);
+
+/* Outside strings, Python's Infinity becomes 1e999999: JSON, a number, and as long. */
+void config_spell_infinity(char *text, size_t length);
 
 int config_layers_of(const struct config *config, enum layer_kind kind); // how many
 int config_inner(const struct config *config);         // mamba_num_heads * mamba_head_dim

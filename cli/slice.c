@@ -1,0 +1,85 @@
+/* slice: a budget as a checkpoint of its own. The flags are those of NVIDIA's slicing script. */
+#include "base/size.h"
+#include "cli/export.h"
+#include "cli/run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void note(const struct cli *cli, const struct child_plan *plan,
+				 const struct child_report *report)
+{
+	char bytes[32];
+	if (cli->quiet)
+		return;
+	if (report->n_left_out)
+		fprintf(stderr,
+				"elastiscope: %zu tensors that no budget reads were left out, the first is %s\n",
+				report->n_left_out, report->first_left_out);
+	if (report->elastic)
+		fprintf(stderr,
+				"elastiscope: layers of %s differ in width: stored at the widest, with an "
+				"elastic.json that only elastiscope reads\n",
+				plan->budget->name);
+	fprintf(stderr, "%s: budget %s, %zu tensors, %s in %d file%s, %d others\n", plan->target,
+			plan->budget->name, report->n_tensors, size_text(report->bytes, bytes),
+			report->n_shards, report->n_shards == 1 ? "" : "s", report->n_files);
+}
+
+/* "BF16", "FP8", "NVFP4": what the source's matrices are stored in, the smallest there is. */
+static const char *stored_precision(const struct model *model)
+{
+	const char *found = "bf16";
+	for (size_t i = 0; i < model->checkpoint.n_tensors; i++) {
+		const char *dot = strrchr(model->checkpoint.tensors[i].name, '.');
+		if (dot && strcmp(dot, ".weight_scale_2") == 0)
+			return "nvfp4";
+		if (dot && strcmp(dot, ".weight_scale") == 0)
+			found = "fp8";
+	}
+	return found;
+}
+
+static int check_precision(const struct cli *cli, const struct model *model, struct error *err)
+{
+	const char *stored = stored_precision(model);
+	if (!cli->precision || strcmp(cli->precision, stored) == 0)
+		return 0;
+	return fail(err, "--precision %s: %s is stored as %s, and a slice has its bytes",
+				cli->precision, model->directory, stored);
+}
+
+static int run(const struct cli *cli, struct model *model, struct error *err)
+{
+	struct export_progress progress = {.cli = cli};
+	struct budget budget = {0};
+	struct child_plan plan = {
+		.model = model, .budget = &budget, .step = export_step, .user = &progress};
+	struct child_report report;
+	if (export_options(cli, &plan, err) != 0 || check_precision(cli, model, err) != 0 ||
+		model_budget(model, cli->budget, &budget, err) != 0)
+		return -1;
+	int result = child_write(&plan, &report, err);
+	if (result == 0) {
+		export_done(&progress, report.bytes);
+		note(cli, &plan, &report);
+	}
+	budget_free(&budget);
+	return result;
+}
+
+int cli_slice(const struct cli *cli)
+{
+	struct error err = {0};
+	bool wrong = true;
+	struct model *model = NULL;
+	if (!cli->budget)
+		fail(&err, "slice: expected --size with a budget's name or widths");
+	else
+		model = export_source(cli, &wrong, &err);
+	int result = model ? run(cli, model, &err) : -1;
+	model_release(model);
+	if (run_interrupted())
+		return EXIT_INTERRUPTED;
+	return result == 0 ? EXIT_DONE : wrong && !model ? cli_usage(&err) : cli_fail(&err);
+}
