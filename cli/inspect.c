@@ -22,6 +22,7 @@ static const struct {
 	{"experts", 0, inspect_experts},
 	{"curve", 0, inspect_curve},
 	{"sensitivity", 2, inspect_sensitivity},
+	{"agreement", 0, inspect_agreement},
 };
 
 #define N_VIEWS (sizeof views / sizeof *views)

@@ -3,6 +3,7 @@
 #define CLI_INSPECT_H
 
 #include "cli/command.h"
+#include "inspect/scores.h"
 #include "inspect/trials.h"
 #include <cjson/cJSON.h>
 
@@ -11,12 +12,27 @@ int inspect_masks(const struct cli *cli, const struct model *model, struct error
 int inspect_importance(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_experts(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_router(const struct cli *cli, const struct model *model, struct error *err);
+int inspect_agreement(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_curve(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_sensitivity(const struct cli *cli, const struct model *model, struct error *err);
 
 /* --budget, if it is not one of the model's own: *extra is then to be freed and *has true. */
 int inspect_extra_budget(const struct cli *cli, const struct model *model, struct budget *extra,
 						 bool *has, struct error *err);
+
+/* The files of --scores, at most SCORES_MAX; list[0] is NULL without any. */
+struct inspect_scores {
+	struct scores files[SCORES_MAX];
+	const struct scores *list[SCORES_MAX];
+	int n;
+};
+int inspect_scores_open(struct inspect_scores *all, const struct cli *cli,
+						const struct model *model, struct error *err);
+void inspect_scores_close(struct inspect_scores *all);
+cJSON *inspect_scores_json(const struct inspect_scores *all); // what they were measured on
+/* The matrices of all axes and layers into an array. */
+int inspect_agreement_json(cJSON *array, const struct model *model,
+						   const struct inspect_scores *scores, struct error *err);
 
 /* What --text FILE or --tokens names, and a device to read it on. */
 struct inspect_text {

@@ -8,15 +8,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define SLOW_BYTES (4ull << 30) // norms of all weights take a while
+
 /* One curve is shown as soon as it is there: norms of a large checkpoint take a while. */
 typedef int curve_function(const struct importance_curve *curve, const struct model *model,
 						   void *into, struct error *err);
 
-static int each_curve(const struct cli *cli, const struct model *model, curve_function *show,
-					  void *into, struct error *err)
+static int each_curve(const struct cli *cli, const struct model *model, const struct scores *scores,
+					  curve_function *show, void *into, struct error *err)
 {
 	const struct config *config = &model->config;
-	bool slow = model->importance.n_tensors == 0 && model->checkpoint.tensor_bytes > 4ull << 30;
+	bool slow =
+		!scores && model->importance.n_tensors == 0 && model->checkpoint.tensor_bytes > SLOW_BYTES;
 	for (int layer = -1; layer < config->n_layers; layer++) {
 		if (slow && !cli->quiet)
 			fprintf(stderr, "weight norms: layer %d of %d\n", layer + 1, config->n_layers);
@@ -26,7 +29,8 @@ static int each_curve(const struct cli *cli, const struct model *model, curve_fu
 										 axis_parent_width(axis, config) > 0;
 			if (!there)
 				continue;
-			struct importance_query query = {axis, layer, -1, IMPORTANCE_DEFAULT};
+			struct importance_query query = {
+				.axis = axis, .layer = layer, .expert = -1, .scores = scores};
 			struct importance_curve curve;
 			if (importance_open(&curve, model, &query, err) < 0)
 				return -1;
@@ -109,49 +113,77 @@ static int curve_row(const struct importance_curve *curve, const struct model *m
 	return 0;
 }
 
-static cJSON *agreement_json(const struct model *model, struct error *err)
+int inspect_scores_open(struct inspect_scores *all, const struct cli *cli,
+						const struct model *model, struct error *err)
 {
-	cJSON *list = cJSON_CreateArray();
-	for (int i = 0; i < model->config.n_layers; i++) {
-		struct importance_agreement agree;
-		if (model->config.kinds[i] != LAYER_MOE || importance_agree(&agree, model, i, err) < 0)
-			continue;
-		cJSON *one = cJSON_CreateObject();
-		inspect_add_layer(one, i);
-		print_add_number(one, "reap_count", agree.reap_count);
-		print_add_number(one, "reap_stored", agree.reap_stored);
-		print_add_number(one, "count_stored", agree.count_stored);
-		cJSON_AddItemToArray(list, one);
+	*all = (struct inspect_scores){0};
+	if (cli->scores.n > SCORES_MAX)
+		return fail(err, "--scores: %zu files, expected at most %d", cli->scores.n, SCORES_MAX);
+	for (size_t i = 0; i < cli->scores.n; i++) {
+		if (scores_open_named(&all->files[all->n], cli->scores.items[i], model, err) < 0) {
+			inspect_scores_close(all);
+			return fail_in(err, "--scores");
+		}
+		all->list[all->n] = &all->files[all->n];
+		all->n++;
 	}
-	return list;
+	return 0;
 }
 
-int inspect_importance(const struct cli *cli, const struct model *model, struct error *err)
+void inspect_scores_close(struct inspect_scores *all)
 {
-	if (cli->json) {
-		cJSON *root = cJSON_CreateObject();
-		cJSON *curves = cJSON_AddArrayToObject(root, "curves");
-		if (each_curve(cli, model, curve_json, curves, err) < 0) {
-			cJSON_Delete(root);
-			return -1;
-		}
-		cJSON_AddItemToObject(root, "agreement", agreement_json(model, err));
-		return print_tree(root, err);
+	for (int i = 0; i < all->n; i++)
+		scores_close(&all->files[i]);
+	all->n = 0;
+}
+
+static int importance_json(const struct cli *cli, const struct model *model,
+						   const struct inspect_scores *scores, struct error *err)
+{
+	cJSON *root = cJSON_CreateObject();
+	cJSON_AddItemToObject(root, "scores", inspect_scores_json(scores));
+	cJSON *curves = cJSON_AddArrayToObject(root, "curves");
+	cJSON *agreement = cJSON_AddArrayToObject(root, "agreement");
+	if (each_curve(cli, model, scores->list[0], curve_json, curves, err) < 0 ||
+		inspect_agreement_json(agreement, model, scores, err) < 0) {
+		cJSON_Delete(root);
+		return -1;
 	}
-	if (cli->csv) {
-		puts("layer,axis,channel,score,unit,origin");
-		return each_curve(cli, model, curve_csv, NULL, err);
-	}
+	return print_tree(root, err);
+}
+
+static int importance_table(const struct cli *cli, const struct model *model,
+							const struct scores *scores, struct error *err)
+{
+	if (scores)
+		printf("measured on %s, %lld tokens in %lld windows\n", scores->text,
+			   (long long)scores->tokens, (long long)scores->samples);
 	printf("%5s %-36s %6s %-20s %-9s %7s %9s", "layer", "axis", "n", "score", "origin", "rho",
 		   "inverted");
 	for (int b = 0; b < model->elastic.n_budgets; b++)
 		printf(" %10.10s", model->elastic.budgets[b].name);
 	putchar('\n');
-	if (each_curve(cli, model, curve_row, NULL, err) < 0)
+	if (each_curve(cli, model, scores, curve_row, NULL, err) < 0)
 		return -1;
 	puts("rho: Spearman of the stored order against the scores; the last columns: share of the "
 		 "scores that a budget keeps");
 	return 0;
+}
+
+int inspect_importance(const struct cli *cli, const struct model *model, struct error *err)
+{
+	struct inspect_scores scores;
+	int status = inspect_scores_open(&scores, cli, model, err);
+	if (status == 0 && cli->json) {
+		status = importance_json(cli, model, &scores, err);
+	} else if (status == 0 && cli->csv) {
+		puts("layer,axis,channel,score,unit,origin");
+		status = each_curve(cli, model, scores.list[0], curve_csv, NULL, err);
+	} else if (status == 0) {
+		status = importance_table(cli, model, scores.list[0], err);
+	}
+	inspect_scores_close(&scores);
+	return status;
 }
 
 /* ---- experts ---- */

@@ -201,7 +201,7 @@ static int fill(struct importance_curve *curve, const struct model *model, struc
 	if (!found) {
 		curve->origin = ORIGIN_DERIVED;
 		curve->unit = "L2 norm of weights";
-		if (norms_of(model, q->axis, q->layer, q->expert, curve->score, err) < 0)
+		if (norms_of(model, q->axis, q->layer, q->expert, q->watch, curve->score, err) < 0)
 			return -1;
 	}
 	return rank(curve, err) < 0 ? -1 : cut(curve, model, err);
@@ -239,21 +239,4 @@ void importance_cumulative(const struct importance_curve *curve, double *cumulat
 		sum += (double)curve->score[i];
 		cumulative[i] = curve->total > 0 ? sum / curve->total : 0;
 	}
-}
-
-int importance_agree(struct importance_agreement *out, const struct model *model, int layer,
-					 struct error *err)
-{
-	int n = model->config.n_routed_experts;
-	char name[64];
-	snprintf(name, sizeof name, "%d.n_routed_experts.reap", layer);
-	const float *reap = importance_scores(model, name, n);
-	snprintf(name, sizeof name, "%d.n_routed_experts.count", layer);
-	const float *count = importance_scores(model, name, n);
-	*out = (struct importance_agreement){NAN, NAN, NAN};
-	if (reap && rank_stored(reap, n, &out->reap_stored, err) < 0)
-		return -1;
-	if (count && rank_stored(count, n, &out->count_stored, err) < 0)
-		return -1;
-	return reap && count ? rank_spearman(reap, count, n, &out->reap_count, err) : 0;
 }

@@ -22,6 +22,7 @@
 
 #include "base/origin.h"
 #include "core/model.h"
+#include "inspect/norms.h"
 #include "inspect/scores.h"
 
 enum importance_metric {
@@ -35,6 +36,7 @@ struct importance_query {
 	int layer;      // of the parent; -1 for hidden_size of the model, and for N_AXES
 	int expert;     // moe_intermediate_size: one expert, or -1 = the mean over experts
 	enum importance_metric metric;
+	const struct norms_watch *watch; // told while norms are read; NULL = nobody
 	const struct scores *scores; // measured elsewhere, instead of the checkpoint's; NULL = its own
 };
 
@@ -61,13 +63,6 @@ void importance_close(struct importance_curve *curve); // takes {0}
 
 /* cumulative[i] = share of the total in the first i + 1 channels of the stored order; (n). */
 void importance_cumulative(const struct importance_curve *curve, double *cumulative);
-
-/* Spearman between three orders of a MoE layer's experts; NAN where the file has no such score. */
-struct importance_agreement {
-	double reap_count, reap_stored, count_stored;
-};
-int importance_agree(struct importance_agreement *out, const struct model *model, int layer,
-					 struct error *err);
 
 /* The file's scores of one tensor of importance.safetensors as they lie in the mapping, checked to
  * be F32 [n]; NULL if there is no such tensor or it has another shape. name without "importance.".

@@ -7,10 +7,16 @@
 
 #include "core/model.h"
 
+/* Who wants to know how far it is: called every few thousand rows; non-zero stops. */
+struct norms_watch {
+	int (*step)(void *user, int64_t done, int64_t total); // rows of matrices
+	void *user;
+};
+
 /* out: (channels of the axis), zeroed by the caller. layer -1: hidden_size of the whole model.
- * expert: of moe_intermediate_size, -1 = mean over experts. An error names a dtype that can't be
- * widened. */
-int norms_of(const struct model *model, enum axis axis, int layer, int expert, float *out,
-			 struct error *err);
+ * expert: of moe_intermediate_size, -1 = mean over experts. watch may be NULL. An error names a
+ * dtype that can't be widened. */
+int norms_of(const struct model *model, enum axis axis, int layer, int expert,
+			 const struct norms_watch *watch, float *out, struct error *err);
 
 #endif

@@ -136,9 +136,12 @@ static int load(struct pane_importance *p, const struct importance_query *query,
 	if (n > 0)
 		importance_cumulative(&p->curve, p->cumulative);
 	sort(p);
-	p->has_agreement =
-		query->axis == AXIS_EXPERTS &&
-		importance_agree(&p->agreement, p->pane.talk->model, query->layer, NULL) == 0;
+	p->has_agreement = query->axis == AXIS_EXPERTS &&
+					   agreement_of(&p->agreement, p->pane.talk->model,
+									&(struct agreement_plan){
+										.axis = query->axis, .layer = query->layer, .expert = -1},
+									NULL) == 0 &&
+					   p->agreement.n == 3;
 	return load_kept(p, err);
 }
 
@@ -298,11 +301,10 @@ static void draw_budgets(const struct pane_importance *p, const struct canvas *c
 
 static void draw_agreement(const struct pane_importance *p, const struct canvas *canvas, int row)
 {
-	canvas_print(canvas, row, 0, ROLE_TEXT,
-				 "Spearman: REAP~count %s  REAP~stored %s  count~stored %s",
-				 number_fixed(p->agreement.reap_count, 3).text,
-				 number_fixed(p->agreement.reap_stored, 3).text,
-				 number_fixed(p->agreement.count_stored, 3).text);
+	canvas_print(
+		canvas, row, 0, ROLE_TEXT, "Spearman: REAP~count %s  REAP~stored %s  count~stored %s",
+		number_fixed(p->agreement.rho[1][2], 3).text, number_fixed(p->agreement.rho[1][0], 3).text,
+		number_fixed(p->agreement.rho[2][0], 3).text);
 }
 
 static void marks_of(const struct pane_importance *p, int channel, char out[MAX_BUDGETS + 1])

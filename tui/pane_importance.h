@@ -2,6 +2,7 @@
 #ifndef TUI_PANE_IMPORTANCE_H
 #define TUI_PANE_IMPORTANCE_H
 
+#include "inspect/agreement.h"
 #include "inspect/importance.h"
 #include "inspect/rank.h"
 #include "tui/look.h"
@@ -33,7 +34,7 @@ struct pane_importance {
 	struct importance_query query; // what is loaded, or waits
 	bool loaded, waiting, agreed;  // waiting: it reads much; agreed: the user said yes
 	struct importance_curve curve;
-	struct importance_agreement agreement;
+	struct agreement agreement;
 	bool has_agreement;
 	struct error error;
 	uint32_t *kept;     // (curve.n): a bit a budget

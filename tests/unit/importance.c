@@ -1,6 +1,7 @@
 /* Expected values: recomputed with numpy from the same files; the shares of hidden_size also stand
  * in the demo's recipe (.78, .54). */
 #include "inspect/importance.h"
+#include "inspect/agreement.h"
 #include "inspect/rank.h"
 #include <math.h>
 #include <setjmp.h>
@@ -113,13 +114,24 @@ static void the_demo_is_sorted(void **state)
 	assert_int_equal(c.width[2], 9);
 	importance_close(&c);
 
-	struct importance_agreement agree;
-	OK(importance_agree(&agree, &model, 1, &err));
-	NEAR(agree.reap_count, 0.3029411764705882, 1e-9);
-	NEAR(agree.reap_stored, 1, 1e-9);
-	NEAR(agree.count_stored, 0.3029411764705882, 1e-9);
-	OK(importance_agree(&agree, &model, 4, &err));
-	NEAR(agree.reap_count, 0.044117647058823525, 1e-9);
+	struct agreement agree;
+	struct agreement_plan plan = {.axis = AXIS_EXPERTS, .layer = 1, .expert = -1};
+	OK(agreement_of(&agree, &model, &plan, &err));
+	assert_int_equal(agree.n, 3);
+	assert_string_equal(agree.name[0], "stored");
+	int reap = agreement_find(&agree, "REAP"), count = agreement_find(&agree, "count");
+	assert_true(reap > 0 && count > 0);
+	NEAR(agree.rho[reap][count], 0.3029411764705882, 1e-9);
+	NEAR(agree.rho[reap][0], 1, 1e-9);
+	NEAR(agree.rho[0][count], 0.3029411764705882, 1e-9);
+	NEAR(agree.inverted[reap], 0, 0);
+	plan.layer = 4;
+	plan.weights = true;
+	OK(agreement_of(&agree, &model, &plan, &err));
+	assert_int_equal(agree.n, 4);
+	assert_string_equal(agree.name[1], "weights");
+	reap = agreement_find(&agree, "REAP"), count = agreement_find(&agree, "count");
+	NEAR(agree.rho[reap][count], 0.044117647058823525, 1e-9);
 	opened_close(&model);
 }
 
@@ -161,9 +173,10 @@ static void norms_without_a_file(void **state)
 	assert_int_equal(c.origin, ORIGIN_UNKNOWN);
 	assert_int_equal(c.n, 0);
 	importance_close(&c);
-	struct importance_agreement agree;
-	OK(importance_agree(&agree, &model, 1, &err));
-	assert_true(isnan(agree.reap_count));
+	struct agreement agree;
+	struct agreement_plan plan = {.axis = AXIS_EXPERTS, .layer = 1, .expert = -1};
+	OK(agreement_of(&agree, &model, &plan, &err));
+	assert_int_equal(agree.n, 1); // as stored, and nothing to hold against it
 	opened_close(&model);
 }
 
