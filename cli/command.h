@@ -59,8 +59,10 @@ struct string_list {
  * argv. */
 struct cli {
 	const struct subcommand *command;
-	const char *model;  // directory; NULL = $ELASTISCOPE_MODEL, else the bundled demo
-	const char *budget; // -b, or after # in the model
+	const char *model;           // directory; NULL = $ELASTISCOPE_MODEL, else the bundled demo
+	const char *default_model;   // of config.json
+	struct string_list defaults; // its values, owned
+	const char *budget;          // -b, or after # in the model
 	const char *budgets_file, *think, *answer, *read, *policy, *handoff, *device, *math, *kv;
 	bool lenient, warm, quiet, json, csv;
 	int64_t threads, context;               // 0 = by itself
@@ -113,6 +115,10 @@ extern const struct subcommand subcommands[];
 int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char **argv, bool *help,
 			  bool *version, struct error *err);
 void cli_free(struct cli *cli);
+
+/* cli/defaults.c: what config.json says; through cli_default(), a value by an option's name. */
+int cli_read_defaults(struct cli *cli, struct error *err);
+int cli_default(struct cli *cli, const char *name, const char *value, struct error *err);
 void cli_help(const struct subcommand *command); // to stdout
 int cli_completion(const struct cli *cli);       // the subcommand `completion bash`
 

@@ -33,6 +33,8 @@ char *cli_model_directory(const struct cli *cli, struct error *err)
 	else if (named[0] == '\0')
 		return fail(err, "the model is '', expected a directory"), NULL;
 	if (!named || named[0] == '\0')
+		named = cli->default_model;
+	if (!named || named[0] == '\0')
 		return file_shared("demo", err);
 	/* DIR#BUDGET, unless a folder of the whole name exists. */
 	const char *hash = strrchr(named, '#');
@@ -42,9 +44,10 @@ char *cli_model_directory(const struct cli *cli, struct error *err)
 
 const char *cli_named_budget(const struct cli *cli)
 {
-	if (cli->budget || !cli->model || file_is_directory(cli->model))
+	const char *model = cli->model ? cli->model : cli->default_model;
+	if (cli->budget || !model || file_is_directory(model))
 		return cli->budget;
-	const char *hash = strrchr(cli->model, '#');
+	const char *hash = strrchr(model, '#');
 	return hash ? hash + 1 : NULL;
 }
 

@@ -343,6 +343,38 @@ static int unknown_option(const char *word, struct error *err)
 	return fail(err, "%.*s: no such option", length, word);
 }
 
+/* Options whose defaults a user may write down. */
+#define DEFAULTS                                                                                   \
+	(GROUP_MODEL | GROUP_DEVICE | GROUP_POLICY | GROUP_SAMPLING | GROUP_THINKING |                 \
+	 GROUP_TERMINAL | GROUP_EVERYWHERE)
+
+int cli_default(struct cli *cli, const char *name, const char *value, struct error *err)
+{
+	const struct option_row *row = NULL;
+	for (size_t i = 0; i < N_ROWS && !row; i++)
+		if (strcmp(rows[i].name, name) == 0 && (rows[i].groups & DEFAULTS) != 0 &&
+			rows[i].offset != NOWHERE && rows[i].kind != KIND_LIST)
+			row = &rows[i];
+	if (!row)
+		return fail(err, "\"%s\" is no option that has a default", name);
+	bool no = strcmp(value, "false") == 0;
+	if (row->kind == KIND_FLAG && !no && strcmp(value, "true") != 0)
+		return fail(err, "\"%s\": expected true or false, found %s", name, value);
+	if (!accepts(cli->command, row) || (row->kind == KIND_FLAG && no))
+		return 0;
+	if (row->offset == AT(model) && getenv("ELASTISCOPE_MODEL"))
+		return 0;
+	char *kept = mem_string(value, strlen(value), err);
+	if (!kept || add_item(&cli->defaults, kept, err) < 0) {
+		free(kept);
+		return -1;
+	}
+	if (row->offset != AT(model))
+		return set_value(cli, row, kept, err);
+	cli->default_model = kept;
+	return 0;
+}
+
 int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char **argv, bool *help,
 			  bool *version, struct error *err)
 {
@@ -380,6 +412,8 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 						.pace = -1,
 						.limit = -1,
 						.speed = -1};
+	if (cli_read_defaults(cli, err) < 0)
+		return -1;
 	opterr = 0;
 	optind = 1;
 	for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
@@ -410,6 +444,9 @@ int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char 
 
 void cli_free(struct cli *cli)
 {
+	for (size_t i = 0; i < cli->defaults.n; i++)
+		free((char *)cli->defaults.items[i]);
+	free(cli->defaults.items);
 	free(cli->prompts.items);
 	free(cli->switches.items);
 	free(cli->grid.items);

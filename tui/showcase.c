@@ -2,12 +2,21 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/utf8.h"
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MAX_SHOWCASE_BYTES (4u << 20)
 #define MAX_CATEGORIES 16
+#define MAX_PROMPT_BYTES (1u << 20)
+
+static void prompt_free(struct showcase_prompt *prompt)
+{
+	free(prompt->prompt);
+	free(prompt->note);
+}
 
 static int add(struct showcase *showcase, size_t *capacity, const struct json *json,
 			   const struct json_node *category, const struct json_node *item, struct error *err)
@@ -74,6 +83,70 @@ static int read_all(struct showcase *showcase, const struct json *json, struct e
 	return interleave(showcase, firsts, n, err);
 }
 
+/* ---- the user's own ---- */
+
+static int is_prompt(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.';
+}
+
+/* A file is a prompt, its name the note. */
+static int add_file(struct showcase *showcase, size_t *capacity, const char *directory,
+					const char *name, struct error *err)
+{
+	struct text text = {0};
+	char *path = file_join(directory, name, err);
+	int result = path ? 0 : -1;
+	if (result == 0 && file_exists(path)) {
+		result = file_read(path, MAX_PROMPT_BYTES, &text, err);
+		while (text.length > 0 && text.data[text.length - 1] == '\n')
+			text.data[--text.length] = '\0';
+		if (result == 0 && !utf8_valid(text_chars(&text), text.length, NULL))
+			result = fail(err, "%s: is not UTF-8", path);
+	}
+	if (result == 0 && text.length > 0) {
+		result = mem_grow(&showcase->prompts, capacity, (size_t)showcase->n_prompts + 1,
+						  sizeof *showcase->prompts, err);
+		if (result == 0) {
+			struct showcase_prompt *to = &showcase->prompts[showcase->n_prompts++];
+			*to = (struct showcase_prompt){text_take(&text), mem_string(name, strlen(name), err)};
+			result = to->prompt && to->note ? 0 : fail(err, "no memory");
+		}
+	}
+	text_free(&text);
+	free(path);
+	return result;
+}
+
+/* By name, before the model's. Without such a folder there are none. */
+static int add_own(struct showcase *showcase, struct error *err)
+{
+	struct showcase model = *showcase;
+	struct dirent **entries = NULL;
+	size_t capacity = 0;
+	*showcase = (struct showcase){0};
+	char *directory = file_place(PLACE_CONFIG, "prompts", NULL);
+	int result = 0, n = directory ? scandir(directory, &entries, is_prompt, alphasort) : 0;
+	for (int i = 0; i < n; i++) {
+		if (result == 0)
+			result = add_file(showcase, &capacity, directory, entries[i]->d_name, err);
+		free(entries[i]);
+	}
+	free(entries);
+	free(directory);
+	size_t n_own = (size_t)showcase->n_prompts, n_model = (size_t)model.n_prompts;
+	if (result == 0)
+		result = mem_grow(&showcase->prompts, &capacity, n_own + n_model, sizeof *showcase->prompts,
+						  err);
+	for (size_t i = 0; i < n_model; i++)
+		if (result == 0)
+			showcase->prompts[showcase->n_prompts++] = model.prompts[i];
+		else
+			prompt_free(&model.prompts[i]);
+	free(model.prompts);
+	return result;
+}
+
 struct showcase *showcase_open(const char *directory, struct error *err)
 {
 	struct showcase *showcase = mem_new(1, sizeof *showcase, err);
@@ -93,6 +166,8 @@ struct showcase *showcase_open(const char *directory, struct error *err)
 	json_free(&json);
 	text_free(&source);
 	free(path);
+	if (result == 0)
+		result = add_own(showcase, err);
 	if (result) {
 		showcase_close(showcase);
 		return NULL;
@@ -104,10 +179,8 @@ void showcase_close(struct showcase *showcase)
 {
 	if (!showcase)
 		return;
-	for (int i = 0; i < showcase->n_prompts; i++) {
-		free(showcase->prompts[i].prompt);
-		free(showcase->prompts[i].note);
-	}
+	for (int i = 0; i < showcase->n_prompts; i++)
+		prompt_free(&showcase->prompts[i]);
 	free(showcase->prompts);
 	free(showcase);
 }

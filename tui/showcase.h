@@ -1,6 +1,7 @@
 /*
- * The prompts that Tab offers on an empty line: showcase.json beside the model, categories -> lists
- * of {prompt, answer, ...}. A model without one has none.
+ * The prompts that Tab offers on an empty line: the user's own, a file each in
+ * $XDG_CONFIG_HOME/elastiscope/prompts, then showcase.json beside the model, categories -> lists of
+ * {prompt, answer, ...}.
  */
 #ifndef TUI_SHOWCASE_H
 #define TUI_SHOWCASE_H
@@ -16,7 +17,7 @@ struct showcase {
 	int n_prompts;
 };
 
-/* NULL and err when the file is there and wrong; an empty one when it is not there. */
+/* NULL and err when a file is there and wrong; an empty one when there is none. */
 struct showcase *showcase_open(const char *directory, struct error *err);
 void showcase_close(struct showcase *showcase); // takes NULL
 
