@@ -1,8 +1,10 @@
 /* info: what the checkpoint is, what each budget costs, what fits into a memory. */
 #include "cli/command.h"
+#include "cli/modules.h"
 #include "cli/print.h"
 
 #include "base/size.h"
+#include "core/sequence.h"
 #include "inspect/info.h"
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -35,12 +37,27 @@ static cJSON *budgets_json(const struct info *info)
 		cJSON_AddNumberToObject(budget, "bytes_per_token", (double)row->cost.bytes_per_token);
 		cJSON_AddStringToObject(budget, "origin", origin_name(row->budget->origin));
 		cJSON_AddStringToObject(budget, "source", row->budget->source);
+		add_precisions(budget, row->costs);
 		cJSON_AddItemToArray(list, budget);
 	}
 	return list;
 }
 
-static cJSON *info_json(const struct info *info)
+static void add_kv(cJSON *state, const struct info *info, enum dtype kv_dtype)
+{
+	const char *declared = info->model->declared.kv_algorithm;
+	cJSON_AddStringToObject(state, "kv", kv_name(kv_dtype));
+	cJSON_AddNumberToObject(state, "kv_bytes_per_token",
+							(double)(info->state.kv_per_token * dtype_bytes(kv_dtype)));
+	if (declared[0])
+		cJSON_AddStringToObject(state, "kv_declared", declared);
+	else
+		cJSON_AddNullToObject(state, "kv_declared");
+	cJSON_AddNumberToObject(state, "kv_layers", info->state.n_kv_layers);
+	cJSON_AddNumberToObject(state, "kv_layers_with_scales", info->state.n_kv_scales);
+}
+
+static cJSON *info_json(const struct info *info, enum dtype kv_dtype)
 {
 	cJSON *root = cJSON_CreateObject();
 	cJSON_AddStringToObject(root, "model", info->model->name);
@@ -61,12 +78,14 @@ static cJSON *info_json(const struct info *info)
 		cJSON_AddItemToArray(dtypes, one);
 	}
 	cJSON_AddItemToObject(root, "budgets", budgets_json(info));
+	add_modules(root, &info->modules);
 	cJSON_AddNumberToObject(root, "file_bytes", (double)info->file_bytes);
 	cJSON_AddNumberToObject(root, "children_bytes", (double)info->children_bytes);
 	cJSON *state = cJSON_AddObjectToObject(root, "state");
 	cJSON_AddNumberToObject(state, "ssm_bytes", (double)info->state.ssm_bytes);
 	cJSON_AddNumberToObject(state, "conv_bytes", (double)info->state.conv_bytes);
 	cJSON_AddNumberToObject(state, "kv_values_per_token", (double)info->state.kv_per_token);
+	add_kv(state, info, kv_dtype);
 	cJSON_AddNumberToObject(root, "resident_bytes", (double)info->resident_bytes);
 	cJSON_AddStringToObject(root, "resident_origin", origin_name(info->resident_origin));
 	return root;
@@ -92,7 +111,24 @@ static void fit_json(cJSON *root, const struct info_fit *rows, int n)
 	}
 }
 
-static void print_info(const struct info *info)
+/* What the checkpoint says of its KV cache, and what runs here. */
+static void print_kv(const struct info *info, enum dtype kv_dtype)
+{
+	const struct info_state *state = &info->state;
+	const struct declared *declared = &info->model->declared;
+	if (!state->n_kv_layers)
+		return;
+	printf("KV cache  %s here (%llu bytes a token); ", dtype_name(kv_dtype),
+		   (unsigned long long)(state->kv_per_token * dtype_bytes(kv_dtype)));
+	if (declared->kv_algorithm[0])
+		printf("%s says %s, ", declared->file, declared->kv_algorithm);
+	else
+		printf("the checkpoint says nothing of it, ");
+	printf("%d of %d attention layers have scales for FP8\n", state->n_kv_scales,
+		   state->n_kv_layers);
+}
+
+static void print_info(const struct info *info, enum dtype kv_dtype)
 {
 	char a[32], b[32];
 	printf("model     %s (%s), hash %s\n", info->model->name, info->model->directory,
@@ -107,10 +143,11 @@ static void print_info(const struct info *info)
 		printf(" %s %s", dtype_name(info->dtypes[i].dtype), size_text(info->dtypes[i].bytes, b));
 	printf("\nresident  %s (%s)\n", size_text(info->resident_bytes, a),
 		   origin_name(info->resident_origin));
-	printf(
-		"state     SSM %s, conv %s a sequence, KV %llu values a token (derived)\n\ndims, file:\n",
-		size_text(info->state.ssm_bytes, a), size_text(info->state.conv_bytes, b),
-		(unsigned long long)info->state.kv_per_token);
+	printf("state     SSM %s, conv %s a sequence (F32), KV %llu values a token (derived)\n",
+		   size_text(info->state.ssm_bytes, a), size_text(info->state.conv_bytes, b),
+		   (unsigned long long)info->state.kv_per_token);
+	print_kv(info, kv_dtype);
+	puts("\ndims, file:");
 	for (int i = 0; i < info->n_dims; i++)
 		printf("  %-38s %lld\n", info->dims[i].name, (long long)info->dims[i].value);
 	printf("\n%-14s %6s %15s %15s %12s %12s  %s\n", "budget", "layers", "total", "active", "bytes",
@@ -122,6 +159,10 @@ static void print_info(const struct info *info)
 			   size_text(row->cost.bytes, a), size_text(row->cost.bytes_per_token, b),
 			   origin_name(row->budget->origin), row->budget->source);
 	}
+	print_precisions_head();
+	for (int i = 0; i < info->n_budgets; i++)
+		print_precisions(info->budgets[i].budget->name, info->budgets[i].costs);
+	print_modules(info->budgets[0].budget->name, &info->modules);
 	printf("\nseparate children %s, this file %s (derived)\n", size_text(info->children_bytes, a),
 		   size_text(info->file_bytes, b));
 }
@@ -147,32 +188,38 @@ static void print_fit(const struct info_fit *rows, int n, const struct fit_reque
 	}
 }
 
+static int show(const struct cli *cli, const struct info *info, const struct fit_request *request,
+				struct error *err)
+{
+	struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS];
+	int n_rows = cli->fit ? info_fit(info, request, rows) : 0;
+	if (!cli->json) {
+		print_info(info, request->kv_dtype);
+		if (cli->fit)
+			print_fit(rows, n_rows, request);
+		return 0;
+	}
+	cJSON *root = info_json(info, request->kv_dtype);
+	if (cli->fit)
+		fit_json(root, rows, n_rows);
+	return print_tree(root, err);
+}
+
 static int run(const struct cli *cli, const struct model *model, uint64_t memory_bytes,
 			   struct error *err)
 {
 	struct info info;
-	struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS];
 	struct device_options options;
 	struct fit_request request = {.context = model->config.max_position_embeddings,
 								  .memory_bytes = memory_bytes};
-	int n_rows = 0;
 	if (cli_device_options(cli, &options, err) < 0 || info_read(&info, model, NULL, err) < 0)
 		return -1;
 	request.kv_dtype = options.kv_dtype;
 	if (cli->context > 0)
 		request.context = (int)cli->context;
-	if (cli->fit)
-		n_rows = info_fit(&info, &request, rows);
-	if (!cli->json) {
-		print_info(&info);
-		if (cli->fit)
-			print_fit(rows, n_rows, &request);
-		return 0;
-	}
-	cJSON *root = info_json(&info);
-	if (cli->fit)
-		fit_json(root, rows, n_rows);
-	return print_tree(root, err);
+	int status = show(cli, &info, &request, err);
+	info_free(&info);
+	return status;
 }
 
 int cli_info(const struct cli *cli)

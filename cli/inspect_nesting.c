@@ -1,5 +1,6 @@
 /* inspect nesting, inspect masks: what each budget keeps. */
 #include "cli/inspect.h"
+#include "cli/modules.h"
 #include "cli/print.h"
 
 #include "base/file.h"
@@ -36,6 +37,7 @@ static void add_budgets(cJSON *root, const struct nesting *nesting)
 		cJSON_AddNumberToObject(one, "active", (double)cost->active);
 		cJSON_AddNumberToObject(one, "bytes", (double)cost->bytes);
 		cJSON_AddNumberToObject(one, "bytes_per_token", (double)cost->bytes_per_token);
+		add_precisions(one, nesting->costs[i]);
 		cJSON_AddNumberToObject(one, "num_experts_per_tok", budget->top_k);
 		cJSON_AddBoolToObject(one, "contained", nesting->contained[i]);
 		int container = nesting->container[i];
@@ -159,6 +161,7 @@ static int nesting_json(const struct nesting *nesting, const struct proof *proof
 	}
 	add_violations(root, nesting);
 	add_proof(root, proof, nesting);
+	add_modules(root, &nesting->modules);
 	cJSON_AddNumberToObject(root, "file_bytes", (double)nesting->file_bytes);
 	cJSON_AddNumberToObject(root, "separate_bytes", (double)nesting->separate_bytes);
 	return print_tree(root, err);
@@ -195,6 +198,10 @@ static void print_costs(const struct nesting *nesting)
 			   print_grouped(cost->bytes, c), print_grouped(cost->bytes_per_token, d),
 			   nesting->budgets[i].source, origin_name(nesting->budgets[i].origin));
 	}
+	print_precisions_head();
+	for (int i = 0; i < nesting->n_budgets; i++)
+		print_precisions(nesting->budgets[i].name, nesting->costs[i]);
+	print_modules(nesting->budgets[0].name, &nesting->modules);
 	printf("\nthis file %s bytes; %d separate checkpoints %s bytes, %.2f times as many\n",
 		   print_grouped(nesting->file_bytes, a), nesting->n_budgets,
 		   print_grouped(nesting->separate_bytes, b),

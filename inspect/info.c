@@ -3,17 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *precision_name(enum precision precision)
-{
-	static const char *const names[] = {"stored", "fp8", "nvfp4"};
-	return names[precision];
-}
-
-enum origin precision_origin(enum precision precision)
-{
-	return precision == PRECISION_STORED ? ORIGIN_DERIVED : ORIGIN_ESTIMATED;
-}
-
 /* ---- what config.json says ---- */
 
 static void read_dims(struct info *info, const struct config *c)
@@ -44,8 +33,9 @@ static void read_dims(struct info *info, const struct config *c)
 		info->layers_of[kind] = config_layers_of(c, (enum layer_kind)kind);
 }
 
-static void read_state(struct info_state *state, const struct config *c)
+static void read_state(struct info_state *state, const struct model *model)
 {
+	const struct config *c = &model->config;
 	uint64_t mamba = (uint64_t)config_layers_of(c, LAYER_MAMBA);
 	uint64_t attention = (uint64_t)config_layers_of(c, LAYER_ATTENTION);
 	if (mamba) {
@@ -55,6 +45,9 @@ static void read_state(struct info_state *state, const struct config *c)
 							(uint64_t)config_conv_channels(c) * sizeof(float);
 	}
 	state->kv_per_token = attention * 2 * (uint64_t)c->num_key_value_heads * (uint64_t)c->head_dim;
+	state->n_kv_layers = (int)attention;
+	for (int i = 0; i < c->n_layers; i++)
+		state->n_kv_scales += model->weights.layers[i].kv_scales;
 }
 
 /* ---- what the file holds ---- */
@@ -92,58 +85,6 @@ static void read_file(struct info *info, const struct checkpoint *checkpoint)
 
 /* ---- budgets ---- */
 
-/* What a matrix would take: FP8 one byte a weight, NVFP4 half a byte and a scale byte per 16 (rows
- * that are no multiple of 16 long stay as stored); both add two F32 scales. */
-static void add_quantised(const struct matrix *m, uint64_t bytes[N_PRECISIONS])
-{
-	uint64_t n = (uint64_t)m->n_rows * (uint64_t)m->n_columns;
-	uint64_t stored = dtype_matrix_bytes(m->dtype, n);
-	if (n == 0)
-		return;
-	if (m->dtype != DTYPE_F8_E4M3)
-		bytes[PRECISION_FP8] += n + 8 - stored; // wraps below 0 and back: the sum is right
-	if (m->n_columns % 16 == 0 && m->dtype != DTYPE_NVFP4)
-		bytes[PRECISION_NVFP4] += n / 2 + n / 16 + 8 - stored;
-}
-
-/* Whether this is the last Mamba layer before an attention layer. */
-static bool feeds_attention(const struct config *c, int layer)
-{
-	for (int i = layer + 1; i < c->n_layers; i++) {
-		if (c->kinds[i] == LAYER_MAMBA)
-			return false;
-		if (c->kinds[i] == LAYER_ATTENTION)
-			return true;
-	}
-	return false;
-}
-
-static void quantise_layer(const struct config *c, int index, const struct layer_slice *layer,
-						   uint64_t bytes[N_PRECISIONS])
-{
-	switch (layer->kind) {
-	case LAYER_MAMBA:
-		if (feeds_attention(c, index))
-			return;
-		add_quantised(&layer->mamba.in_proj, bytes);
-		add_quantised(&layer->mamba.out_proj, bytes);
-		return;
-	case LAYER_ATTENTION: return;
-	case LAYER_MOE:
-		for (int e = 0; e < layer->moe.n_experts; e++) {
-			add_quantised(&layer->moe.up[e], bytes);
-			add_quantised(&layer->moe.down[e], bytes);
-		}
-		add_quantised(&layer->moe.shared_up, bytes);
-		add_quantised(&layer->moe.shared_down, bytes);
-		return;
-	case LAYER_MLP:
-		add_quantised(&layer->mlp.up, bytes);
-		add_quantised(&layer->mlp.down, bytes);
-		return;
-	}
-}
-
 static int read_budget(struct info *info, const struct budget *budget, struct error *err)
 {
 	const struct model *model = info->model;
@@ -152,17 +93,23 @@ static int read_budget(struct info *info, const struct budget *budget, struct er
 	if (slice_build(&slice, &model->weights, &model->config, budget, NULL, NULL, err) != 0)
 		return fail_in(err, "budget \"%s\"", budget->name);
 	*out = (struct info_budget){.budget = budget, .cost = slice.cost};
-	for (int p = 0; p < N_PRECISIONS; p++)
-		out->bytes[p] = slice.cost.bytes;
-	for (int i = 0; i < model->config.n_layers; i++) {
-		if (!slice.layers[i].keep)
-			continue;
-		out->n_layers++;
-		quantise_layer(&model->config, i, &slice.layers[i], out->bytes);
-	}
+	precision_costs(&slice, out->costs);
+	for (int i = 0; i < model->config.n_layers; i++)
+		out->n_layers += slice.layers[i].keep;
+	int status = info->n_budgets++ ? 0 : modules_open(&info->modules, model, &slice, err);
 	slice_free(&slice);
-	info->n_budgets++;
-	return 0;
+	return status;
+}
+
+static int read_budgets(struct info *info, const struct budget *typed, struct error *err)
+{
+	const struct elastic *elastic = &info->model->elastic;
+	for (int i = 0; i < elastic->n_budgets; i++) {
+		if (read_budget(info, &elastic->budgets[i], err) != 0)
+			return -1;
+		info->children_bytes += info->budgets[i].cost.bytes;
+	}
+	return typed ? read_budget(info, typed, err) : 0;
 }
 
 int info_read(struct info *info, const struct model *model, const struct budget *typed,
@@ -170,14 +117,17 @@ int info_read(struct info *info, const struct model *model, const struct budget 
 {
 	*info = (struct info){.model = model};
 	read_dims(info, &model->config);
-	read_state(&info->state, &model->config);
+	read_state(&info->state, model);
 	read_file(info, &model->checkpoint);
-	for (int i = 0; i < model->elastic.n_budgets; i++) {
-		if (read_budget(info, &model->elastic.budgets[i], err) != 0)
-			return -1;
-		info->children_bytes += info->budgets[i].cost.bytes;
-	}
-	return typed ? read_budget(info, typed, err) : 0;
+	if (read_budgets(info, typed, err) == 0)
+		return 0;
+	info_free(info);
+	return -1;
+}
+
+void info_free(struct info *info)
+{
+	modules_close(&info->modules);
 }
 
 /* ---- what fits ---- */
@@ -200,9 +150,11 @@ int info_fit(const struct info *info, const struct fit_request *request,
 	int n = 0;
 	for (int p = 0; p < N_PRECISIONS; p++) {
 		for (int i = 0; i < info->n_budgets; i++) {
+			if (!precision_says(info->budgets[i].costs, (enum precision)p))
+				continue;
 			struct info_fit *row = &rows[n++];
 			*row = (struct info_fit){.precision = (enum precision)p, .budget = &info->budgets[i]};
-			row->weight_bytes = info->budgets[i].bytes[p];
+			row->weight_bytes = info->budgets[i].costs[p].bytes;
 			row->state_bytes = info_state_bytes(state, request->context, request->kv_dtype);
 			row->longest_context = -1;
 			if (row->weight_bytes > request->memory_bytes)

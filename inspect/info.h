@@ -2,13 +2,15 @@
  * What `info` says of a model: dims, layers, dtypes, what each budget costs, what the file saves
  * against separate children, how much of it is in memory, and what fits into a given memory.
  * Everything is arithmetic on shapes and dtypes in the file (no device); where a fact comes from
- * stands beside it. Plain values: nothing to free. Strings and budgets are borrowed from the model.
+ * stands beside it. Strings and budgets are borrowed from the
+ * model.
  */
 #ifndef INSPECT_INFO_H
 #define INSPECT_INFO_H
 
 #include "core/model.h"
 #include "core/slice.h"
+#include "inspect/modules.h"
 
 enum { INFO_MAX_DIMS = 32, INFO_MAX_BUDGETS = MAX_BUDGETS + 1 };
 
@@ -23,26 +25,18 @@ struct info_dtype {
 	uint64_t bytes;
 };
 
-/* How the weights of a stand-alone child would be stored. FP8 and NVFP4 follow the released
- * checkpoints' choice of matrices (spec nemotron-h.md 6.4): experts, dense MLPs, and Mamba
- * projections but for the Mamba layer before each attention layer; the rest stays as stored. */
-enum precision { PRECISION_STORED, PRECISION_FP8, PRECISION_NVFP4, N_PRECISIONS };
-
-const char *precision_name(enum precision precision); // "stored", "fp8", "nvfp4"
-enum origin
-precision_origin(enum precision precision); // derived, but estimated for what is not stored
-
 struct info_budget {
-	const struct budget *budget;  // name, widths, origin and source of the widths
-	int n_layers;                 // that run
-	struct slice_cost cost;       // parameters and bytes: origin derived
-	uint64_t bytes[N_PRECISIONS]; // of the weights; [PRECISION_STORED] = cost.bytes
+	const struct budget *budget;               // name, widths, origin and source of the widths
+	int n_layers;                              // that run
+	struct slice_cost cost;                    // parameters and bytes: origin derived
+	struct precision_cost costs[N_PRECISIONS]; // [PRECISION_STORED].bytes = cost.bytes
 };
 
 /* What one sequence keeps, at the parent's full width whatever budget runs. */
 struct info_state {
 	uint64_t ssm_bytes, conv_bytes; // F32, whatever the length
 	uint64_t kv_per_token;          // values (not bytes) a token: all attention layers, K and V
+	int n_kv_layers, n_kv_scales;   // attention layers; those with scales for a cache in FP8
 };
 
 struct info {
@@ -54,6 +48,7 @@ struct info {
 	int n_dtypes;
 	struct info_budget budgets[INFO_MAX_BUDGETS];
 	int n_budgets;
+	struct modules modules; // of the first budget
 	struct info_state state;
 	uint64_t file_bytes; // all shards
 	uint64_t tensor_bytes;
@@ -66,6 +61,7 @@ struct info {
  * used. */
 int info_read(struct info *info, const struct model *model, const struct budget *typed,
 			  struct error *err);
+void info_free(struct info *info); // takes {0}
 
 struct fit_request {
 	uint64_t memory_bytes;
@@ -84,7 +80,7 @@ struct info_fit {
 };
 
 /* Weights and states only; scratch and the program itself come on top. Rows: budgets inside
- * precisions; returns how many (N_PRECISIONS * n_budgets). */
+ * precisions that say anything; returns how many. */
 int info_fit(const struct info *info, const struct fit_request *request,
 			 struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS]);
 

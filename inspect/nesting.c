@@ -64,11 +64,23 @@ static int container_of(const struct nesting *nesting, const struct model *model
 	return container;
 }
 
+static int add_cost(struct nesting *nesting, const struct model *model, int i, struct error *err)
+{
+	struct slice slice;
+	if (slice_build(&slice, &model->weights, &model->config, &nesting->budgets[i], NULL, NULL,
+					err) < 0)
+		return -1;
+	nesting->cost[i] = slice.cost;
+	precision_costs(&slice, nesting->costs[i]);
+	int status = i ? 0 : modules_open(&nesting->modules, model, &slice, err);
+	slice_free(&slice);
+	return status;
+}
+
 static int add_costs(struct nesting *nesting, const struct model *model, struct error *err)
 {
 	for (int i = 0; i < nesting->n_budgets; i++) {
-		if (slice_measure(&nesting->cost[i], &model->weights, &model->config, &nesting->budgets[i],
-						  err) < 0)
+		if (add_cost(nesting, model, i, err) < 0)
 			return -1;
 		nesting->separate_bytes += nesting->cost[i].bytes;
 		nesting->container[i] = container_of(nesting, model, i);
@@ -109,6 +121,7 @@ void nesting_close(struct nesting *nesting)
 		budget_free(&nesting->budgets[i]);
 	free(nesting->rows);
 	text_free(&nesting->violations);
+	modules_close(&nesting->modules);
 	*nesting = (struct nesting){0};
 }
 

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "core/model.h"
 #include "core/slice.h"
+#include "inspect/modules.h"
 
 struct nesting_row {
 	enum axis axis;
@@ -24,6 +25,8 @@ struct nesting {
 	struct nesting_row *rows; // hidden_size, then layer by layer in the order of enum axis
 	int n_rows;
 	struct slice_cost cost[MAX_BUDGETS];
+	struct precision_cost costs[MAX_BUDGETS][N_PRECISIONS];
+	struct modules modules; // of the first budget
 	/* Budget i against budget container[i]: the one before it (0 has none, -1); the extra one,
 	 * which stands outside the nest, against the smallest of the model's that holds it. */
 	int container[MAX_BUDGETS];

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "inspect/nesting.h"
 #include "tui/look.h"
+#include "tui/nesting_formats.h"
 #include "tui/table.h"
 #include <math.h>
 #include <stdio.h>
@@ -27,9 +28,10 @@ struct pane_nesting {
 	int *rows_order;               // (n_rows) indices into nesting.rows
 	enum order order;
 	struct list list;
-	int first;  // leftmost budget column
-	bool proof; // the violations instead of the table
-	int body_rows, proof_top;
+	int first;    // leftmost budget column
+	bool proof;   // the violations instead of the table
+	bool formats; // what formats cost instead of it
+	int body_rows, proof_top, formats_top;
 };
 
 static void forget(struct pane_nesting *n)
@@ -202,8 +204,10 @@ static void draw_saving(const struct nesting *nesting, const struct canvas *canv
 	int at = canvas_text(canvas, row, 0, ROLE_TEXT, text);
 	if (nesting->n_budgets > 1 && saved > 0)
 		at += canvas_print(canvas, row, at, ROLE_TEXT, ": saves %s", number_percent(saved).text);
-	if (at + 24 <= canvas->columns)
-		canvas_text(canvas, row, at, ROLE_DIM, "  (derived from shapes)");
+	if (at + 36 <= canvas->columns)
+		canvas_text(canvas, row, at, ROLE_DIM, "  (derived from shapes; f: formats)");
+	else if (at + 14 <= canvas->columns)
+		canvas_text(canvas, row, at, ROLE_DIM, "  (f: formats)");
 }
 
 /* One line where there is no room for the table of totals. */
@@ -343,6 +347,15 @@ static void nesting_draw(struct pane *pane, struct canvas *canvas)
 		look_say(canvas, 0, ROLE_ERROR, n->error.text);
 		return;
 	}
+	if (n->formats) {
+		int most = nesting_formats_lines(&n->nesting) - canvas->rows;
+		n->body_rows = canvas->rows;
+		if (n->formats_top > most)
+			n->formats_top = most > 0 ? most : 0;
+		nesting_formats_draw(&n->nesting, canvas, n->formats_top,
+							 pane->talk->model->elastic.n_budgets);
+		return;
+	}
 	int row = 1, n_budgets = n->nesting.n_budgets;
 	if (canvas->rows >= 12) {
 		int most = canvas->rows / 3;
@@ -390,6 +403,14 @@ static bool nesting_action(struct pane *pane, enum action action, int key)
 		n->proof_top = 0;
 		return true;
 	}
+	if (action == ACTION_NONE && key == 'f') {
+		n->formats = !n->formats;
+		n->formats_top = 0;
+		return true;
+	}
+	if (n->formats)
+		return pane_scroll(&n->formats_top, nesting_formats_lines(&n->nesting), n->body_rows,
+						   action);
 	switch (action) {
 	case ACTION_SORT:
 		n->order = (enum order)((n->order + 1) % N_ORDERS);
@@ -422,7 +443,9 @@ static void nesting_event(struct pane *pane, const struct event *event)
 static void nesting_title(const struct pane *pane, struct text *out)
 {
 	const struct pane_nesting *n = (const struct pane_nesting *)pane;
-	if (n->nesting.n_rows > 0)
+	if (n->formats)
+		text_add(out, "formats (f goes back)");
+	else if (n->nesting.n_rows > 0)
 		text_format(out, "by %s", order_names[n->order]);
 }
 

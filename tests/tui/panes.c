@@ -52,6 +52,13 @@ static void test_nesting(void **state)
 	open_model(&f, "golden/nest-tiny", "../../tui/broken.json", true);
 	EXPECT(&f, pane_nesting_open, broken);
 	close_model(&f);
+	static const struct look formats[] = {
+		{"nesting-formats", 24, 80, "default", "f"},
+		{"nesting-formats-end", 12, 120, "default", "fG"},
+	};
+	open_model(&f, "golden/quantised/nest-tiny-nvfp4", NULL, false);
+	EXPECT(&f, pane_nesting_open, formats);
+	close_model(&f);
 }
 
 static void test_importance(void **state)

@@ -58,6 +58,7 @@ static void counts_the_fixture(void **state)
 	assert_int_equal(info.state.conv_bytes, 3 * 3 * 192 * 4);
 	assert_int_equal(info.state.kv_per_token, 2 * 2 * 20);
 	budget_free(&typed);
+	info_free(&info);
 	model_release(model);
 }
 
@@ -94,7 +95,84 @@ static void says_what_fits(void **state)
 	info_fit(&info, &request, rows);
 	assert_int_equal(rows[0].longest_context, 0);
 	assert_true(info_state_bytes(&info.state, INT64_MAX, DTYPE_F32) == UINT64_MAX);
+	info_free(&info);
 	model_release(model);
+}
+
+static const struct module_group *group_of(const struct info *info, const char *what, int i)
+{
+	for (int g = 0; g < info->modules.n; g++)
+		if (strcmp(info->modules.groups[g].what, what) == 0 && i-- == 0)
+			return &info->modules.groups[g];
+	fail_msg("no %s", what);
+	return NULL;
+}
+
+static void check_group(const struct info *info, const char *what, int i, enum dtype dtype, int n,
+						const char *why, const char *where)
+{
+	const struct module_group *g = group_of(info, what, i);
+	struct text layers = {0};
+	assert_int_equal(g->dtype, dtype);
+	assert_int_equal(g->n, n);
+	assert_string_equal(g->why, why);
+	module_group_layers(g, &layers);
+	assert_string_equal(text_chars(&layers), where);
+	text_free(&layers);
+}
+
+/* What the BF16 fixture would take in other formats is what the others take, to the byte; and the
+ * other way round. */
+static void precisions_agree_with_the_fixtures(void **state)
+{
+	static const char *const folders[] = {"golden/nest-tiny", "golden/quantised/nest-tiny-fp8",
+										  "golden/quantised/nest-tiny-nvfp4"};
+	static const enum precision stored[] = {PRECISION_STORED, PRECISION_FP8, PRECISION_NVFP4};
+	struct model *model[3];
+	struct info info[3];
+	struct error err = {0};
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		model[i] = open_model(folders[i]);
+		assert_int_equal(info_read(&info[i], model[i], NULL, &err), 0);
+	}
+	for (int i = 1; i < 3; i++)
+		assert_int_equal(info[0].budgets[0].costs[stored[i]].bytes,
+						 model[i]->checkpoint.tensor_bytes);
+	for (int i = 1; i < 3; i++) {
+		const struct precision_cost *cost = info[i].budgets[0].costs;
+		assert_int_equal(cost[PRECISION_BF16].bytes, model[0]->checkpoint.tensor_bytes);
+		assert_int_equal(cost[PRECISION_STORED].bytes, info[i].budgets[0].cost.bytes);
+		assert_int_equal(cost[PRECISION_BF16].scale_bytes, 0);
+		// every quantised matrix has an input_scale besides, which decoding does not read
+		assert_int_equal(cost[PRECISION_STORED].bytes + 4 * 72, model[i]->checkpoint.tensor_bytes);
+	}
+	uint64_t bytes = 0, scales = 0;
+	for (int g = 0; g < info[2].modules.n; g++) {
+		bytes += info[2].modules.groups[g].bytes;
+		scales += info[2].modules.groups[g].scale_bytes;
+	}
+	assert_int_equal(scales, info[2].budgets[0].costs[PRECISION_STORED].scale_bytes);
+	assert_true(bytes < info[2].budgets[0].cost.bytes); // vectors come on top
+	check_group(&info[2], "routed experts up/down", 0, DTYPE_NVFP4, 60, "hf_quant_config.json",
+				"all 3 layers");
+	check_group(&info[2], "Mamba in_proj/out_proj", 0, DTYPE_NVFP4, 4, "hf_quant_config.json",
+				"layers 0, 6");
+	check_group(&info[2], "Mamba in_proj/out_proj", 1, DTYPE_BF16, 2,
+				"excluded in hf_quant_config.json", "layer 2");
+	check_group(&info[2], "embeddings", 0, DTYPE_BF16, 1, "never quantised", "");
+	check_group(&info[0], "router", 0, DTYPE_F32, 3, "as stored", "all 3 layers");
+	check_group(&info[1], "MLP up/down", 0, DTYPE_F8_E4M3, 2, "hf_quant_config.json", "layer 5");
+	struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS];
+	struct fit_request request = {
+		.memory_bytes = 1 << 20, .context = 50, .kv_dtype = DTYPE_F8_E4M3};
+	assert_int_equal(info_fit(&info[2], &request, rows), 12); // with what BF16 would take
+	assert_int_equal(rows[0].state_bytes,
+					 info[2].state.ssm_bytes + info[2].state.conv_bytes + 50 * 80);
+	for (int i = 0; i < 3; i++) {
+		info_free(&info[i]);
+		model_release(model[i]);
+	}
 }
 
 /* ---- the released 30B: its names, shapes and dtypes in a sparse file ---- */
@@ -222,11 +300,14 @@ static void counts_the_released_30b(void **state)
 	assert_int_equal(info.state.kv_per_token, 3072);
 	assert_int_equal(info.budgets[2].budget->origin, ORIGIN_PUBLISHED);
 	print_message("30b: %.2f GB, fp8 %.2f, nvfp4 %.3f; 12b: %.2f B parameters, %.2f active\n",
-				  (double)info.budgets[0].bytes[0] / 1e9, (double)info.budgets[0].bytes[1] / 1e9,
-				  (double)info.budgets[0].bytes[2] / 1e9, (double)info.budgets[2].cost.total / 1e9,
+				  (double)info.budgets[0].costs[PRECISION_STORED].bytes / 1e9,
+				  (double)info.budgets[0].costs[PRECISION_FP8].bytes / 1e9,
+				  (double)info.budgets[0].costs[PRECISION_NVFP4].bytes / 1e9,
+				  (double)info.budgets[2].cost.total / 1e9,
 				  (double)info.budgets[2].cost.active / 1e9);
 	// the tensors of the released NVFP4 checkpoint, to the byte (spec: cross-check)
-	assert_int_equal(info.budgets[0].bytes[PRECISION_NVFP4], 19339781632);
+	assert_int_equal(info.budgets[0].costs[PRECISION_NVFP4].bytes, 19339781632);
+	info_free(&info);
 	model_release(model);
 	folder_remove(&folder);
 }
@@ -236,6 +317,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(counts_the_fixture),
 		cmocka_unit_test(says_what_fits),
+		cmocka_unit_test(precisions_agree_with_the_fixtures),
 		cmocka_unit_test(counts_the_released_30b),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
