@@ -41,7 +41,7 @@ enum option_group {
 	GROUP_LAB = 1 << 19,      // -p, --system, --no-think, --at, --horizon
 	GROUP_ASK = 1 << 20,      // -p, --system, --no-think
 	GROUP_ROUTER = 1 << 21,   // --sweep, --metric, --tau, --scaler
-	GROUP_CURVE = 1 << 22,    // --axis, --step, --widths, --draws, --seed, --write
+	GROUP_CURVE = 1 << 22,    // --axis, --step, --widths, --draws, --seed, --write, --tolerance
 	GROUP_MEASURE = 1 << 23,  // --text FILE..., --sessions, --out
 	GROUP_SCORES = 1 << 24,   // --scores
 	GROUP_EXPORT = 1 << 25,   // --source-checkpoint and what else writes a checkpoint
@@ -78,6 +78,7 @@ struct cli {
 	int64_t worst;                // -1 = not given
 	const char *tasks, *csv_file; // csv_file: of study; "-" = stdout
 	struct string_list grid;
+	double tolerance;                           // of inspect mask and against; 0 = not given
 	int64_t limit;                              // -1 = not given
 	int64_t at, horizon;                        // of lab, -1 = not given
 	const char *format, *search;                // of sessions

@@ -127,11 +127,10 @@ static int set_budget(const struct cli *cli, char *out, const char *name, const 
 	struct budget budget = {0};
 	if (cli_find_budget(cli, model, name, &budget, err) < 0)
 		return fail_in(err, "--%s", option);
-	budget_free(&budget);
-	if (strlen(name) >= BUDGET_NAME_BYTES)
-		return fail(err, "--%s: %zu characters, at most %d", option, strlen(name),
-					BUDGET_NAME_BYTES - 1);
+	// a text that is too long goes by the name that stands for it
+	name = strlen(name) < BUDGET_NAME_BYTES ? name : budget.name;
 	memcpy(out, name, strlen(name) + 1);
+	budget_free(&budget);
 	return 0;
 }
 

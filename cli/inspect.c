@@ -12,17 +12,21 @@
 
 static const struct {
 	const char *name;
-	size_t arguments; // behind the name
+	size_t arguments;  // behind the name
+	const char *named; // what they are
 	int (*run)(const struct cli *cli, const struct model *model, struct error *err);
 } views[] = {
-	{"nesting", 0, inspect_nesting},
-	{"importance", 0, inspect_importance},
-	{"masks", 0, inspect_masks},
-	{"router", 0, inspect_router},
-	{"experts", 0, inspect_experts},
-	{"curve", 0, inspect_curve},
-	{"sensitivity", 2, inspect_sensitivity},
-	{"agreement", 0, inspect_agreement},
+	{"nesting", 0, "", inspect_nesting},
+	{"importance", 0, "", inspect_importance},
+	{"masks", 0, "", inspect_masks},
+	{"router", 0, "", inspect_router},
+	{"experts", 0, "", inspect_experts},
+	{"curve", 0, "", inspect_curve},
+	{"sensitivity", 2, "LARGE SMALL, two budgets", inspect_sensitivity},
+	{"mask", 0, "", inspect_mask},
+	{"bisect", 2, "GOOD BAD, two budgets or GOOD DIR#BUDGET", inspect_bisect},
+	{"against", 1, "FILE of residuals or logits", inspect_against},
+	{"agreement", 0, "", inspect_agreement},
 };
 
 #define N_VIEWS (sizeof views / sizeof *views)
@@ -115,7 +119,7 @@ int inspect_progress(void *user, int done, int total)
 /* ---- the command ---- */
 
 /* Behind a view's own arguments stands the model. */
-static int place_model(struct cli *cli, size_t own, struct error *err)
+static int place_model(struct cli *cli, size_t own, const char *named, struct error *err)
 {
 	size_t n = cli->arguments.n - 1;
 
@@ -124,7 +128,7 @@ static int place_model(struct cli *cli, size_t own, struct error *err)
 	if (n > own)
 		return fail(err, "inspect: unexpected argument '%s'", cli->arguments.items[own + 1]);
 	if (n < own)
-		return fail(err, "inspect %s: expected LARGE SMALL, two budgets", cli->arguments.items[0]);
+		return fail(err, "inspect %s: expected %s", cli->arguments.items[0], named);
 	return 0;
 }
 
@@ -145,7 +149,7 @@ int cli_inspect(const struct cli *all)
 	for (size_t i = 0; i < N_VIEWS; i++) {
 		if (strcmp(views[i].name, name) != 0)
 			continue;
-		if (place_model(&cli, views[i].arguments, &err))
+		if (place_model(&cli, views[i].arguments, views[i].named, &err))
 			return cli_usage(&err);
 		run_catch_interrupt();
 		struct model *model = cli_open_model(&cli, &err);

@@ -15,6 +15,9 @@ int inspect_router(const struct cli *cli, const struct model *model, struct erro
 int inspect_agreement(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_curve(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_sensitivity(const struct cli *cli, const struct model *model, struct error *err);
+int inspect_mask(const struct cli *cli, const struct model *model, struct error *err);
+int inspect_bisect(const struct cli *cli, const struct model *model, struct error *err);
+int inspect_against(const struct cli *cli, const struct model *model, struct error *err);
 
 /* --budget, if it is not one of the model's own: *extra is then to be freed and *has true. */
 int inspect_extra_budget(const struct cli *cli, const struct model *model, struct budget *extra,

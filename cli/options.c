@@ -131,6 +131,8 @@ static const struct option_row rows[] = {
 	 "curve: random controls of every width (3)"},
 	{"write", 0, GROUP_CURVE, KIND_STRING, AT(write), 0, 0, "FILE",
 	 "boundaries: what was found, for --budgets"},
+	{"tolerance", 0, GROUP_CURVE, KIND_NUMBER, AT(tolerance), 1e-9, 1e9, "F",
+	 "mask, against: how far a layer may be off (relative)"},
 	{"special", 0, GROUP_SPECIAL, KIND_FLAG, AT(special), 0, 0, NULL, "parse special tokens"},
 	{"fit", 0, GROUP_FIT, KIND_STRING, AT(fit), 0, 0, "SIZE",
 	 "what fits into SIZE (24GiB): precision x budget x context"},
@@ -472,15 +474,29 @@ static void help_options(const struct subcommand *command)
 	}
 }
 
+/* Lines of at most 100 characters, broken behind a bar or a space. */
+static void print_wrapped(const char *text)
+{
+	for (size_t room = 100; strlen(text) > room; room = 92) {
+		size_t at = room;
+		while (at > 1 && text[at - 1] != '|' && text[at - 1] != ' ')
+			at--;
+		printf("%.*s\n        ", (int)at, text);
+		text += at;
+	}
+	printf("%s", text);
+}
+
 void cli_help(const struct subcommand *command)
 {
 	if (command->name[0] != '\0') {
-		const char *model = (command->groups & GROUP_MODEL) != 0 ? "[MODEL_DIR] " : "";
-		printf("usage: elastiscope %s %s%s%s[options]\n\n%s\n\n", command->name, command->arguments,
-			   strlen(command->arguments) > 60 ? "\n           "
-			   : command->arguments[0]         ? " "
-											   : "",
-			   model, command->summary);
+		struct text usage = {0};
+		text_format(&usage, "usage: elastiscope %s %s%s%s[options]", command->name,
+					command->arguments, command->arguments[0] != '\0' ? " " : "",
+					(command->groups & GROUP_MODEL) != 0 ? "[MODEL_DIR] " : "");
+		print_wrapped(text_chars(&usage));
+		text_free(&usage);
+		printf("\n\n%s\n\n", command->summary);
 		help_options(command);
 		return;
 	}

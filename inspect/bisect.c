@@ -213,7 +213,9 @@ void bisect_line(const struct bisect *b, struct text *out)
 		text_format(out, "%s (KL %.4g, %d runs)", b->note, b->kl_bad, b->runs);
 		return;
 	}
-	text_format(out, "%s: KL %.4g -> %.4g of %.4g; alone %.4g, all but it %.4g (%d of %d, %d runs)",
+	text_format(out,
+				"%s: KL %.4g -> %.4g of %.4g; alone %.4g, all but it %.4g%s (%d of %d, %d runs)",
 				b->what, b->kl_before, b->kl_after, b->kl_bad, b->kl_solo, b->kl_all_but,
-				b->found + 1, b->n_units, b->runs);
+				b->kl_all_but > b->kl_bad / 2 ? ": others do it too" : "", b->found + 1, b->n_units,
+				b->runs);
 }
