@@ -14,6 +14,13 @@ struct orders {
 	struct importance_curve curves[AGREEMENT_MAX]; // n 0 = as stored
 };
 
+static void add_inverted(struct orders *o)
+{
+	const struct importance_curve *curve = &o->curves[o->out->n];
+	o->out->inverted[o->out->n++] =
+		curve->pairs > 0 ? (double)curve->inversions / (double)curve->pairs : (double)NAN;
+}
+
 /* One more order, unless nobody knows its scores. */
 static int add(struct orders *o, enum importance_metric metric, const struct scores *scores,
 			   const char *what, struct error *err)
@@ -37,9 +44,20 @@ static int add(struct orders *o, enum importance_metric metric, const struct sco
 			 scores  ? scores->text
 			 : *what ? ""
 					 : "file");
-	out->inverted[out->n] =
-		curve->pairs > 0 ? (double)curve->inversions / (double)curve->pairs : (double)NAN;
-	out->n++;
+	add_inverted(o);
+	return 0;
+}
+
+static int copy_norms(struct orders *o, struct error *err)
+{
+	struct importance_curve *curve = &o->curves[o->out->n];
+	*curve = *o->plan->norms;
+	curve->score = mem_new((size_t)curve->n, sizeof *curve->score, err);
+	if (!curve->score)
+		return -1;
+	memcpy(curve->score, o->plan->norms->score, (size_t)curve->n * sizeof *curve->score);
+	snprintf(o->out->name[o->out->n], sizeof o->out->name[0], "weights");
+	add_inverted(o);
 	return 0;
 }
 
@@ -55,7 +73,9 @@ static int add_source(struct orders *o, const struct scores *scores, struct erro
 static int open_orders(struct orders *o, struct error *err)
 {
 	snprintf(o->out->name[o->out->n++], sizeof o->out->name[0], "stored");
-	if (o->plan->weights && add(o, IMPORTANCE_WEIGHTS, NULL, "weights", err) < 0)
+	if (o->plan->norms && copy_norms(o, err) < 0)
+		return -1;
+	if (!o->plan->norms && o->plan->weights && add(o, IMPORTANCE_WEIGHTS, NULL, "weights", err) < 0)
 		return -1;
 	if (o->model->importance.n_tensors > 0 && add_source(o, NULL, err) < 0)
 		return -1;

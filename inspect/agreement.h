@@ -16,9 +16,10 @@ struct agreement_plan {
 	int layer;
 	int expert; // of moe_intermediate_size, -1 = the mean over experts
 	const struct scores *const *measured;
-	int n_measured;                  // at most SCORES_MAX
-	bool weights;                    // norms too: these are read from all of the axis' weights
-	const struct norms_watch *watch; // while norms are read; may be NULL
+	int n_measured;                       // at most SCORES_MAX
+	bool weights;                         // norms too: these are read from all of the axis' weights
+	const struct importance_curve *norms; // instead of reading them; NULL = there are none yet
+	const struct norms_watch *watch;      // while norms are read; may be NULL
 };
 
 struct agreement {

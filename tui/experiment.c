@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "core/tokenizer.h"
 #include "tui/pane_compare.h"
+#include "tui/pane_importance.h"
 #include "tui/pane_router.h"
 #include "tui/state.h"
 #include <limits.h>
@@ -138,4 +139,37 @@ int run_branch(struct command_context *context, const char *arguments, bool forc
 		return -1;
 	talk_say(talk, "a branch: %s", talk->branches.items[talk->branches.active].note);
 	return 0;
+}
+
+static struct pane *importance_of(struct command_context *context)
+{
+	return context->app->panes[pane_find("importance")];
+}
+
+int run_scores(struct command_context *context, const char *arguments, bool forced,
+			   struct error *err)
+{
+	(void)forced;
+	if (pane_importance_scores(importance_of(context), arguments, err))
+		return -1;
+	return view_show(context->app, "importance", err);
+}
+
+int run_calibrate(struct command_context *context, const char *arguments, bool forced,
+				  struct error *err)
+{
+	(void)forced;
+	if (pane_importance_calibrate(importance_of(context), arguments, err))
+		return -1;
+	return view_show(context->app, "importance", err);
+}
+
+int run_agreement(struct command_context *context, const char *arguments, bool forced,
+				  struct error *err)
+{
+	(void)forced;
+	if (*arguments && pane_importance_scores(importance_of(context), arguments, err))
+		return -1;
+	pane_importance_agreement(importance_of(context));
+	return view_show(context->app, "importance", err);
 }

@@ -14,5 +14,11 @@ int run_branch(struct command_context *context, const char *arguments, bool forc
 int run_lab(struct command_context *context, const char *arguments, bool forced, struct error *err);
 int run_target(struct command_context *context, const char *arguments, bool forced,
 			   struct error *err);
+int run_scores(struct command_context *context, const char *arguments, bool forced,
+			   struct error *err);
+int run_calibrate(struct command_context *context, const char *arguments, bool forced,
+				  struct error *err);
+int run_agreement(struct command_context *context, const char *arguments, bool forced,
+				  struct error *err);
 
 #endif

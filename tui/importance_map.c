@@ -24,6 +24,7 @@ static int begin(struct pane_importance *p, enum axis axis, struct error *err)
 	map->ready = true;
 	map->axis = axis;
 	map->metric = p->query.metric;
+	map->source = p->query.scores;
 	map->layers = mem_new((size_t)config->n_layers, sizeof *map->layers, err);
 	if (!map->layers)
 		return -1;
@@ -35,19 +36,24 @@ static int begin(struct pane_importance *p, enum axis axis, struct error *err)
 	return map->scores ? 0 : -1;
 }
 
+/* 1 = read, 0 = a job is at it, -1 = wrong. */
 static int read_layer(struct pane_importance *p, struct error *err)
 {
 	struct importance_map *map = &p->map;
-	struct importance_query query = {map->axis, map->layers[map->next], -1, map->metric};
+	struct importance_query query = {.axis = map->axis,
+									 .layer = map->layers[map->next],
+									 .expert = -1,
+									 .metric = map->metric,
+									 .scores = map->source};
 	struct importance_curve curve = {0};
 	float *row = map->scores + (size_t)map->next * (size_t)map->n_channels, most = 0;
+	int ready = importance_want(&p->work, &query, &curve, err);
+	if (ready == 0)
+		return 0;
 	for (int i = 0; i < map->n_channels; i++)
 		row[i] = NAN;
 	map->next++;
-	if (importance_pane_costly(p, &query))
-		return 0;
-	int result = importance_open(&curve, p->pane.talk->model, &query, err);
-	if (result == 0 && curve.n == map->n_channels) {
+	if (ready > 0 && curve.n == map->n_channels) {
 		map->origin = curve.origin;
 		for (int i = 0; i < curve.n; i++)
 			most = curve.score[i] > most ? curve.score[i] : most;
@@ -55,15 +61,17 @@ static int read_layer(struct pane_importance *p, struct error *err)
 			row[i] = curve.score[i] / most;
 	}
 	importance_close(&curve);
-	return result;
+	return ready;
 }
 
 /* As many layers as fit into a frame; the pane stays dirty while some are left. */
 static void read_some(struct pane_importance *p)
 {
 	uint64_t start = clock_ns();
+	if (p->pending)
+		return; // the curve first
 	while (p->map.next < p->map.n_layers && !p->map.error.text[0]) {
-		if (read_layer(p, &p->map.error))
+		if (read_layer(p, &p->map.error) <= 0)
 			return;
 		if (clock_ns() - start > FRAME_NS)
 			break;
@@ -120,7 +128,8 @@ void importance_map_draw(struct pane_importance *p, const struct canvas *canvas)
 		look_say(canvas, 0, ROLE_DIM, "One score a layer: no map. h l: another axis.");
 		return;
 	}
-	if ((!map->ready || map->axis != axis || map->metric != p->query.metric) &&
+	if ((!map->ready || map->axis != axis || map->metric != p->query.metric ||
+		 map->source != p->query.scores) &&
 		begin(p, axis, &map->error))
 		look_say(canvas, 0, ROLE_ERROR, map->error.text);
 	if (!map->scores)

@@ -1,7 +1,7 @@
 /*
  * Importance: the scores of one axis of one layer in the order in which the channels are stored,
- * with every budget's cut through them. Scores of the file are read at once; norms of the weights
- * one axis of one layer at a time, and where that would read much only when asked for.
+ * with every budget's cut through them. Scores of files are read at once; norms of weights one axis
+ * of one layer at a time, in a job where that reads much (tui/importance_work.h).
  */
 #include "tui/pane_importance.h"
 #include "base/memory.h"
@@ -11,10 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ASK_ABOVE_BYTES (256ll << 20) // norms that read more than this wait for Enter
 #define SCALE_COLUMNS 8
 
-static const char *const mode_names[] = {"curve", "map", "table"};
+static const char *const mode_names[] = {"curve", "map", "table", "agreement"};
 static const char *const metric_names[] = {"default", "share of tokens", "weights"};
 
 static int axes_of(const struct config *config, int layer, enum axis axes[N_AXES + 1])
@@ -38,11 +37,14 @@ static struct importance_query selected_query(const struct pane_importance *p)
 	enum axis axes[N_AXES + 1];
 	const struct config *config = &p->pane.talk->model->config;
 	int n = axes_of(config, p->layer, axes), at = p->axis < n ? p->axis : n - 1;
-	struct importance_query query = {axes[at], p->layer, -1, p->metric};
+	struct importance_query query = {
+		.axis = axes[at], .layer = p->layer, .expert = -1, .metric = p->metric};
 	if (query.axis == AXIS_EXPERT_FFN && p->expert < config->n_routed_experts)
 		query.expert = p->expert;
 	if (query.metric == IMPORTANCE_COUNT && query.axis != AXIS_EXPERTS)
 		query.metric = IMPORTANCE_DEFAULT;
+	if (query.metric != IMPORTANCE_WEIGHTS)
+		query.scores = importance_source(&p->work);
 	return query;
 }
 
@@ -56,7 +58,7 @@ static void forget(struct pane_importance *p)
 	p->kept = NULL;
 	p->order = NULL;
 	p->cumulative = NULL;
-	p->loaded = p->waiting = false;
+	p->loaded = p->pending = p->has_matrix = false;
 	p->error = (struct error){0};
 }
 
@@ -108,25 +110,9 @@ static void sort(struct pane_importance *p)
 		}
 }
 
-bool importance_pane_costly(const struct pane_importance *p, const struct importance_query *query)
-{
-	const struct model *model = p->pane.talk->model;
-	const struct config *c = &model->config;
-	if (model->importance.n_tensors > 0 && query->metric != IMPORTANCE_WEIGHTS)
-		return false;
-	int64_t one = 4ll * c->hidden_size * c->moe_intermediate_size; // up and down at 2 bytes
-	int64_t bytes = 0;
-	if (query->axis == AXIS_EXPERTS || (query->axis == AXIS_EXPERT_FFN && query->expert < 0))
-		bytes = one * c->n_routed_experts;
-	if (query->axis == AXIS_HIDDEN && query->layer < 0)
-		bytes = 4ll * c->hidden_size * c->vocab_size;
-	return bytes > ASK_ABOVE_BYTES;
-}
-
+/* What is shown besides the curve, which is there. */
 static int load(struct pane_importance *p, const struct importance_query *query, struct error *err)
 {
-	if (importance_open(&p->curve, p->pane.talk->model, query, err))
-		return -1;
 	size_t n = (size_t)p->curve.n;
 	p->kept = mem_new(n, sizeof *p->kept, err);
 	p->order = mem_new(n, sizeof *p->order, err);
@@ -136,38 +122,34 @@ static int load(struct pane_importance *p, const struct importance_query *query,
 	if (n > 0)
 		importance_cumulative(&p->curve, p->cumulative);
 	sort(p);
+	const struct scores *measured[] = {query->scores};
+	struct agreement_plan plan = {.axis = query->axis,
+								  .layer = query->layer,
+								  .expert = -1,
+								  .measured = measured,
+								  .n_measured = query->scores != NULL};
 	p->has_agreement = query->axis == AXIS_EXPERTS &&
-					   agreement_of(&p->agreement, p->pane.talk->model,
-									&(struct agreement_plan){
-										.axis = query->axis, .layer = query->layer, .expert = -1},
-									NULL) == 0 &&
-					   p->agreement.n == 3;
+					   agreement_of(&p->agreement, p->pane.talk->model, &plan, NULL) == 0 &&
+					   p->agreement.n >= 3;
 	return load_kept(p, err);
 }
 
-static bool same(const struct importance_query *a, const struct importance_query *b)
-{
-	return a->axis == b->axis && a->layer == b->layer && a->expert == b->expert &&
-		   a->metric == b->metric;
-}
-
-/* What the selection asks for, unless that reads much and nobody said so. */
+/* What the selection asks for, once it is there. */
 static void refresh(struct pane_importance *p)
 {
 	struct importance_query query = selected_query(p);
-	if (p->loaded && same(&query, &p->query))
+	if (p->loaded && importance_same(&query, &p->query))
 		return;
 	forget(p);
 	p->query = query;
-	p->loaded = true;
-	p->waiting = importance_pane_costly(p, &query) && !p->agreed;
-	p->agreed = false;
-	if (!p->waiting && load(p, &query, &p->error)) {
+	int ready = importance_want(&p->work, &query, &p->curve, &p->error);
+	p->pending = ready == 0;
+	if (ready < 0 || (ready > 0 && load(p, &query, &p->error))) {
 		struct error error = p->error;
 		forget(p);
 		p->error = error;
-		p->loaded = true;
 	}
+	p->loaded = !p->pending;
 }
 
 /* Whether the stored order is the order of the scores. */
@@ -208,8 +190,9 @@ static int draw_head(const struct pane_importance *p, const struct canvas *canva
 			 p->query.axis == N_AXES ? "layers" : axis_name(p->query.axis), expert, p->axis + 1,
 			 axes_of(config, p->layer, axes));
 	int at = canvas_text(canvas, 0, 0, ROLE_HEADING, text);
-	snprintf(text, sizeof text, "  %s (%s)", curve->unit ? curve->unit : "no score",
-			 origin_name(curve->origin));
+	const struct scores *source = p->query.scores;
+	snprintf(text, sizeof text, "  %s (%s%s%.40s)", curve->unit ? curve->unit : "no score",
+			 origin_name(curve->origin), source ? ": " : "", source ? source->text : "");
 	bool fits = at + canvas_width(text, strlen(text)) <= canvas->columns;
 	int row = fits ? 0 : 1;
 	canvas_text(canvas, row, fits ? at : 0, ROLE_DIM, text + (fits ? 0 : 2));
@@ -299,12 +282,15 @@ static void draw_budgets(const struct pane_importance *p, const struct canvas *c
 	}
 }
 
+/* The last two are of the scores that are shown: REAP and count. */
 static void draw_agreement(const struct pane_importance *p, const struct canvas *canvas, int row)
 {
-	canvas_print(
-		canvas, row, 0, ROLE_TEXT, "Spearman: REAP~count %s  REAP~stored %s  count~stored %s",
-		number_fixed(p->agreement.rho[1][2], 3).text, number_fixed(p->agreement.rho[1][0], 3).text,
-		number_fixed(p->agreement.rho[2][0], 3).text);
+	int count = p->agreement.n - 1, reap = count - 1;
+	canvas_print(canvas, row, 0, ROLE_TEXT,
+				 "Spearman: REAP~count %s  REAP~stored %s  count~stored %s",
+				 number_fixed(p->agreement.rho[reap][count], 3).text,
+				 number_fixed(p->agreement.rho[reap][0], 3).text,
+				 number_fixed(p->agreement.rho[count][0], 3).text);
 }
 
 static void marks_of(const struct pane_importance *p, int channel, char out[MAX_BUDGETS + 1])
@@ -352,11 +338,11 @@ static void draw_absent(const struct pane_importance *p, const struct canvas *ca
 {
 	if (p->error.text[0])
 		look_say(canvas, row, ROLE_ERROR, p->error.text);
-	else if (p->waiting)
-		look_say(
-			canvas, row, ROLE_TEXT,
-			"No scores in the checkpoint. Norms of the weights can stand for them, but that reads "
-			"hundreds of megabytes: Enter does it, and the screen waits meanwhile.");
+	else if (p->pending && importance_work_busy(&p->work))
+		look_say(canvas, row, ROLE_TEXT, "Norms of the weights are being computed.");
+	else if (p->pending)
+		look_say(canvas, row, ROLE_DIM,
+				 "Stopped. h l: another axis; j k: another layer; Enter: again.");
 	else
 		look_say(
 			canvas, row, ROLE_DIM,
@@ -371,20 +357,25 @@ static void importance_draw(struct pane *pane, struct canvas *canvas)
 		return;
 	refresh(p);
 	int row = draw_head(p, canvas);
-	if (p->curve.n == 0 && p->mode != MODE_MAP) {
+	importance_progress(&p->work, p->progress, sizeof p->progress);
+	if (p->progress[0])
+		canvas_text(canvas, row++, 0, ROLE_NOTICE, p->progress);
+	if (p->curve.n == 0 && p->mode != MODE_MAP && p->mode != MODE_AGREEMENT) {
 		draw_absent(p, canvas, row);
 		return;
 	}
 	int n_budgets = pane->talk->model->elastic.n_budgets;
 	int below = canvas->rows >= 12 ? 1 + (n_budgets < 6 ? n_budgets : 6) : 0;
-	if (p->curve.n == 0)
+	if (p->curve.n == 0 || p->mode == MODE_AGREEMENT)
 		below = 0;
-	if (p->has_agreement && p->curve.n > 0 && canvas->rows - row - below > 6)
+	if (p->has_agreement && p->mode != MODE_AGREEMENT && p->curve.n > 0 &&
+		canvas->rows - row - below > 6)
 		draw_agreement(p, canvas, row++);
 	struct canvas body = canvas_part(canvas, row, 0, canvas->rows - row - below, canvas->columns);
 	switch (p->mode) {
 	case MODE_CURVE: draw_curve(p, &body); break;
 	case MODE_MAP: importance_map_draw(p, &body); break;
+	case MODE_AGREEMENT: importance_agreement_draw(p, &body); break;
 	default: draw_table(p, &body); break;
 	}
 	struct canvas foot = canvas_part(canvas, canvas->rows - below, 0, below, canvas->columns);
@@ -421,6 +412,15 @@ static void go_to_layer(struct pane_importance *p, int layer)
 			p->axis = i;
 }
 
+static void next_source(struct pane_importance *p)
+{
+	p->work.source = (p->work.source + 1) % (p->work.n_sources + 1);
+	const struct scores *source = importance_source(&p->work);
+	snprintf(p->pane.message, sizeof p->pane.message, "scores: %s%s",
+			 source ? source->text : "the checkpoint's own",
+			 p->work.n_sources ? "" : "; :scores FILE and :calibrate FILE give others");
+}
+
 static bool letter(struct pane_importance *p, int key)
 {
 	const struct config *config = &p->pane.talk->model->config;
@@ -437,6 +437,8 @@ static bool letter(struct pane_importance *p, int key)
 	case 'E':
 		p->expert = p->expert >= 0 ? p->expert - 1 : config->n_routed_experts - 1;
 		return true;
+	case 'a': p->mode = p->mode == MODE_AGREEMENT ? MODE_CURVE : MODE_AGREEMENT; return true;
+	case 'o': next_source(p); return true;
 	case 'J': go_to_layer(p, p->layer + 1); return true;
 	case 'K': go_to_layer(p, p->layer - 1); return true;
 	default: return false;
@@ -460,9 +462,8 @@ static bool importance_action(struct pane *pane, enum action action, int key)
 		p->axis = (p->axis + (action == ACTION_LEFT ? n - 1 : 1)) % n;
 		return true;
 	}
-	if (action == ACTION_ENTER && p->waiting) {
-		p->agreed = true;
-		p->loaded = false;
+	if (action == ACTION_ENTER && p->work.is_stopped) {
+		p->work.is_stopped = false;
 		return true;
 	}
 	if (action == ACTION_SORT) {
@@ -492,6 +493,7 @@ static void importance_event(struct pane *pane, const struct event *event)
 		return;
 	forget(p);
 	importance_map_forget(&p->map);
+	importance_work_close(&p->work);
 	p->layer = -1;
 	p->axis = 0;
 	p->expert = -1;
@@ -503,7 +505,8 @@ static void importance_title(const struct pane *pane, struct text *out)
 	const struct pane_importance *p = (const struct pane_importance *)pane;
 	text_add(out, mode_names[p->mode]);
 	if (p->loaded)
-		text_format(out, ", %s", origin_name(p->curve.origin));
+		text_format(out, ", %s%s%s", origin_name(p->curve.origin), p->query.scores ? ": " : "",
+					p->query.scores ? p->query.scores->text : "");
 }
 
 static void importance_close_pane(struct pane *pane)
@@ -511,9 +514,80 @@ static void importance_close_pane(struct pane *pane)
 	struct pane_importance *p = (struct pane_importance *)pane;
 	forget(p);
 	importance_map_forget(&p->map);
+	importance_work_close(&p->work);
 	free(p);
 }
 
+/* ---- jobs ---- */
+
+static void sources_changed(struct pane_importance *p)
+{
+	forget(p);
+	importance_map_forget(&p->map);
+	p->pane.dirty = true;
+}
+
+static bool importance_job(struct pane *pane, struct job *job)
+{
+	struct pane_importance *p = (struct pane_importance *)pane;
+	bool calibrated = p->work.calibrating && job == &p->work.calibrating->job;
+	bool mine = importance_work_job(&p->work, job, pane->message, sizeof pane->message);
+	if (mine)
+		pane->dirty = true;
+	if (mine && calibrated)
+		sources_changed(p);
+	return mine;
+}
+
+static bool importance_stop(struct pane *pane)
+{
+	struct pane_importance *p = (struct pane_importance *)pane;
+	pane->dirty = true;
+	return importance_work_stop(&p->work);
+}
+
+static bool importance_busy(const struct pane *pane)
+{
+	return importance_work_busy(&((const struct pane_importance *)pane)->work);
+}
+
+/* A frame whenever the progress says something new. */
+static void importance_wake(struct pane *pane)
+{
+	struct pane_importance *p = (struct pane_importance *)pane;
+	char progress[sizeof p->progress];
+	if (!importance_work_busy(&p->work))
+		return;
+	importance_progress(&p->work, progress, sizeof progress);
+	pane->dirty |= strcmp(progress, p->progress) != 0;
+}
+
+int pane_importance_scores(struct pane *pane, const char *arguments, struct error *err)
+{
+	struct pane_importance *p = (struct pane_importance *)pane;
+	if (importance_load(&p->work, arguments, err) < 0)
+		return -1;
+	sources_changed(p);
+	return 0;
+}
+
+int pane_importance_calibrate(struct pane *pane, const char *arguments, struct error *err)
+{
+	struct pane_importance *p = (struct pane_importance *)pane;
+	pane->dirty = true;
+	return importance_calibrate(&p->work, arguments, err);
+}
+
+void pane_importance_agreement(struct pane *pane)
+{
+	((struct pane_importance *)pane)->mode = MODE_AGREEMENT;
+	pane->dirty = true;
+}
+
+static const struct pane_more more = {.stop = importance_stop,
+									  .busy = importance_busy,
+									  .job = importance_job,
+									  .wake = importance_wake};
 static const struct pane_table table = {importance_event, importance_draw, importance_action,
 										importance_title, importance_close_pane};
 
@@ -522,7 +596,9 @@ struct pane *pane_importance_open(const struct talk *talk, struct error *err)
 	struct pane_importance *p = mem_new(1, sizeof *p, err);
 	if (!p)
 		return NULL;
-	p->pane = (struct pane){.table = &table, .talk = talk, .dirty = true};
+	p->pane = (struct pane){.table = &table, .more = &more, .talk = talk, .dirty = true};
+	p->work.talk = talk;
+	p->work.at_once_bytes = IMPORTANCE_AT_ONCE_BYTES;
 	p->layer = p->expert = -1;
 	return &p->pane;
 }

@@ -1,19 +1,23 @@
-/* The importance pane's state, for its two files: the pane, and the map of layers x channels. */
+/* The importance pane's state, for its files: the pane, the map of layers x channels, the matrix of
+ * orders. */
 #ifndef TUI_PANE_IMPORTANCE_H
 #define TUI_PANE_IMPORTANCE_H
 
 #include "inspect/agreement.h"
 #include "inspect/importance.h"
 #include "inspect/rank.h"
+#include "tui/importance_work.h"
 #include "tui/look.h"
+#include "tui/pane.h"
 
-enum importance_mode { MODE_CURVE, MODE_MAP, MODE_TABLE, N_MODES };
+enum importance_mode { MODE_CURVE, MODE_MAP, MODE_TABLE, MODE_AGREEMENT, N_MODES };
 enum importance_sort { SORT_STORED, SORT_MOST, SORT_LEAST, N_SORTS };
 
 struct importance_map { // scores of one axis on all layers that have it
 	bool ready;
 	enum axis axis;
 	enum importance_metric metric;
+	const struct scores *source; // NULL = the checkpoint's
 	int n_layers, n_channels,
 		next;      // next: the layer to read, as many are read a frame as time allows
 	int *layers;   // (n_layers) of the parent
@@ -31,11 +35,16 @@ struct pane_importance {
 	enum importance_mode mode;
 	enum importance_sort sort;
 	bool cumulated;
-	struct importance_query query; // what is loaded, or waits
-	bool loaded, waiting, agreed;  // waiting: it reads much; agreed: the user said yes
+	struct importance_work work;
+	struct importance_query query; // what is loaded, or pending
+	bool loaded, pending;          // pending: a job computes it
 	struct importance_curve curve;
 	struct agreement agreement;
 	bool has_agreement;
+	struct agreement matrix; // of the mode agreement
+	struct importance_query matrix_of;
+	bool has_matrix;
+	char progress[100]; // what runs behind the screen, "" = nothing
 	struct error error;
 	uint32_t *kept;     // (curve.n): a bit a budget
 	int *order;         // (curve.n): lines of the table
@@ -45,10 +54,13 @@ struct pane_importance {
 	struct importance_map map;
 };
 
-/* Whether that reads so much that the user is asked first. */
-bool importance_pane_costly(const struct pane_importance *p, const struct importance_query *query);
-
 void importance_map_draw(struct pane_importance *p, const struct canvas *canvas);
 void importance_map_forget(struct importance_map *map); // takes {0}
+void importance_agreement_draw(struct pane_importance *p, const struct canvas *canvas);
+
+/* For commands: scores of these files, or of texts that are to be measured. */
+int pane_importance_scores(struct pane *pane, const char *arguments, struct error *err);
+int pane_importance_calibrate(struct pane *pane, const char *arguments, struct error *err);
+void pane_importance_agreement(struct pane *pane); // shows the matrix
 
 #endif

@@ -9,7 +9,8 @@ const struct pane_row panes[] = {
 	 "violations",
 	 pane_nesting_open},
 	{'3', "importance", "Importance",
-	 "scores behind the order of channels: j k (J K) layers, h l axes, v curve/map/table, c "
+	 "scores behind the order of channels: j k (J K) layers, h l axes, v curve/map/table, a "
+	 "agreement, o source, c "
 	 "cumulative, "
 	 "m metric, e E expert, s sorts",
 	 pane_importance_open},

@@ -4,7 +4,9 @@
  */
 #include "core/job.h"
 #include "tests/tui/fixture.h"
+#include "tests/unit/folder.h"
 #include "tui/pane_compare.h"
+#include "tui/pane_importance.h"
 #include "tui/status.h"
 #include <poll.h>
 
@@ -267,6 +269,95 @@ static void test_fidelity(void **state)
 	close_model(&f);
 }
 
+/* Norms of weights in a job: the same curve as at once; stopped, it waits for Enter. */
+static void test_norms(void **state)
+{
+	(void)state;
+	struct fixture f;
+	static const char *const stopped[] = {"Stopped.", NULL};
+	static const char *const there[] = {"L2 norm of weights (derived)", "Spearman", NULL};
+	open_model(&f, "golden/nest-tiny", NULL, false);
+	f.talk.jobs = jobs_open(NULL);
+	struct pane *pane = pane_importance_open(&f.talk, NULL);
+	((struct pane_importance *)pane)->work.at_once_bytes = 0;
+	open_screen(&f, 20, 80, "ascii");
+	draw(&f, pane);
+	screen_close(&f.screen);
+	theme_free(&f.theme);
+	assert_true(pane->more->busy(pane));
+	assert_true(pane->more->stop(pane));
+	assert_false(pane->more->busy(pane));
+	expect_words(&f, pane, 20, 80, "", stopped);
+	press(pane, "\r");
+	open_screen(&f, 20, 80, "ascii");
+	draw(&f, pane);
+	screen_close(&f.screen);
+	theme_free(&f.theme);
+	struct pollfd ready = {.fd = jobs_fd(f.talk.jobs), .events = POLLIN};
+	while (pane->more->busy(pane)) { // the stopped one comes too; it is nobody's
+		assert_int_equal(poll(&ready, 1, 30000), 1);
+		for (struct job *job; (job = jobs_next(f.talk.jobs));)
+			if (!pane->more->job(pane, job))
+				job->free(job);
+	}
+	expect_words(&f, pane, 20, 80, "", there);
+	pane->table->close(pane);
+	jobs_close(f.talk.jobs);
+	f.talk.jobs = NULL;
+	close_model(&f);
+}
+
+/* A text is measured behind the screen; then it is the source, and an order of the matrix. */
+static void test_measured(void **state)
+{
+	(void)state;
+	static const char *const curve[] = {"mean abs (measured: a.txt)", "NOT in order", "medium",
+										NULL};
+	static const char *const matrix[] = {"1 stored", "2 weights", "3 file",
+										 "4 a.txt",  "1.000",     NULL};
+	static const char *const own[] = {"mean abs (file)", "in order", NULL};
+	static const char text[] = "What is 4827 + 396? Sort 3, 1 and 2.\n";
+	struct folder folder;
+	struct error none = {0};
+	struct fixture f;
+	folder_make(&folder);
+	folder_write(&folder, "a.txt", text, strlen(text));
+	setenv("XDG_CACHE_HOME", folder.path, 1);
+	open_model(&f, "../demo", NULL, false);
+	f.talk.jobs = jobs_open(NULL);
+	struct pane *pane = pane_importance_open(&f.talk, NULL);
+	struct pane_importance *p = (struct pane_importance *)pane;
+	assert_int_equal(pane_importance_calibrate(pane, "", &none), -1);
+	assert_int_equal(pane_importance_scores(pane, "cache", &none), -1);
+	assert_non_null(strstr(none.text, "nothing was measured on demo"));
+	OK(pane_importance_calibrate(pane, folder_file(&folder, "none.txt"), &err));
+	finish_jobs(&f, pane);
+	assert_non_null(strstr(pane->message, "none.txt: No such file"));
+	OK(pane_importance_calibrate(pane, folder_file(&folder, "a.txt"), &err));
+	finish_jobs(&f, pane);
+	assert_non_null(strstr(pane->message, "measured on a.txt"));
+	expect_words(&f, pane, 20, 80, "", curve);
+	expect_words(&f, pane, 20, 80, "a", matrix);
+	expect_words(&f, pane, 20, 80, "ao", own);
+	OK(pane_importance_scores(pane, "off", &err));
+	OK(pane_importance_scores(pane, "cache", &err));
+	OK(pane_importance_scores(pane, "cache cache", &err));
+	assert_int_equal(p->work.n_sources, 2);
+	expect_words(&f, pane, 24, 120, "ja", (const char *const[]){"5 a.txt", "1.000", NULL});
+	assert_int_equal(pane_importance_scores(pane, folder_file(&folder, "a.txt"), &none), -1);
+	assert_int_equal(p->work.n_sources, 2); // those before stay
+	pane->table->close(pane);
+	jobs_close(f.talk.jobs);
+	f.talk.jobs = NULL;
+	close_model(&f);
+	struct folder inside = folder;
+	strncat(inside.path, "/elastiscope/importance", sizeof inside.path - strlen(inside.path) - 1);
+	folder_remove(&inside);
+	*strrchr(inside.path, '/') = '\0';
+	folder_remove(&inside);
+	folder_remove(&folder);
+}
+
 static void test_lab(void **state)
 {
 	(void)state;
@@ -468,7 +559,8 @@ int main(void)
 		cmocka_unit_test(test_tokens),   cmocka_unit_test(test_outlook),
 		cmocka_unit_test(test_fidelity), cmocka_unit_test(test_lab),
 		cmocka_unit_test(test_branch),   cmocka_unit_test(test_typed),
-		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_refused),  cmocka_unit_test(test_norms),
+		cmocka_unit_test(test_measured),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
