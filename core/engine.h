@@ -24,9 +24,9 @@ enum request_type {
 	REQUEST_PAUSE,  // value: 1 pause, 0 go on
 	REQUEST_STEP,   // one token while paused
 	REQUEST_MEMORY, // EV_MEMORY soon
-	REQUEST_CLEAR,  // forget the sequence (a new conversation)
-	REQUEST_FORK,   // value: another seq, whose tokens and state are copied to this one, so that
-					// columns and branches start warm; in order, when both are idle
+	REQUEST_CLEAR, // forget the sequence: a new conversation, or a column, whose memory is released
+	REQUEST_FORK,  // value: another seq, whose tokens and state are copied to this one, so that
+				   // columns and branches start warm; in order, when both are idle
 };
 
 struct request {

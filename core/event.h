@@ -60,6 +60,10 @@ struct memory_use {
 	int64_t kv_bytes, conv_bytes, ssm_bytes, snapshot_bytes, scratch_bytes;
 	int64_t rss_bytes, vram_bytes;
 	int64_t bytes_per_token; // weights that a decode step of the running budget reads
+	/* The state above is that of all sequences that exist (the conversation, columns), as
+	 * allocated: how many there are (0 = unknown), and each one's, by seq (not in logs). */
+	int n_sequences;
+	struct sequence_bytes sequences[MAX_LANES];
 };
 
 struct event {

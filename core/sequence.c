@@ -161,6 +161,10 @@ out:
 static void snapshot_release(struct sequence *sequence, struct snapshot *snapshot)
 {
 	for (int i = 0; i < sequence->config->n_layers; i++) {
+		if (snapshot->conv && snapshot->conv[i])
+			sequence->bytes.snapshots -= conv_bytes(sequence->config);
+		if (snapshot->ssm && snapshot->ssm[i])
+			sequence->bytes.snapshots -= ssm_bytes(sequence->config);
 		if (snapshot->conv)
 			sequence->backend->release(sequence->device, snapshot->conv[i]);
 		if (snapshot->ssm)

@@ -44,7 +44,9 @@ void track_finish(struct track *track)
 
 void track_clear(struct track *track)
 {
-	if (track->sequence.config)
+	if (track->seq != 0)
+		sequence_close(&track->sequence);
+	else if (track->sequence.config)
 		sequence_reset(&track->sequence);
 	track->n_said = 0;
 	track->system_hash = 0;

@@ -47,7 +47,7 @@ struct track {
 void track_init(struct track *track, struct worker *worker, int seq);
 void track_finish(struct track *track); // closes the sequence, frees all
 
-/* Forgets the conversation; the sequence's memory stays. Idle only. */
+/* Forgets the conversation; the memory of sequence 0 stays, a column's goes. Idle only. */
 void track_clear(struct track *track);
 
 /* Becomes a copy of `from`: what was said, and the state with its snapshots. Both idle. A failure

@@ -83,6 +83,14 @@ static int64_t resident_set(void)
 	return pages < 0 ? -1 : pages * (int64_t)sysconf(_SC_PAGESIZE);
 }
 
+static int n_sequences(const struct worker *worker)
+{
+	int n = 0;
+	for (int i = 0; i < MAX_SEQUENCES; i++)
+		n += worker->tracks[i].sequence.config != NULL;
+	return n;
+}
+
 static void emit_memory(struct worker *worker)
 {
 	const struct stage *stage = &worker->stage;
@@ -92,6 +100,7 @@ static void emit_memory(struct worker *worker)
 	worker->memory_ns = clock_ns();
 	*use = (struct memory_use){.weights_bytes = -1, .resident_bytes = -1, .vram_bytes = -1};
 	use->rss_bytes = resident_set();
+	use->n_sequences = n_sequences(worker);
 	if (stage->model) {
 		const struct sequence *chat = &worker->tracks[0].sequence;
 		const struct slice *slice = chat->config ? sequence_slice(chat) : NULL;
@@ -103,6 +112,7 @@ static void emit_memory(struct worker *worker)
 	}
 	for (int i = 0; i < MAX_SEQUENCES; i++) {
 		const struct sequence_bytes *bytes = &worker->tracks[i].sequence.bytes;
+		use->sequences[i] = *bytes;
 		use->kv_bytes += (int64_t)bytes->kv;
 		use->conv_bytes += (int64_t)bytes->conv;
 		use->ssm_bytes += (int64_t)bytes->ssm;
@@ -320,6 +330,7 @@ static void serve_requests(struct worker *worker)
 			return;
 		struct track *track = &worker->tracks[copy->request.seq];
 		enum request_type type = copy->request.type;
+		int n_before = n_sequences(worker);
 		if (type == REQUEST_TURN || type == REQUEST_COMPLETE) {
 			worker->due_ns = 0;
 			track_accept(track, copy);
@@ -334,6 +345,8 @@ static void serve_requests(struct worker *worker)
 		else
 			do_at_once(worker, &copy->request);
 		request_free(copy);
+		if (n_sequences(worker) != n_before)
+			emit_memory(worker);
 	}
 }
 
@@ -401,7 +414,10 @@ static int start_accepted(struct worker *worker)
 	for (int i = 0; i < MAX_SEQUENCES && !(n > 0 && worker->paused); i++) {
 		if (worker->tracks[i].state != TRACK_ACCEPTED)
 			continue;
+		int n_before = n_sequences(worker);
 		track_start(&worker->tracks[i]);
+		if (n_sequences(worker) != n_before)
+			emit_memory(worker);
 		worker_look(worker);
 		n++;
 	}

@@ -259,6 +259,8 @@ static void memory(struct text *out, const struct event *event)
 	add_bytes(out, "vram_bytes", use->vram_bytes);
 	add_bytes(out, "snapshot_bytes", use->snapshot_bytes);
 	add_bytes(out, "bytes_per_token", use->bytes_per_token);
+	if (use->n_sequences > 0)
+		add_integer(out, "sequences", use->n_sequences);
 }
 
 static void fields(struct text *out, const struct event *event)

@@ -349,6 +349,7 @@ static void memory(struct reader *r, struct event *event)
 		.vram_bytes = bytes(r, "vram_bytes"),
 		.snapshot_bytes = bytes(r, "snapshot_bytes"),
 		.bytes_per_token = bytes(r, "bytes_per_token"),
+		.n_sequences = optional_integer(r, "sequences", 0),
 	};
 }
 

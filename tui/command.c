@@ -334,7 +334,7 @@ const struct command commands[] = {
 	{"new", "", "begin a new conversation", COMPLETE_NOTHING, run_new, false},
 	{"retry", "", "answer the last message again, with a new seed", COMPLETE_NOTHING, run_retry, false},
 	{"undo", "", "take the last message back", COMPLETE_NOTHING, run_undo, false},
-	{"compare", "A B [C]|text FILE|off", "budgets (or DIR#BUDGET) side by side", COMPLETE_BUDGET, run_compare, true},
+	{"compare", "[text-only] A B [C]|text FILE|off", "budgets (or DIR#BUDGET) side by side", COMPLETE_BUDGET, run_compare, true},
 	{"keep", "COLUMN", "a column of Compare becomes the conversation", COMPLETE_NOTHING, run_keep, true},
 	{"branch", "next|previous|back|AT ID [BUDGET]", "other ways the answer could go (see Tokens)", COMPLETE_NOTHING, run_branch, false},
 	{"target", "[active=2.8B|total=..|bytes=..]", "what the router chooses for a target, and the staircase of widths", COMPLETE_NOTHING, run_target, true},

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "core/config.h"
 #include "core/slice.h"
+#include "inspect/fidelity.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,19 @@ void compare_close(struct compare *compare)
 {
 	for (int i = 0; i < compare->n; i++)
 		column_close(&compare->columns[i]);
+	model_release(compare->model);
 	*compare = (struct compare){0};
+}
+
+void compare_end(struct compare *compare, const struct talk *talk)
+{
+	for (int i = 0; i < compare->n; i++) {
+		const struct compare_column *column = &compare->columns[i];
+		if (!column->own_engine) // a sequence that can't be told goes with the engine
+			engine_submit(talk->engine,
+						  &(struct request){.type = REQUEST_CLEAR, .seq = column->talk.seq}, NULL);
+	}
+	compare_close(compare);
 }
 
 /* The budget by the name that the file gives it, and what it costs. */
@@ -105,30 +118,35 @@ static int open_other(struct compare_column *column, const struct talk *talk,
 	return talk_open(&column->talk, column->directory, NULL, options->lenient, err);
 }
 
-/* The same prompts are put to both, and their answers are compared token by token. */
-static int check_directory(const struct talk *talk, const char *directory, struct error *err)
+/* The same prompts are put to both, as words or as ids, and unless texts are all that is wanted
+ * their probabilities are compared. What the tokens are is looked at once the checkpoint is open.
+ */
+static int check_directory(const struct talk *talk, const char *directory, bool text_only,
+						   struct error *err)
 {
 	struct config config;
-	if (!talk->model->tokenizer)
-		return fail(err, "compare: %s has no tokenizer.json; columns are compared by their text",
-					talk->model->directory);
 	if (config_read(&config, directory, err))
 		return -1;
-	if (config.vocab_size != talk->model->config.vocab_size)
-		return fail(err, "vocabularies differ: %s has %d tokens, %s has %d", talk->model->directory,
-					talk->model->config.vocab_size, directory, config.vocab_size);
+	if (!text_only && config.vocab_size != talk->model->config.vocab_size)
+		return fail(err,
+					"vocabularies differ: %s has %d tokens, %s has %d; :compare text-only compares "
+					"what they write",
+					talk->model->directory, talk->model->config.vocab_size, directory,
+					config.vocab_size);
 	char *path = file_join(directory, "tokenizer.json", err);
 	if (!path)
 		return -1;
-	int result = access(path, R_OK);
+	bool words = access(path, R_OK) == 0;
 	free(path);
-	return result ? fail(err, "compare: %s has no tokenizer.json, so it can't read a prompt",
-						 directory)
-				  : 0;
+	if (words == (talk->model->tokenizer != NULL))
+		return 0;
+	return fail(err, "compare: %s has no tokenizer.json, %s has one: no prompt can be read by both",
+				words ? talk->model->directory : directory,
+				words ? directory : talk->model->directory);
 }
 
 static int open_column(struct compare_column *column, const struct talk *talk, const char *spec,
-					   const struct tui_options *options, struct error *err)
+					   bool text_only, const struct tui_options *options, struct error *err)
 {
 	const char *hash = strrchr(spec, '#');
 	const char *budget = hash ? hash + 1 : spec;
@@ -139,38 +157,68 @@ static int open_column(struct compare_column *column, const struct talk *talk, c
 	strcpy(column->budget, budget);
 	if (hash && !(column->directory = mem_string(spec, (size_t)(hash - spec), err)))
 		return -1;
-	if (hash && check_directory(talk, column->directory, err))
+	if (hash && check_directory(talk, column->directory, text_only, err))
 		return -1;
 	if (hash ? open_other(column, talk, options, err) : open_beside(column, talk, err))
 		return -1;
 	return inherit(column, talk, err);
 }
 
-int compare_open(struct compare *compare, const struct talk *talk, const char *const *specs, int n,
+int compare_open(struct compare *compare, const struct talk *talk, const struct compare_plan *plan,
 				 const struct tui_options *options, struct error *err)
 {
+	int n = plan->n;
 	if (compare_running(compare))
 		return fail(err, "the columns are still being written; Ctrl-C stops them");
 	if (!talk->model)
 		return fail(err, "compare: the model is not open yet");
-	struct compare opened = {.base = talk->conversation.active};
+	struct compare opened = {.base = talk->conversation.active,
+							 .text_only = plan->text_only,
+							 .lenient = options->lenient,
+							 .model = model_retain(talk->model)};
 	for (int i = 0; i < n; i++) {
 		opened.n = i + 1;
-		if (open_column(&opened.columns[i], talk, specs[i], options, err)) {
+		if (open_column(&opened.columns[i], talk, plan->specs[i], plan->text_only, options, err)) {
 			compare_close(&opened);
 			return -1;
 		}
 	}
-	for (int i = 0; i < n; i++) // sequences are the engine's: only now the old columns lose theirs
+	compare_end(compare, talk); // only now: the old columns lose their sequences
+	for (int i = 0; i < n; i++)
 		if (!opened.columns[i].own_engine &&
 			take_sequence(&opened.columns[i], talk, COMPARE_FIRST_SEQ + i, err)) {
-			compare_close(&opened);
-			compare_close(compare);
+			compare_end(&opened, talk);
 			return -1;
 		}
-	compare_close(compare);
 	*compare = opened;
 	return 0;
+}
+
+bool compare_opening(const struct compare *compare)
+{
+	bool opening = false;
+	for (int i = 0; i < compare->n; i++)
+		opening |= compare->columns[i].talk.opening;
+	return opening;
+}
+
+struct memory_use compare_memory(const struct compare *compare)
+{
+	struct memory_use sum = {0};
+	for (int i = 0; i < compare->n; i++) {
+		const struct memory_use *use = &compare->columns[i].talk.memory;
+		if (!compare->columns[i].own_engine || !compare->columns[i].talk.has_memory)
+			continue;
+		sum.weights_bytes += use->weights_bytes;
+		sum.resident_bytes += use->resident_bytes;
+		sum.kv_bytes += use->kv_bytes;
+		sum.conv_bytes += use->conv_bytes;
+		sum.ssm_bytes += use->ssm_bytes;
+		sum.snapshot_bytes += use->snapshot_bytes;
+		sum.scratch_bytes += use->scratch_bytes;
+		sum.n_sequences += use->n_sequences;
+	}
+	return sum;
 }
 
 bool compare_running(const struct compare *compare)
@@ -189,7 +237,9 @@ int compare_send(struct compare *compare, const struct talk *talk, const char *t
 	if (compare_running(compare))
 		return fail(err, "the columns are still being written; Ctrl-C stops them");
 	for (int i = 0; i < compare->n; i++)
-		if (!compare->columns[i].talk.model)
+		if (compare->columns[i].refused[0])
+			return fail(err, "column %d: %s", i + 1, compare->columns[i].refused);
+		else if (!compare->columns[i].talk.model)
 			return fail(err, "column %d: %s is %s", i + 1, compare->columns[i].directory,
 						compare->columns[i].talk.opening ? "still opening"
 														 : "not open; :compare begins anew");
@@ -220,12 +270,27 @@ bool compare_stop(struct compare *compare)
 	return running;
 }
 
-static void column_event(struct compare_column *column, const struct event *event)
+/* A column's checkpoint is open: has it the budget, and the conversation's tokens? */
+static void judge(const struct compare *compare, struct compare_column *column)
 {
 	struct error err = {0};
+	if (look_up(column, &err) == 0 &&
+		(compare->text_only ||
+		 fidelity_same_vocabulary(compare->model, column->talk.model, &err) == 0))
+		return;
+	snprintf(column->refused, sizeof column->refused, "%s", err.text);
+}
+
+static void column_event(const struct compare *compare, struct compare_column *column,
+						 const struct event *event)
+{
 	talk_event(&column->talk, event);
-	if (event->type == EV_OPENED && look_up(column, &err))
-		talk_say(&column->talk, "error: %s", err.text);
+	if (event->type == EV_OPENED)
+		judge(compare, column);
+	if (event->type == EV_ERROR && !column->talk.model)
+		snprintf(column->refused, sizeof column->refused, "%s", event->text);
+	if (event->type == EV_MEMORY)
+		column->state = event->memory.sequences[0];
 }
 
 bool compare_event(struct compare *compare, const struct event *event)
@@ -233,9 +298,15 @@ bool compare_event(struct compare *compare, const struct event *event)
 	bool taken = false;
 	for (int i = 0; i < compare->n; i++) {
 		struct compare_column *column = &compare->columns[i];
-		if (column->own_engine || event->seq != column->talk.seq)
+		if (column->own_engine)
 			continue;
-		column_event(column, event);
+		if (event->type == EV_MEMORY && event->seq == 0) {
+			column->state = event->memory.sequences[column->talk.seq];
+			taken = true;
+		}
+		if (event->seq != column->talk.seq)
+			continue;
+		column_event(compare, column, event);
 		taken = true;
 	}
 	return taken;
@@ -248,7 +319,7 @@ bool compare_drain(struct compare *compare)
 		struct compare_column *column = &compare->columns[i];
 		const struct event *event;
 		while (column->own_engine && (event = engine_next(column->talk.engine))) {
-			column_event(column, event);
+			column_event(compare, column, event);
 			any = true;
 		}
 	}
@@ -277,6 +348,9 @@ int compare_keep(struct compare *compare, int i, struct talk *talk, struct error
 	if (compare_running(compare) || talk->running)
 		return fail(err, "tokens are still being written; Ctrl-C stops that");
 	struct compare_column *column = &compare->columns[i];
+	if (column->refused[0] || !column->talk.model)
+		return fail(err, "column %d: %s", i + 1,
+					column->refused[0] ? column->refused : "its checkpoint is still opening");
 	struct transcript transcript;
 	struct tape tape;
 	if (transcript_copy(&transcript, &column->talk.transcript))
@@ -294,8 +368,14 @@ int compare_keep(struct compare *compare, int i, struct talk *talk, struct error
 	talk->tape = tape;
 	int result = 0;
 	if (column->own_engine) {
-		talk_say(talk, "column %d is the conversation now; :open %s to go on with its checkpoint",
-				 i + 1, column->directory);
+		result = talk_open(talk, column->directory, NULL, compare->lenient, err);
+		if (result == 0) {
+			snprintf(talk->open_with, sizeof talk->open_with, "%s", column->budget);
+			talk_say(talk,
+					 "column %d is the conversation now; %s opens, %s will write and reads it "
+					 "again",
+					 i + 1, column->directory, column->budget);
+		}
 	} else {
 		struct request fork = {.type = REQUEST_FORK, .seq = 0, .value = column->talk.seq};
 		result = engine_submit(talk->engine, &fork, err);
@@ -304,7 +384,7 @@ int compare_keep(struct compare *compare, int i, struct talk *talk, struct error
 		if (result == 0)
 			talk_say(talk, "column %d is the conversation now; %s writes", i + 1, column->budget);
 	}
-	compare_close(compare);
+	compare_end(compare, talk);
 	return result;
 }
 

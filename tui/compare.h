@@ -26,6 +26,8 @@ struct compare_column {
 	char budget[BUDGET_NAME_BYTES];         // as the file names it, once that is known
 	char *directory;                        // of another checkpoint, NULL = the conversation's
 	int64_t weights_bytes, bytes_per_token; // of the budget, derived; -1 = not known yet
+	struct sequence_bytes state;            // of its sequence, as allocated; all 0 = not told yet
+	char refused[512];                      // why it can't be compared; "" = it can
 	int n_before;                           // messages that came from the conversation
 	size_t n_entries;                       // of the transcript, likewise
 	struct compare_place own, base;         // where it parted from column 0 in an earlier turn
@@ -33,27 +35,45 @@ struct compare_column {
 
 struct compare {
 	struct compare_column columns[COMPARE_COLUMNS];
-	int n;    // 0 = nothing is compared
-	int base; // the conversation's last message when it began
+	int n;               // 0 = nothing is compared
+	int base;            // the conversation's last message when it began
+	bool text_only;      // whatever the vocabularies: texts are compared, probabilities are not
+	bool lenient;        // how checkpoints are opened
+	struct model *model; // retained: the conversation's, whose vocabulary the columns must have
 };
 
-/* specs: n = 2 or 3 of BUDGET or DIR#BUDGET. What was compared before goes, but
- * only once all columns are there: on -1 it stays. options: how engines are opened. */
-int compare_open(struct compare *compare, const struct talk *talk, const char *const *specs, int n,
+struct compare_plan {
+	const char *const *specs; // (n): BUDGET or DIR#BUDGET
+	int n;                    // 2 or 3
+	bool text_only;
+};
+
+/* What was compared before goes, but only once all columns are there: on -1 it stays. options: how
+ * engines are opened. A checkpoint that turns out to have another vocabulary, once it is open,
+ * makes its column a refused one. */
+int compare_open(struct compare *compare, const struct talk *talk, const struct compare_plan *plan,
 				 const struct tui_options *options, struct error *err);
-void compare_close(struct compare *compare); // takes {0}; the conversation's engine stays
+/* Ends it: the columns' sequences are released in the conversation's engine, too. */
+void compare_end(struct compare *compare, const struct talk *talk);
+void compare_close(struct compare *compare); // takes {0}; says nothing to that engine
 
 int compare_send(struct compare *compare, const struct talk *talk, const char *text, size_t length,
 				 struct error *err);
 bool compare_stop(struct compare *compare); // false = nothing was running
 bool compare_running(const struct compare *compare);
 
+bool compare_opening(const struct compare *compare); // a checkpoint of a column is
+
+/* What the columns' own engines hold: weights, state, scratch, n_sequences; the rest 0. */
+struct memory_use compare_memory(const struct compare *compare);
+
 /* An event of the conversation's engine. True: it was a column's. */
 bool compare_event(struct compare *compare, const struct event *event);
 /* Takes the events of the columns' own engines. True: there were some. */
 bool compare_drain(struct compare *compare);
 
-/* This column becomes the conversation, and nothing is compared any more. */
+/* This column becomes the conversation, and nothing is compared any more. One of another checkpoint
+ * opens that, and its state is made again by the next turn's prefill. */
 int compare_keep(struct compare *compare, int column, struct talk *talk, struct error *err);
 
 /* Where what `column` and column 0 wrote in this comparison parted first. False: they have not, so

@@ -35,13 +35,16 @@ static struct compare *compare_of(struct command_context *context)
 
 static int begin_compare(struct command_context *context, char *line, struct error *err)
 {
-	char *specs[COMPARE_COLUMNS];
-	int n = words_of(line, specs, COMPARE_COLUMNS);
+	char *words[COMPARE_COLUMNS + 1];
+	int n = words_of(line, words, COMPARE_COLUMNS + 1);
+	bool text_only = n > 0 && strcmp(words[0], "text-only") == 0;
+	n -= text_only;
 	if (n < 2 || n > COMPARE_COLUMNS)
 		return fail(err, "compare: 2 or %d budgets are expected, NAME or DIR#NAME, not %d",
 					COMPARE_COLUMNS, n);
-	if (compare_open(compare_of(context), context->talk, (const char *const *)specs, n,
-					 context->app->options, err))
+	struct compare_plan plan = {
+		.specs = (const char *const *)words + text_only, .n = n, .text_only = text_only};
+	if (compare_open(compare_of(context), context->talk, &plan, context->app->options, err))
 		return -1;
 	talk_say(context->talk, "%d columns; what is typed in this view goes to all of them", n);
 	return view_show(context->app, "compare", err);
@@ -64,7 +67,7 @@ int run_compare(struct command_context *context, const char *arguments, bool for
 	if (strcmp(arguments, "off") == 0) {
 		if (compare_running(compare_of(context)))
 			return fail(err, "the columns are still being written; Ctrl-C stops them");
-		compare_close(compare_of(context));
+		compare_end(compare_of(context), context->talk);
 		return 0;
 	}
 	if (!*arguments)

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define RECENT_STEPS 32
-#define HEAD_ROWS 3
+#define HEAD_ROWS 4
 #define MAX_TEXT_TOKENS 4096
 #define GUTTER 2 // of a line: the mark where columns part
 
@@ -107,8 +107,8 @@ static void state_of(const struct compare_column *column, struct text *out)
 	const struct talk *talk = &column->talk;
 	const struct reply *reply = &talk->reply;
 	int answer = reply->completion_tokens - reply->reasoning_tokens;
-	if (!talk->model)
-		text_add(out, talk->opening ? "opening" : "not open");
+	if (!talk->model || column->refused[0])
+		text_add(out, talk->opening ? "opening" : talk->model ? "refused" : "not open");
 	else if (talk->running && !talk->turn_begun)
 		text_add(out, "waiting");
 	else if (talk->running && reply->completion_tokens == 0)
@@ -140,16 +140,15 @@ static void add_parting(const struct compare_column *column, const struct compar
  * is given, it is drawn. */
 static int error_rows(const struct compare_column *column, int columns, const struct canvas *canvas)
 {
-	const struct text *notice = &column->talk.notice;
+	const char *error = column->refused;
 	int rows = 0;
-	if (strncmp(text_chars(notice), "error: ", 7) != 0)
-		return 0;
-	for (size_t at = 0, next; at < notice->length; at += next) {
-		size_t n =
-			cells_wrap(notice->data + at, notice->length - at, columns > 1 ? columns : 1, &next);
+	if (!*error && strncmp(text_chars(&column->talk.notice), "error: ", 7) == 0)
+		error = text_chars(&column->talk.notice);
+	for (size_t at = 0, next, length = strlen(error); at < length; at += next) {
+		size_t n = cells_wrap(error + at, length - at, columns > 1 ? columns : 1, &next);
 		rows++;
 		if (canvas)
-			canvas_bytes(canvas, rows, 0, ROLE_ERROR, notice->data + at, n);
+			canvas_bytes(canvas, rows, 0, ROLE_ERROR, error + at, n);
 	}
 	return rows;
 }
@@ -157,12 +156,44 @@ static int error_rows(const struct compare_column *column, int columns, const st
 /* Rows above the texts: an error takes what it needs, if half of the view is enough. */
 static int head_rows(const struct pane_compare *c, const struct canvas *canvas, int width)
 {
-	int head = canvas->rows >= 12 ? HEAD_ROWS : canvas->rows >= 8 ? 2 : 1;
+	int head = canvas->rows >= 16 ? HEAD_ROWS : canvas->rows >= 12 ? 3 : canvas->rows >= 8 ? 2 : 1;
 	for (int i = 0; i < c->compare.n; i++) {
 		int wanted = 1 + error_rows(&c->compare.columns[i], width, NULL);
 		head = wanted > head && wanted <= canvas->rows / 2 ? wanted : head;
 	}
 	return head;
+}
+
+static int64_t state_bytes(const struct sequence_bytes *state)
+{
+	return (int64_t)(state->kv + state->conv + state->ssm + state->snapshots);
+}
+
+static void add_part(struct text *out, const char *name, int64_t bytes)
+{
+	text_add(out, name);
+	status_bytes(bytes, out);
+}
+
+/* What a column's memory is made of, as far as there is room: the weights of its budget and the
+ * state of its sequence; s = conv and SSM, + = snapshots. */
+static void add_parts(const struct compare_column *column, int columns, struct text *out)
+{
+	const struct sequence_bytes *state = &column->state;
+	add_part(out, "w", column->weights_bytes);
+	add_part(out, " KV", (int64_t)state->kv);
+	add_part(out, " conv", (int64_t)state->conv);
+	add_part(out, " SSM", (int64_t)state->ssm);
+	add_part(out, " snap", (int64_t)state->snapshots);
+	if ((int)out->length <= columns)
+		return;
+	text_clear(out);
+	add_part(out, "w", column->weights_bytes);
+	add_part(out, " k", (int64_t)state->kv);
+	add_part(out, " s", (int64_t)(state->conv + state->ssm));
+	add_part(out, " +", (int64_t)state->snapshots);
+	if ((int)out->length > columns)
+		text_clear(out);
 }
 
 /* rows: 1 = the most important only. */
@@ -203,8 +234,14 @@ static void draw_head(const struct pane_compare *c, const struct canvas *canvas,
 			column->bytes_per_token < 0 ? (double)NAN : (double)column->bytes_per_token / 1e6;
 		text_format(&text, "%d tok %s MB/tok ", column->talk.reply.completion_tokens,
 					number_fixed(bytes, 2).text);
-		status_bytes(column->weights_bytes, &text);
+		if (state_bytes(&column->state) == 0)
+			text_add(&text, "w "); // alone: the engine has not told the rest
+		status_bytes(column->weights_bytes + state_bytes(&column->state), &text);
 		put(canvas, 2, ROLE_DIM, &text);
+	}
+	if (rows > 3 && !failed && state_bytes(&column->state) > 0) {
+		add_parts(column, canvas->columns, &text);
+		put(canvas, 3, ROLE_DIM, &text);
 	}
 	text_free(&state);
 	text_free(&text);
@@ -342,8 +379,12 @@ static int compare_ids(struct pane_compare *c, const int32_t *ids, int n, int fi
 					   struct error *err)
 {
 	struct fidelity_side_plan sides[COMPARE_COLUMNS];
+	if (c->compare.text_only)
+		return fail(err, "compare: text-only columns have no probabilities in common");
 	for (int i = 0; i < c->compare.n; i++) {
 		const struct compare_column *column = &c->compare.columns[i];
+		if (column->refused[0])
+			return fail(err, "column %d: %s", i + 1, column->refused);
 		if (!column->talk.model)
 			return fail(err, "column %d is still opening", i + 1);
 		sides[i] = (struct fidelity_side_plan){column->talk.model, column->budget};
@@ -356,8 +397,8 @@ static void ask_when_done(struct pane_compare *c)
 {
 	const struct tape *tape = &c->compare.columns[0].talk.tape;
 	struct error err = {0};
-	if (c->asked || c->compare.n == 0 || compare_running(&c->compare) || !c->pane.talk->jobs ||
-		!c->compare.columns[0].talk.reply.done)
+	if (c->asked || c->compare.n == 0 || c->compare.text_only || compare_running(&c->compare) ||
+		!c->pane.talk->jobs || !c->compare.columns[0].talk.reply.done)
 		return;
 	c->asked = true;
 	int32_t *ids = mem_new(tape->n + 1, sizeof *ids, NULL);
@@ -514,10 +555,8 @@ static bool compare_busy(const struct pane *pane)
 {
 	const struct pane_compare *c = (const struct pane_compare *)pane;
 	const struct compare *compare = &c->compare;
-	bool busy = compare_running(compare) || c->fidelity.waiting || c->lab.waiting;
-	for (int i = 0; i < compare->n; i++)
-		busy |= compare->columns[i].talk.opening;
-	return busy;
+	return compare_running(compare) || compare_opening(compare) || c->fidelity.waiting ||
+		   c->lab.waiting;
 }
 
 static int compare_watch(const struct pane *pane, int *fds, int max)
@@ -564,6 +603,16 @@ static const struct pane_more more = {.send = compare_send_pane,
 bool pane_compare_running(const struct pane *pane)
 {
 	return compare_running(&((const struct pane_compare *)pane)->compare);
+}
+
+bool pane_compare_opening(const struct pane *pane)
+{
+	return compare_opening(&((const struct pane_compare *)pane)->compare);
+}
+
+struct memory_use pane_compare_memory(const struct pane *pane)
+{
+	return compare_memory(&((const struct pane_compare *)pane)->compare);
 }
 
 struct compare *pane_compare_of(struct pane *pane)

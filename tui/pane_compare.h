@@ -8,7 +8,9 @@
 /* Its columns, for :compare and :keep; the pane shows them from the tail on. */
 struct compare *pane_compare_of(struct pane *pane);
 
-bool pane_compare_running(const struct pane *pane); // a column is being written
+bool pane_compare_running(const struct pane *pane);             // a column is being written
+bool pane_compare_opening(const struct pane *pane);             // or its checkpoint is being opened
+struct memory_use pane_compare_memory(const struct pane *pane); // compare_memory()
 
 /* The columns' budgets are compared on this text instead. */
 int pane_compare_text(struct pane *pane, const struct text *text, struct error *err);

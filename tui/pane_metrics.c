@@ -311,7 +311,16 @@ static void memory_without_engine(const struct pane_metrics *m, struct memory_us
 {
 	const struct model *model = m->pane.talk->model;
 	struct memory_facts facts;
-	*use = (struct memory_use){-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+	*use = (struct memory_use){.weights_bytes = -1,
+							   .resident_bytes = -1,
+							   .kv_bytes = -1,
+							   .conv_bytes = -1,
+							   .ssm_bytes = -1,
+							   .snapshot_bytes = -1,
+							   .scratch_bytes = -1,
+							   .rss_bytes = -1,
+							   .vram_bytes = -1,
+							   .bytes_per_token = -1};
 	if (!model) // a replay
 		return;
 	memory_measure(&facts, model);
@@ -324,7 +333,8 @@ static void memory_without_engine(const struct pane_metrics *m, struct memory_us
 static int draw_memory(const struct pane_metrics *m, const struct canvas *canvas, int row)
 {
 	const struct talk *talk = m->pane.talk;
-	struct memory_use use = talk->memory;
+	struct memory_use use = talk_memory(talk);
+	char how[64] = "measured by the engine";
 	if (!talk->has_memory)
 		memory_without_engine(m, &use);
 	const struct {
@@ -344,8 +354,10 @@ static int draw_memory(const struct pane_metrics *m, const struct canvas *canvas
 	int64_t most = 0;
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		most = parts[i].bytes > most ? parts[i].bytes : most;
-	row = draw_heading(canvas, row, "Memory",
-					   talk->has_memory ? "measured by the engine" : "measured here; no turn yet");
+	if (use.n_sequences > 1)
+		snprintf(how, sizeof how, "measured by the engine, %d sequences", use.n_sequences);
+	row =
+		draw_heading(canvas, row, "Memory", talk->has_memory ? how : "measured here; no turn yet");
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		row = draw_part(canvas, row, parts[i].name, parts[i].bytes, most);
 	const char *name = talk_budget_name(talk);

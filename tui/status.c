@@ -112,7 +112,8 @@ static void context_part(const struct talk *talk, struct text *out)
 
 static void memory_part(const struct talk *talk, bool all, struct text *out)
 {
-	const struct memory_use *memory = &talk->memory;
+	struct memory_use sum = talk_memory(talk);
+	const struct memory_use *memory = &sum;
 	if (memory->vram_bytes > 0) {
 		text_add(out, "VRAM ");
 		status_bytes(memory->vram_bytes, out);

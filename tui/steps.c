@@ -104,7 +104,8 @@ static int wait_for(struct app *app, const char *what, struct error *err)
 	bool begun = !talk->running || talk->turn_begun;
 	if (strcmp(what, "idle") == 0)
 		return (talk->model || talk->replay) && !talk->opening && !talk->running &&
-			   !pane_compare_running(app->panes[pane_find("compare")]);
+			   !pane_compare_running(app->panes[pane_find("compare")]) &&
+			   !pane_compare_opening(app->panes[pane_find("compare")]);
 	if (strcmp(what, "turn") == 0)
 		return !talk->running && talk->reply.done;
 	if (strcmp(what, "work") == 0)

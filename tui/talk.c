@@ -83,17 +83,23 @@ static void opened(struct talk *talk, const struct event *event)
 	talk->has_memory = false;
 	talk->metrics = (struct metrics){0};
 	default_settings(talk);
+	if (talk->open_with[0] && talk_check_budget(talk, talk->open_with, NULL) == 0)
+		copy_name(talk->settings.budget, talk->open_with);
 	if (!talk->pace_chosen)
 		talk_pace(talk, is_small(talk->model) ? SMALL_MODEL_PACE : 0, NULL);
 	submit(talk, &(struct request){.type = REQUEST_MEMORY}, NULL);
-	if (!first)
+	if (talk->open_with[0])
+		talk_say(talk, "%s is open; %s writes, and reads the conversation again first",
+				 talk->model->name, talk->settings.budget);
+	else if (!first)
 		talk_say(talk, "%s is open; budgets and sampling (temp %g, top-p %g) are its own",
 				 talk->model->name, (double)talk->settings.sampling.temperature,
 				 (double)talk->settings.sampling.top_p);
-	if (talk->model->notices.length > 0) {
+	if (talk->model->notices.length > 0 && !talk->open_with[0]) {
 		const char *notices = text_chars(&talk->model->notices);
 		talk_say(talk, "%.*s", (int)strcspn(notices, "\n"), notices);
 	}
+	talk->open_with[0] = 0;
 }
 
 /* A turn without a token would stand in the way of all that follow: too long, or not readable. */
@@ -215,6 +221,7 @@ void talk_event(struct talk *talk, const struct event *event)
 	case EV_STOP: stopped(talk, event); break;
 	case EV_ERROR:
 		talk->opening = false;
+		talk->open_with[0] = 0;
 		talk->progress[0] = 0;
 		talk_say(talk, "error: %s", event->text ? event->text : "unknown");
 		break;
@@ -233,6 +240,21 @@ void talk_event(struct talk *talk, const struct event *event)
 void talk_gauges(struct talk *talk)
 {
 	talk->engine->table->gauges(talk->engine, &talk->gauges);
+}
+
+struct memory_use talk_memory(const struct talk *talk)
+{
+	struct memory_use use = talk->memory;
+	const struct memory_use *beside = &talk->beside;
+	use.weights_bytes += beside->weights_bytes;
+	use.resident_bytes += beside->resident_bytes;
+	use.kv_bytes += beside->kv_bytes;
+	use.conv_bytes += beside->conv_bytes;
+	use.ssm_bytes += beside->ssm_bytes;
+	use.snapshot_bytes += beside->snapshot_bytes;
+	use.scratch_bytes += beside->scratch_bytes;
+	use.n_sequences += beside->n_sequences;
+	return use;
 }
 
 void talk_say(struct talk *talk, const char *format, ...)

@@ -38,14 +38,17 @@ struct talk {
 	struct gauges gauges;     // newest, read once a frame
 	struct memory_use memory; // of the last EV_MEMORY
 	bool has_memory;
-	bool lab;            // :set lab on: every change of budget is taken apart
-	bool opening;        // REQUEST_OPEN is under way
-	bool running;        // a turn is under way
-	bool turn_begun;     // EV_TURN of it has come
-	bool seed_fixed;     // the user chose it
-	bool handoff_chosen; // by the user, not by the file
-	double pace;         // 0 = as fast as it goes
-	bool pace_chosen;    // by the user, not by the size of the model
+	bool lab;                          // :set lab on: every change of budget is taken apart
+	bool opening;                      // REQUEST_OPEN is under way
+	char open_with[BUDGET_NAME_BYTES]; // writes once that is open; "" = the file's first budget
+	struct memory_use beside; // what other engines hold (columns of other checkpoints), see
+							  // compare_memory()
+	bool running;             // a turn is under way
+	bool turn_begun;          // EV_TURN of it has come
+	bool seed_fixed;          // the user chose it
+	bool handoff_chosen;      // by the user, not by the file
+	double pace;              // 0 = as fast as it goes
+	bool pace_chosen;         // by the user, not by the size of the model
 	bool paused;
 	/* The text of a turn that ended before its first token: it left the conversation again, and the
 	 * owner may offer it for another try (and empties this). */
@@ -63,7 +66,8 @@ void talk_free(struct talk *talk); // takes {0}; not the engine
 
 /* Takes one event: model, metrics, reply, transcript, conversation. */
 void talk_event(struct talk *talk, const struct event *event);
-void talk_gauges(struct talk *talk); // reads the newest
+void talk_gauges(struct talk *talk);                    // reads the newest
+struct memory_use talk_memory(const struct talk *talk); // of the last EV_MEMORY, and beside
 
 /* What the user should know, in the notice line. */
 void talk_say(struct talk *talk, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -480,6 +480,7 @@ void view_draw(struct app *app)
 	uint64_t before = clock_ns();
 	if (app->talk.engine)
 		talk_gauges(&app->talk);
+	app->talk.beside = pane_compare_memory(app->panes[pane_find("compare")]);
 	app->wanted = false;
 	draw_all(app);
 	app->dirty = app->urgent = false;

@@ -74,7 +74,8 @@ static const struct tui_options no_options = {0};
 static void begin(struct fixture *f, struct compare *compare, int n)
 {
 	static const char *const specs[] = {"large", "small", "medium"};
-	OK(compare_open(compare, &f->talk, specs, n, &no_options, &err));
+	struct compare_plan plan = {.specs = specs, .n = n};
+	OK(compare_open(compare, &f->talk, &plan, &no_options, &err));
 }
 
 static void tell(struct fixture *f, struct pane *pane)
@@ -99,6 +100,11 @@ static struct pane *open_compare(struct fixture *f, int n)
 					 : "medium",
 			(int)pane_compare_of(pane)->columns[i].talk.tape.n, i == 1 ? wrong : right,
 			i == 1 ? N(wrong) : N(right));
+	struct event memory = {.type = EV_MEMORY};
+	memory.memory = (struct memory_use){.weights_bytes = 4700000, .n_sequences = n + 1};
+	for (int i = 0; i <= n; i++)
+		memory.memory.sequences[i] = (struct sequence_bytes){1048576, 12288, 98304, 110592};
+	script_event(f->script, &memory);
 	tell(f, pane);
 	assert_true(pane->more->busy(pane) == (f->talk.jobs != NULL)); // only the comparison is left
 	return pane;
@@ -149,7 +155,7 @@ static void test_keep(void **state)
 	assert_int_equal(f.talk.conversation.n_messages, 0);
 	assert_int_equal(compare_keep(pane_compare_of(pane), 2, &f.talk, &wrong_column), -1);
 	OK(compare_keep(pane_compare_of(pane), 1, &f.talk, &err));
-	const struct request *last = script_request(f.script, script_n_requests(f.script) - 2);
+	const struct request *last = script_request(f.script, script_n_requests(f.script) - 4);
 	assert_int_equal(last->type, REQUEST_FORK);
 	assert_int_equal(last->seq, 0);
 	assert_int_equal((int)last->value, 2);
@@ -532,21 +538,27 @@ static void test_refused(void **state)
 	struct pane *pane = pane_compare_open(&f.talk, &err);
 	assert_int_equal(pane->more->send(pane, "a", 1, &err), -1);
 	assert_non_null(strstr(err.text, ":compare A B"));
-	assert_int_equal(compare_open(pane_compare_of(pane), &f.talk, unknown, 2, &no_options, &err),
+	assert_int_equal(compare_open(pane_compare_of(pane), &f.talk,
+								  &(struct compare_plan){.specs = unknown, .n = 2}, &no_options,
+								  &err),
 					 -1);
 	assert_non_null(strstr(err.text, "huge"));
 	assert_int_equal(pane_compare_of(pane)->n, 0);
 	begin(&f, pane_compare_of(pane), 3);
 	size_t n_requests = script_n_requests(f.script);
-	assert_int_equal(compare_open(pane_compare_of(pane), &f.talk, unknown, 2, &no_options, &err),
+	assert_int_equal(compare_open(pane_compare_of(pane), &f.talk,
+								  &(struct compare_plan){.specs = unknown, .n = 2}, &no_options,
+								  &err),
 					 -1);
 	assert_int_equal(pane_compare_of(pane)->n, 3); // what was open stays
 	assert_int_equal(script_n_requests(f.script), n_requests);
 	char spec[4200];
 	snprintf(spec, sizeof spec, "%s/golden/nest-tiny#large", getenv("ELASTISCOPE_TESTS"));
-	assert_int_equal(compare_open(pane_compare_of(pane), &f.talk,
-								  (const char *const[]){"large", spec}, 2, &no_options, &err),
-					 -1);
+	assert_int_equal(
+		compare_open(pane_compare_of(pane), &f.talk,
+					 &(struct compare_plan){.specs = (const char *const[]){"large", spec}, .n = 2},
+					 &no_options, &err),
+		-1);
 	assert_non_null(strstr(err.text, "has 512 tokens"));
 	pane->table->close(pane);
 	close_model(&f);

@@ -43,7 +43,8 @@ static struct event example(enum event_type type)
 		event.token.picked.top[2].id = -1;
 		strcpy(event.token.budget, "large");
 	} else if (type == EV_MEMORY) {
-		event.memory = (struct memory_use){.weights_bytes = 5000000000, .vram_bytes = -1};
+		event.memory =
+			(struct memory_use){.weights_bytes = 5000000000, .vram_bytes = -1, .n_sequences = 3};
 	} else if (type == EV_TURN) {
 		event.turn.parent = -1;
 		event.turn.settings.sampling.seed = 18446744073709551615u;
@@ -71,7 +72,7 @@ static void every_event_has_its_fields(void **state)
 		{EV_SWITCH, "at from to handoff reason took_ms stale"},
 		{EV_MEMORY,
 		 "weights_bytes resident_bytes kv_bytes ssm_bytes conv_bytes scratch_bytes rss_bytes "
-		 "vram_bytes"},
+		 "vram_bytes sequences"},
 		{EV_STOP, "reason tokens"},
 		{EV_ERROR, "text"},
 		{EV_NOTICE, "text"},

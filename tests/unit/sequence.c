@@ -5,6 +5,7 @@
 #include "core/sequence.h"
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,25 +16,33 @@
 
 struct device {
 	int blocks; // allocated and not released
-	int room;   // allocations left before memory runs out
+	size_t bytes;
+	int room; // allocations left before memory runs out
 };
 
 static void *memory_alloc(struct device *device, size_t bytes, struct error *err)
 {
-	void *memory = device->room-- > 0 ? calloc(1, bytes ? bytes : 1) : NULL;
+	max_align_t *memory = device->room-- > 0 ? calloc(1, sizeof *memory + bytes) : NULL;
 	if (!memory) {
 		fail(err, "no memory for %zu bytes", bytes);
 		return NULL;
 	}
+	memcpy(memory, &bytes, sizeof bytes);
 	device->blocks++;
-	return memory;
+	device->bytes += bytes;
+	return memory + 1;
 }
 
 static void memory_release(struct device *device, void *memory)
 {
-	if (memory)
-		device->blocks--;
-	free(memory);
+	max_align_t *block = memory;
+	size_t bytes;
+	if (!block)
+		return;
+	memcpy(&bytes, block - 1, sizeof bytes);
+	device->bytes -= bytes;
+	device->blocks--;
+	free(block - 1);
 }
 
 static void memory_copy(struct device *device, void *to, const void *from, size_t bytes)
@@ -402,6 +411,39 @@ static void memory_may_run_out(void **state)
 		sequence_open(&other, &config, &memory_backend, &w->device, DTYPE_F16, 1, &err), -1);
 }
 
+static size_t counted(const struct sequence *s)
+{
+	return s->bytes.kv + s->bytes.conv + s->bytes.ssm + s->bytes.snapshots;
+}
+
+/* What a sequence says it takes is what the device gave: snapshots, copies and failures included.
+ */
+static void bytes_are_those_of_the_device(void **state)
+{
+	struct world *w = *state;
+	struct sequence *s = &w->sequence, fork;
+	struct error err = {0};
+	assert_int_equal(counted(s), w->device.bytes);
+	assert_int_equal(s->bytes.kv, 2 * 64 * 2 * sizeof(float) + sizeof(int32_t));
+	use(s, &w->large);
+	for (int i = 0; i < 8; i++) {
+		read_tokens(s, &ids[i], 1);
+		assert_int_equal(i < 6 ? sequence_snapshot(s, &err) : sequence_roll(s, 4, &err), 0);
+		assert_int_equal(counted(s), w->device.bytes);
+	}
+	assert_true(s->bytes.snapshots > 0);
+	assert_int_equal(
+		sequence_open(&fork, &config, &memory_backend, &w->device, DTYPE_F32, 64, &err), 0);
+	w->device.room = 1; // not enough for a snapshot
+	assert_int_equal(sequence_fork(&fork, s, &err), -1);
+	assert_int_equal(counted(s) + counted(&fork), w->device.bytes);
+	w->device.room = 100;
+	assert_int_equal(sequence_fork(&fork, s, &err), 0);
+	assert_int_equal(counted(s) + counted(&fork), w->device.bytes);
+	sequence_close(&fork);
+	assert_int_equal(counted(s), w->device.bytes);
+}
+
 static void handoffs_have_names(void **state)
 {
 	(void)state;
@@ -426,6 +468,7 @@ int main(void)
 		WITH_WORLD(a_fork_goes_its_own_way),
 		WITH_WORLD(rolling_snapshots_follow),
 		WITH_WORLD(memory_may_run_out),
+		WITH_WORLD(bytes_are_those_of_the_device),
 		cmocka_unit_test(handoffs_have_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

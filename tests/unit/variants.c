@@ -364,6 +364,95 @@ static void columns_decode_together(void **state)
 	engine_close(engine);
 }
 
+/* ---- memory ---- */
+
+static struct { // of one device; read when the worker has told what it did
+	void *blocks[4096];
+	size_t bytes[4096];
+	size_t sum;
+} taken;
+
+static void *counting_alloc(struct device *device, size_t bytes, struct error *err)
+{
+	void *memory = backend_cpu.alloc(device, bytes, err);
+	size_t i = 0;
+	while (i < 4095 && taken.blocks[i])
+		i++;
+	taken.blocks[i] = memory;
+	taken.bytes[i] = bytes;
+	taken.sum += bytes;
+	return memory;
+}
+
+static void counting_release(struct device *device, void *memory)
+{
+	for (size_t i = 0; memory && i < 4096; i++)
+		if (taken.blocks[i] == memory) {
+			taken.sum -= taken.bytes[i];
+			taken.blocks[i] = NULL;
+		}
+	backend_cpu.release(device, memory);
+}
+
+static struct memory_use memory_of(struct engine *engine)
+{
+	const struct event *event;
+	ask_for(engine, (struct request){.type = REQUEST_MEMORY});
+	while ((event = next_event(engine))->type != EV_MEMORY)
+		continue;
+	return event->memory;
+}
+
+static size_t sum_of(const struct sequence_bytes *bytes)
+{
+	return bytes->kv + bytes->conv + bytes->ssm + bytes->snapshots;
+}
+
+/* Every sequence counts, as long as it is there, and with what was allocated for it. */
+static void memory_is_that_of_all_sequences(void **state)
+{
+	struct backend counting = backend_cpu;
+	struct engine_options options = {
+		.backend = &counting, .device = {.kv_dtype = DTYPE_F32, .n_threads = 1}, .context = 512};
+	char *demo = file_join(getenv("ELASTISCOPE_TESTS"), "../demo", NULL);
+	struct seen seen = {0};
+	(void)state;
+	counting.alloc = counting_alloc;
+	counting.release = counting_release;
+	struct engine *engine = engine_local_open(&options, NULL);
+	ask_for(engine, (struct request){.type = REQUEST_OPEN, .directory = demo});
+	turn(engine, use("large", "reprefill"), &seen);
+	struct memory_use one = memory_of(engine);
+	size_t before = taken.sum;
+	assert_int_equal(one.n_sequences, 1);
+	assert_int_equal(sum_of(&one.sequences[1]), 0);
+	for (int seq = 1; seq <= 2; seq++)
+		ask_for(engine, (struct request){.type = REQUEST_FORK, .seq = seq, .value = 0});
+	struct turn_settings settings = use("large", "repair:8"); // takes rolling snapshots
+	settings.max_tokens = 24;
+	submit_turn(engine, 2, NULL, 0, settings);
+	until_stop(engine, &seen);
+	struct memory_use three = memory_of(engine);
+	assert_int_equal(three.n_sequences, 3);
+	assert_int_equal(taken.sum - before, sum_of(&three.sequences[1]) + sum_of(&three.sequences[2]));
+	assert_int_equal(sum_of(&three.sequences[0]), sum_of(&one.sequences[0]));
+	assert_int_equal(sum_of(&three.sequences[1]), sum_of(&three.sequences[0]));
+	assert_true(three.sequences[2].snapshots > three.sequences[1].snapshots);
+	assert_int_equal(three.kv_bytes, 3 * one.kv_bytes);
+	assert_int_equal(three.conv_bytes + three.ssm_bytes, 3 * (one.conv_bytes + one.ssm_bytes));
+	for (int seq = 1; seq <= 2; seq++)
+		ask_for(engine, (struct request){.type = REQUEST_CLEAR, .seq = seq});
+	const struct event *event;
+	do
+		event = next_event(engine); // said without being asked
+	while (event->type != EV_MEMORY || event->memory.n_sequences != 1);
+	assert_int_equal(event->memory.kv_bytes, one.kv_bytes);
+	assert_int_equal(taken.sum, before);
+	engine_close(engine);
+	assert_int_equal(taken.sum, 0);
+	free(demo);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -372,6 +461,7 @@ int main(void)
 		cmocka_unit_test(repair_replays_the_last_tokens),
 		cmocka_unit_test(a_branch_goes_on_from_given_tokens),
 		cmocka_unit_test(columns_decode_together),
+		cmocka_unit_test(memory_is_that_of_all_sequences),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
