@@ -48,6 +48,8 @@ const struct subcommand subcommands[] = {
 	 cli_lab},
 	{"slice", "", "a budget as a checkpoint of its own, byte for byte the leading slices",
 	 GROUP_EXPORT | GROUP_SLICE, 0, 0, true, cli_slice},
+	{"verify", "PARENT CHILD", "a child held against its parent's slice, bit for bit",
+	 GROUP_BUDGET | GROUP_VERIFY | GROUP_JSON, 2, 2, true, cli_verify},
 	{"bench", "", "load, prefill, decode, switches, screen, kernels",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_CSV, 0, 0, false, cli_bench},
 	{"study", "", "tasks answered in every cell of a grid: accuracy against latency",

@@ -516,3 +516,18 @@ int64_t cut_byte(const struct cut *cut, int64_t at)
 	}
 	return -1;
 }
+
+int64_t cut_difference(const struct cut *cut, const char *parent, const char *child)
+{
+	int64_t at = 0;
+	for (int i = 0; i < cut->n_column_spans; i++) {
+		const char *from = parent + cut->columns[i].start;
+		size_t n = (size_t)cut->columns[i].length;
+		if (memcmp(from, child + at, n) != 0)
+			for (size_t b = 0; b < n; b++)
+				if (from[b] != child[at + (int64_t)b])
+					return at + (int64_t)b;
+		at += (int64_t)n;
+	}
+	return -1;
+}

@@ -59,4 +59,7 @@ int64_t cut_row(const struct cut *cut, int64_t row);
 /* The stored byte of byte `at` of a kept row. */
 int64_t cut_byte(const struct cut *cut, int64_t at);
 
+/* The first byte in which a stored row, cut, differs from a child's row; -1 = none. */
+int64_t cut_difference(const struct cut *cut, const char *stored, const char *child);
+
 #endif
