@@ -48,6 +48,10 @@ void stage_close(struct stage *stage)
 	}
 	free(stage->slices);
 	workspace_close(stage->workspace);
+	for (int i = 0; stage->model && i < stage->model->checkpoint.n_shards; i++) {
+		const struct shard *shard = &stage->model->checkpoint.shards[i];
+		stage->backend->abandon(stage->device, shard->data, shard->bytes);
+	}
 	model_release(stage->model);
 	*stage = (struct stage){0};
 }

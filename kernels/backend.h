@@ -34,6 +34,7 @@ struct device_options {
 	int n_threads; // 0 = all CPUs the process may use
 	enum math math;
 	enum dtype kv_dtype; // F32, BF16 or F8_E4M3
+	int card;            // which of several, counted from 0
 };
 
 enum step { STEP_RUN, STEP_REPLAYED };
@@ -48,10 +49,12 @@ struct backend {
 	int (*threads)(const struct device *device);
 
 	/* Memory: zeroed; NULL and err without memory. adopt gives the device's address of weights that
-	 * lie in a mapping (the CPU: the same address). */
+	 * lie in a mapping (the CPU: the same address), once for all who ask; abandon says that nobody
+	 * reads what was adopted of these bytes any more. */
 	void *(*alloc)(struct device *device, size_t bytes, struct error *err);
 	void (*release)(struct device *device, void *memory); // takes NULL
 	const void *(*adopt)(struct device *device, const void *host, size_t bytes, struct error *err);
+	void (*abandon)(struct device *device, const void *host, size_t bytes);
 	void (*upload)(struct device *device, void *to, const void *from, size_t bytes);
 	void (*download)(struct device *device, void *to, const void *from, size_t bytes);
 	void (*copy)(struct device *device, void *to, const void *from, size_t bytes);
@@ -76,5 +79,8 @@ struct backend {
 };
 
 extern const struct backend backend_cpu;
+
+/* By name: "cpu", "cuda"; or NULL and a sentence: no such one, or not in this build. */
+const struct backend *backend_find(const char *name, struct error *err);
 
 #endif

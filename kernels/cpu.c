@@ -131,6 +131,11 @@ static const void *cpu_adopt(struct device *device, const void *host, size_t byt
 	return host;
 }
 
+static void cpu_abandon(struct device *device, const void *host, size_t bytes)
+{
+	(void)device, (void)host, (void)bytes;
+}
+
 static void cpu_copy(struct device *device, void *to, const void *from, size_t bytes)
 {
 	(void)device;
@@ -168,6 +173,7 @@ const struct backend backend_cpu = {
 	.alloc = cpu_alloc,
 	.release = cpu_release,
 	.adopt = cpu_adopt,
+	.abandon = cpu_abandon,
 	.upload = cpu_copy,
 	.download = cpu_copy,
 	.copy = cpu_copy,

@@ -10,7 +10,14 @@
 
 #include <cmocka.h>
 
-#define GUARD 128
+#if defined(CASE_CUDA)
+#include "kernels/cuda_device.h"
+const struct backend *const case_backend = &backend_cuda;
+#else
+const struct backend *const case_backend = &backend_cpu;
+#endif
+
+#define GUARD 256
 #define GUARD_BYTE 0xa5
 #define MAX_BLOCKS 512
 
@@ -47,10 +54,34 @@ void case_floats(float *values, size_t n)
 		values[i] = case_float();
 }
 
+#if defined(CASE_CUDA)
+/* Host memory that a card reads and writes where it lies: slow, but tests look at it directly. */
+static void *memory_new(size_t bytes)
+{
+	void *memory = NULL;
+	return cudaHostAlloc(&memory, bytes, cudaHostAllocDefault) == cudaSuccess ? memory : NULL;
+}
+
+static void memory_free(void *memory)
+{
+	cudaFreeHost(memory);
+}
+#else
+static void *memory_new(size_t bytes)
+{
+	return malloc(bytes);
+}
+
+static void memory_free(void *memory)
+{
+	free(memory);
+}
+#endif
+
 void *case_new_bytes(size_t bytes)
 {
 	assert_true(n_blocks < MAX_BLOCKS);
-	unsigned char *start = malloc(bytes + 2 * GUARD);
+	unsigned char *start = memory_new(bytes + 2 * GUARD);
 	assert_non_null(start);
 	memset(start, GUARD_BYTE, bytes + 2 * GUARD);
 	memset(start + GUARD, 0, bytes);
@@ -73,7 +104,7 @@ void case_done(void)
 			assert_int_equal(blocks[b].start[i], GUARD_BYTE);
 			assert_int_equal(blocks[b].start[GUARD + blocks[b].bytes + i], GUARD_BYTE);
 		}
-		free(blocks[b].start);
+		memory_free(blocks[b].start);
 	}
 	n_blocks = 0;
 }
@@ -103,9 +134,9 @@ static void choose_spans(struct matrix *m, int rows, int columns, int stored_row
 	columns = columns < block ? block : columns / block * block;
 	m->n_rows = rows;
 	m->n_columns = columns;
-	m->rows = random_spans(rows, stored_rows, 1, &n);
+	m->rows = m->device_rows = random_spans(rows, stored_rows, 1, &n);
 	m->n_row_spans = n;
-	m->columns = random_spans(columns, (int)m->stride, block, &n);
+	m->columns = m->device_columns = random_spans(columns, (int)m->stride, block, &n);
 	m->n_column_spans = n;
 }
 
@@ -198,7 +229,7 @@ static int open_devices(enum math chosen)
 	math = chosen;
 	for (int i = 0; i < 2; i++) {
 		struct error err = {0};
-		devices[i] = backend_cpu.open(
+		devices[i] = case_backend->open(
 			&(struct device_options){.n_threads = i + 1, .math = math, .kv_dtype = DTYPE_F32},
 			&err);
 		if (!devices[i])
@@ -228,13 +259,38 @@ int case_close(void **state)
 {
 	(void)state;
 	for (int i = 0; i < 2; i++)
-		backend_cpu.close(devices[i]);
+		case_backend->close(devices[i]);
 	return 0;
 }
 
 struct device *case_device(int n_threads)
 {
 	return devices[n_threads - 1];
+}
+
+int case_rounds(int n, int least)
+{
+#if defined(CASE_SHIM)
+	return n / 40 > least ? n / 40 : least;
+#else
+	(void)least;
+	return n;
+#endif
+}
+
+void case_finish(struct device *device)
+{
+	struct error err = {0};
+	if (case_backend->finish(device, &err))
+		fail_msg("%s", err.text);
+}
+
+struct placed *case_placed(const struct matrix *m, int n)
+{
+	struct placed *list = case_new_bytes((size_t)n * sizeof *list);
+	for (int i = 0; i < n; i++)
+		list[i] = matrix_placed(&m[i]);
+	return list;
 }
 
 void case_near(double expected, double found, double tolerance, const char *what)
@@ -245,7 +301,10 @@ void case_near(double expected, double found, double tolerance, const char *what
 
 void case_same(const float *a, const float *b, size_t n, const char *what)
 {
+	bool nearly = case_backend != &backend_cpu;
 	for (size_t i = 0; i < n; i++)
-		if (memcmp(&a[i], &b[i], sizeof *a) != 0)
+		if (nearly)
+			case_near((double)a[i], (double)b[i], 1e-5 * case_looseness(), what);
+		else if (memcmp(&a[i], &b[i], sizeof *a) != 0)
 			fail_msg("%s: value %zu is %.9g and %.9g", what, i, (double)a[i], (double)b[i]);
 }

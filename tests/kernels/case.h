@@ -9,12 +9,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The table under test: the CPU's, or with CASE_CUDA (when case.c is compiled) the CUDA one, on a
+ * card or on the shim. */
+extern const struct backend *const case_backend;
+
 void case_seed(uint64_t seed);
 int case_int(int low, int high); // both included
 float case_float(void);          // about normal, mean 0, deviation 1
 void case_floats(float *values, size_t n);
 
-/* n random floats between guards; freed, and the guards checked, by case_done. */
+/* n random floats between guards, where the device reads them too; freed, and the guards checked,
+ * by case_done. */
 float *case_new(size_t n);
 void *case_new_bytes(size_t bytes);
 void case_done(void); // fails the test if a byte beside any block changed
@@ -37,10 +42,15 @@ int case_open_fast(void **state); // MATH_FAST: BF16 products where the processo
 int case_close(void **state);
 struct device *case_device(int n_threads); // 1 or 2
 
+int case_rounds(int n, int least);       // n, or fewer on the shim, where a kernel takes long
+void case_finish(struct device *device); // waits; fails the test if the device failed
+struct placed *case_placed(const struct matrix *m, int n);
+
 /* How far off products may be: a factor on the tests' tolerances. */
 double case_looseness(void);
 
 void case_near(double expected, double found, double tolerance, const char *what);
+/* Bit for bit; on a card, whose sums depend on how work is divided, nearly. */
 void case_same(const float *a, const float *b, size_t n, const char *what);
 
 #endif

@@ -31,14 +31,14 @@ static void call_linear(struct device *device, int n_lanes, const struct linear_
 			if (way & BY_TOKEN)
 				part[n].n = 1;
 			if (way & BY_LANE)
-				backend_cpu.linear(device, 1, &part[n]);
+				case_backend->linear(device, 1, &part[n]);
 			else
 				n++;
 		}
 		if (n)
-			backend_cpu.linear(device, n, part);
+			case_backend->linear(device, n, part);
 	}
-	assert_int_equal(backend_cpu.finish(device, NULL), 0);
+	case_finish(device);
 }
 
 static void check_linear(const struct linear_op *o, const float *before)
@@ -59,7 +59,7 @@ static void check_linear(const struct linear_op *o, const float *before)
 static void linear_is_right(void **state)
 {
 	(void)state;
-	for (int round = 0; round < 60; round++) {
+	for (int round = 0; round < case_rounds(60, 10); round++) {
 		case_seed((uint64_t)round);
 		struct matrix w[MAX_LANES];
 		struct linear_op op[MAX_LANES] = {0};
@@ -104,7 +104,7 @@ static void precise_products_stay_exact(void **state)
 {
 	(void)state;
 	struct device_options options = {.n_threads = 1, .kv_dtype = DTYPE_F32};
-	struct device *exact = backend_cpu.open(&options, NULL);
+	struct device *exact = case_backend->open(&options, NULL);
 	assert_non_null(exact);
 	for (int round = 0; round < 10; round++) {
 		case_seed(50 + (uint64_t)round);
@@ -113,13 +113,15 @@ static void precise_products_stay_exact(void **state)
 		struct linear_op op = {.w = &w, .x = case_new(3 * 90), .n = 3, .precise = true};
 		op.y = case_new(3 * 40);
 		float *y = case_new(3 * 40);
-		backend_cpu.linear(case_device(1), 1, &op);
+		case_backend->linear(case_device(1), 1, &op);
+		case_finish(case_device(1));
 		memcpy(y, op.y, 3 * 40 * sizeof *y);
-		backend_cpu.linear(exact, 1, &op);
+		case_backend->linear(exact, 1, &op);
+		case_finish(exact);
 		case_same(y, op.y, 3 * 40, "a precise product");
 		case_done();
 	}
-	backend_cpu.close(exact);
+	case_backend->close(exact);
 }
 
 static void embedding_gathers_rows(void **state)
@@ -129,21 +131,21 @@ static void embedding_gathers_rows(void **state)
 		case_seed(100 + (uint64_t)round);
 		struct matrix table;
 		case_matrix(&table, weight_dtypes[round % N_WEIGHT_DTYPES], 30, case_int(1, 70));
-		int32_t ids[5];
+		int32_t *ids = case_new_bytes(5 * sizeof *ids);
 		float *y = case_new(5 * (size_t)table.n_columns);
 		for (int i = 0; i < 5; i++)
 			ids[i] = case_int(0, 29);
-		backend_cpu.embed(case_device(1), 1, &(struct embed_op){&table, ids, y, 5});
+		case_backend->embed(case_device(1), 1, &(struct embed_op){&table, ids, y, 5});
+		case_finish(case_device(1));
 		for (int i = 0; i < 5; i++)
 			for (int c = 0; c < table.n_columns; c++)
 				assert_true((double)y[i * table.n_columns + c] == case_weight(&table, ids[i], c));
-		assert_int_equal(backend_cpu.finish(case_device(1), NULL), 0);
 		ids[3] = 30;
 		struct error err = {0};
-		backend_cpu.embed(case_device(1), 1, &(struct embed_op){&table, ids, y, 5});
-		assert_int_equal(backend_cpu.finish(case_device(1), &err), -1);
+		case_backend->embed(case_device(1), 1, &(struct embed_op){&table, ids, y, 5});
+		assert_int_equal(case_backend->finish(case_device(1), &err), -1);
 		assert_string_equal(err.text, "token id 30, expected 0 to 29");
-		assert_int_equal(backend_cpu.finish(case_device(1), NULL), 0); // kept once
+		assert_int_equal(case_backend->finish(case_device(1), NULL), 0); // kept once
 		case_done();
 	}
 }
@@ -157,7 +159,8 @@ static void norm_is_right(void **state)
 		float *x = case_new((size_t)n * (size_t)width), *y = case_new((size_t)n * (size_t)width);
 		float *weight = case_new((size_t)width);
 		struct norm_op op = {x, weight, y, n, width, (float)width + 3, 1e-5f, 1.25f};
-		backend_cpu.norm(case_device(2), 1, &op);
+		case_backend->norm(case_device(2), 1, &op);
+		case_finish(case_device(2));
 		for (int t = 0; t < n; t++) {
 			double sum = 0;
 			for (int i = 0; i < width; i++)
@@ -170,10 +173,10 @@ static void norm_is_right(void **state)
 		for (int t = 0; t < n; t++) { // in place, one token a call
 			struct norm_op one = {x + t * width, weight,   x + t * width, 1,
 								  width,         op.count, op.eps,        op.scale};
-			backend_cpu.norm(case_device(1), 1, &one);
+			case_backend->norm(case_device(1), 1, &one);
 		}
+		case_finish(case_device(1));
 		case_same(y, x, (size_t)n * (size_t)width, "norm in place");
-		assert_int_equal(backend_cpu.finish(case_device(1), NULL), 0);
 		case_done();
 	}
 }
@@ -198,8 +201,8 @@ static void router_chooses_the_largest(void **state)
 		if (n_experts > 3) // a tie
 			logits[2] = logits[1], bias[2] = bias[1];
 		struct route_op op = {logits, bias, NULL, ids, weights, n, n_experts, top_k, true, 2.5f};
-		backend_cpu.route(case_device(2), 1, &op);
-		assert_int_equal(backend_cpu.finish(case_device(2), NULL), 0);
+		case_backend->route(case_device(2), 1, &op);
+		case_finish(case_device(2));
 		for (int t = round % 5 == 0; t < n; t++) {
 			double sum = 0;
 			for (int k = 0; k < top_k; k++) {
@@ -256,8 +259,8 @@ static void router_takes_given_experts(void **state)
 				given[t * top_k + k] = -1;
 		}
 		struct route_op op = {logits, bias, given, ids, weights, n, n_experts, top_k, true, 2.5f};
-		backend_cpu.route(case_device(2), 1, &op);
-		assert_int_equal(backend_cpu.finish(case_device(2), NULL), 0);
+		case_backend->route(case_device(2), 1, &op);
+		case_finish(case_device(2));
 		for (int t = 0; t < n; t++) {
 			double sum = 0;
 			int found = 0, wanted = 0;
@@ -296,12 +299,12 @@ static void call_experts(struct device *device, int n_lanes, const struct expert
 			if (way & BY_TOKEN)
 				part[l].n = 1;
 			if (way & BY_LANE)
-				backend_cpu.experts(device, 1, &part[l]);
+				case_backend->experts(device, 1, &part[l]);
 		}
 		if (!(way & BY_LANE))
-			backend_cpu.experts(device, n_lanes, part);
+			case_backend->experts(device, n_lanes, part);
 	}
-	assert_int_equal(backend_cpu.finish(device, NULL), 0);
+	case_finish(device);
 }
 
 static void check_experts(const struct experts_op *o, const float *before)
@@ -349,7 +352,7 @@ static void check_norms(const struct experts_op *o)
 static void experts_are_right(void **state)
 {
 	(void)state;
-	for (int round = 0; round < 15; round++) {
+	for (int round = 0; round < case_rounds(15, 7); round++) {
 		case_seed(400 + (uint64_t)round);
 		static struct matrix up[MAX_LANES][MAX_EXPERTS], down[MAX_LANES][MAX_EXPERTS];
 		struct experts_op op[MAX_LANES] = {0};
@@ -406,6 +409,8 @@ static void experts_are_right(void **state)
 										.top_k = top_k,
 										.width = width,
 										.ffn = ffn};
+			op[l].placed_up = case_placed(up[l], n_experts);
+			op[l].placed_down = case_placed(down[l], n_experts);
 			op[l].x = case_new(n_y);
 			op[l].weights = case_new(n_ids);
 			op[l].hidden = case_new(n_ids * (size_t)ffn);

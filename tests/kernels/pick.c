@@ -21,14 +21,16 @@ static int by_logit(const void *left, const void *right)
 	return a->z > b->z ? -1 : a->z < b->z ? 1 : a->id - b->id;
 }
 
+static struct pick_ask *ask; // where the device reads it
+
 static struct picked pick(const float *logits, int vocab, int64_t position,
 						  struct pick_params params)
 {
 	struct picked out;
-	struct pick_ask ask = {position, params};
-	struct pick_op op = {logits, vocab, &ask, &out};
-	backend_cpu.pick(case_device(1), 1, &op);
-	assert_int_equal(backend_cpu.finish(case_device(1), NULL), 0);
+	*ask = (struct pick_ask){position, params};
+	struct pick_op op = {logits, vocab, ask, &out};
+	case_backend->pick(case_device(1), 1, &op);
+	case_finish(case_device(1));
 	return out;
 }
 
@@ -75,8 +77,9 @@ static int32_t plain_way(const float *logits, int vocab, int64_t position,
 static void filters_agree_with_a_full_sort(void **state)
 {
 	(void)state;
-	for (int round = 0; round < 400; round++) {
+	for (int round = 0; round < case_rounds(400, 1); round++) {
 		case_seed((uint64_t)round);
+		ask = case_new_bytes(sizeof *ask);
 		int vocab = case_int(1, round % 20 ? 300 : 20000);
 		float *logits = case_new((size_t)vocab), spread = (float)case_int(1, 40);
 		for (int i = 0; i < vocab; i++) // some rounds with many ties
@@ -101,8 +104,9 @@ static void filters_agree_with_a_full_sort(void **state)
 static void greedy_and_logprobs(void **state)
 {
 	(void)state;
-	for (int round = 0; round < 40; round++) {
+	for (int round = 0; round < case_rounds(40, 10); round++) {
 		case_seed(5000 + (uint64_t)round);
+		ask = case_new_bytes(sizeof *ask);
 		int vocab = case_int(1, round % 8 ? 50 : 5000);
 		float *logits = case_new((size_t)vocab);
 		for (int i = 0; i < vocab; i++)
@@ -139,10 +143,13 @@ static void greedy_and_logprobs(void **state)
 static void samples_follow_the_distribution(void **state)
 {
 	(void)state;
-	const float logits[4] = {0, 1, 2, -1};
-	int count[4] = {0}, n = 20000;
+	float *logits = case_new(4);
+	int count[4] = {0}, n = case_rounds(20000, 1);
 	struct pick_params p = {.seed = 42, .temperature = 1, .top_p = 1, .forced = -1};
 	double total = 0;
+	ask = case_new_bytes(sizeof *ask);
+	for (int i = 0; i < 4; i++)
+		logits[i] = i < 3 ? (float)i : -1;
 	for (int i = 0; i < n; i++)
 		count[pick(logits, 4, i, p).id]++;
 	for (int i = 0; i < 4; i++)
@@ -151,25 +158,29 @@ static void samples_follow_the_distribution(void **state)
 		double q = exp((double)logits[i]) / total;
 		assert_true(fabs(count[i] - n * q) < 3 * sqrt(n * q * (1 - q)));
 	}
+	case_done();
 }
 
 static void bad_logits_are_an_error(void **state)
 {
 	(void)state;
-	float logits[3] = {NAN, NAN, NAN};
+	float *logits = case_new(3);
 	struct picked out;
 	struct error err = {0};
-	struct pick_ask ask = {12, {.temperature = 1, .top_p = 1, .forced = -1}};
-	struct pick_op op = {logits, 3, &ask, &out};
-	backend_cpu.pick(case_device(1), 1, &op);
-	assert_int_equal(backend_cpu.finish(case_device(1), &err), -1);
+	ask = case_new_bytes(sizeof *ask);
+	*ask = (struct pick_ask){12, {.temperature = 1, .top_p = 1, .forced = -1}};
+	struct pick_op op = {logits, 3, ask, &out};
+	logits[0] = logits[1] = logits[2] = NAN;
+	case_backend->pick(case_device(1), 1, &op);
+	assert_int_equal(case_backend->finish(case_device(1), &err), -1);
 	assert_string_equal(err.text, "position 12: the largest logit of 3 is not finite");
 	logits[1] = 1;
-	assert_int_equal(pick(logits, 3, 12, ask.params).id, 1);
-	ask.params.forced = 3;
-	backend_cpu.pick(case_device(1), 1, &op);
-	assert_int_equal(backend_cpu.finish(case_device(1), &err), -1);
+	assert_int_equal(pick(logits, 3, 12, ask->params).id, 1);
+	ask->params.forced = 3;
+	case_backend->pick(case_device(1), 1, &op);
+	assert_int_equal(case_backend->finish(case_device(1), &err), -1);
 	assert_string_equal(err.text, "forced token 3, expected below 3");
+	case_done();
 }
 
 int main(void)

@@ -1,0 +1,283 @@
+/*
+ * The CUDA backend's table, its device and its memory. The operations stand in cuda_*.cu.
+ */
+#include "kernels/cuda_device.h"
+#include "base/memory.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RING_BYTES ((size_t)1 << 20)
+#define OLDEST 80 // compute capability
+#define GB 1e9
+
+struct error *cuda_failure(struct device *device)
+{
+	if (device->failed)
+		return NULL;
+	device->failed = true;
+	return &device->failure;
+}
+
+bool cuda_failed(struct device *device, cudaError_t error, const char *what)
+{
+	if (error == cudaSuccess)
+		return false;
+	fail(cuda_failure(device), "the card failed at %s: %s", what, cudaGetErrorString(error));
+	return true;
+}
+
+struct cuda_view cuda_view(const struct matrix *m)
+{
+	struct cuda_view view = {.at = matrix_placed(m),
+							 .stride = m->stride,
+							 .rows = m->device_rows,
+							 .columns = m->device_columns,
+							 .n_row_spans = m->n_row_spans,
+							 .n_column_spans = m->n_column_spans,
+							 .row_start = m->n_row_spans ? m->rows[0].start : 0,
+							 .column_start = m->n_column_spans ? m->columns[0].start : 0,
+							 .n_rows = m->n_rows,
+							 .n_columns = m->n_columns};
+	int each = m->dtype == DTYPE_NVFP4 ? NVFP4_BLOCK : 8; // elements a load
+	view.aligned = (uintptr_t)m->data % 16 == 0 && m->stride % each == 0;
+	for (int i = 0; i < m->n_column_spans; i++)
+		view.aligned &= m->columns[i].start % each == 0 && m->columns[i].length % each == 0;
+	return view;
+}
+
+/* ---- opening ---- */
+
+static int find_card(int card, struct error *err)
+{
+	int driver = 0, runtime = 0, n = 0;
+	cudaRuntimeGetVersion(&runtime);
+	if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+		return fail(err, "--device cuda: no NVIDIA driver on this machine (libcuda.so.1 was not "
+						 "found); --device cpu runs everything");
+	cudaError_t error = cudaGetDeviceCount(&n);
+	if (error == cudaErrorInsufficientDriver)
+		return fail(err,
+					"--device cuda: the NVIDIA driver is too old, it knows CUDA %d.%d and this "
+					"build needs %d.%d",
+					driver / 1000, driver % 100 / 10, runtime / 1000, runtime % 100 / 10);
+	if (error == cudaErrorNoDevice || (error == cudaSuccess && n == 0)) {
+		const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+		return fail(err, "--device cuda: the driver finds no card%s%s%s",
+					visible ? " (CUDA_VISIBLE_DEVICES is '" : "", visible ? visible : "",
+					visible ? "')" : "");
+	}
+	if (error != cudaSuccess)
+		return fail(err, "--device cuda: %s", cudaGetErrorString(error));
+	if (card < 0 || card >= n)
+		return fail(err, "--device cuda:%d: the machine has %d card%s, counted from 0", card, n,
+					n == 1 ? "" : "s");
+	return 0;
+}
+
+static int read_card(struct device *device, struct error *err)
+{
+	struct cudaDeviceProp prop;
+	int card = device->options.card;
+	cudaError_t error = cudaGetDeviceProperties(&prop, card);
+	if (error == cudaSuccess)
+		error = cudaSetDevice(card);
+	if (error == cudaSuccess)
+		error = cudaDeviceGetPCIBusId(device->bus_id, sizeof device->bus_id, card);
+	if (error != cudaSuccess)
+		return fail(err, "--device cuda:%d: %s", card, cudaGetErrorString(error));
+	device->capability = prop.major * 10 + prop.minor;
+	device->n_sms = prop.multiProcessorCount;
+	device->total_bytes = prop.totalGlobalMem;
+	const char *name = strncmp(prop.name, "NVIDIA ", 7) ? prop.name : prop.name + 7;
+	snprintf(device->rung, sizeof device->rung, "%.20s sm_%d", name, device->capability);
+	if (device->capability < OLDEST)
+		return fail(err,
+					"--device cuda:%d: %s has compute capability %d.%d, expected %d.%d or "
+					"newer",
+					card, prop.name, prop.major, prop.minor, OLDEST / 10, OLDEST % 10);
+	return 0;
+}
+
+static void cuda_close(struct device *device)
+{
+	if (!device)
+		return;
+	if (device->stream)
+		cudaStreamSynchronize(device->stream);
+	cuda_graphs_close(device);
+	cuda_uploads_close(device);
+	for (int i = 0; i < N_CUDA_SCRATCH; i++)
+		cudaFree(device->scratch[i].memory);
+	cudaFreeHost(device->mailbox);
+	cudaFreeHost(device->ring);
+	if (device->stream)
+		cudaStreamDestroy(device->stream);
+	free(device);
+}
+
+static struct device *cuda_open(const struct device_options *options, struct error *err)
+{
+	if (options->kv_dtype != DTYPE_F32 && options->kv_dtype != DTYPE_BF16 &&
+		options->kv_dtype != DTYPE_F8_E4M3) {
+		fail(err, "KV cache in %s, expected F32, BF16 or F8_E4M3", dtype_name(options->kv_dtype));
+		return NULL;
+	}
+	if (find_card(options->card, err))
+		return NULL;
+	struct device *device = mem_new(1, sizeof *device, err);
+	if (!device)
+		return NULL;
+	device->options = *options;
+	void *ring = NULL, *mailbox = NULL;
+	int failed = read_card(device, err);
+	if (!failed &&
+		(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking) != cudaSuccess ||
+		 cudaHostAlloc(&ring, RING_BYTES, cudaHostAllocDefault) != cudaSuccess ||
+		 cudaHostAlloc(&mailbox, sizeof *device->mailbox, cudaHostAllocDefault) != cudaSuccess))
+		failed = fail(err, "--device cuda:%d: %s", options->card,
+					  cudaGetErrorString(cudaGetLastError()));
+	device->ring = ring;
+	device->mailbox = mailbox;
+	if (failed) {
+		cuda_close(device);
+		return NULL;
+	}
+	memset(device->mailbox, 0, sizeof *device->mailbox);
+	return device;
+}
+
+static const char *cuda_rung(const struct device *device)
+{
+	return device->rung;
+}
+
+static int cuda_threads(const struct device *device)
+{
+	(void)device;
+	return 0;
+}
+
+/* ---- memory ---- */
+
+static void *allocate(struct device *device, size_t bytes, struct error *err)
+{
+	void *memory = NULL;
+	size_t free_bytes = 0, total = 0;
+	cudaError_t error = bytes ? cudaMalloc(&memory, bytes) : cudaMalloc(&memory, 1);
+	if (error == cudaSuccess)
+		return memory;
+	cudaGetLastError(); // forget it
+	cudaMemGetInfo(&free_bytes, &total);
+	fail(err, "%.2f GB of VRAM are needed, the card has %.2f of %.2f GB left: %s", bytes / GB,
+		 free_bytes / GB, total / GB, cudaGetErrorString(error));
+	(void)device;
+	return NULL;
+}
+
+static void *cuda_alloc(struct device *device, size_t bytes, struct error *err)
+{
+	void *memory = allocate(device, bytes, err);
+	if (memory && bytes)
+		cuda_failed(device, cudaMemsetAsync(memory, 0, bytes, device->stream), "clearing memory");
+	return memory;
+}
+
+static void cuda_release(struct device *device, void *memory)
+{
+	if (!memory)
+		return;
+	cudaStreamSynchronize(device->stream);
+	cuda_graphs_drop(device);
+	cudaFree(memory);
+}
+
+void *cuda_scratch(struct device *device, enum cuda_scratch_use use, size_t n, size_t size)
+{
+	size_t bytes;
+	struct error err = {0};
+	if (!mem_multiply(n, size, &bytes)) {
+		fail(cuda_failure(device), "scratch of %zu times %zu bytes does not fit", n, size);
+		return NULL;
+	}
+	if (device->scratch[use].bytes >= bytes && device->scratch[use].memory)
+		return device->scratch[use].memory;
+	cuda_release(device, device->scratch[use].memory);
+	device->scratch[use].bytes = bytes;
+	device->scratch[use].memory = allocate(device, bytes, &err);
+	if (!device->scratch[use].memory)
+		fail(cuda_failure(device), "scratch: %s", err.text);
+	return device->scratch[use].memory;
+}
+
+static void cuda_upload(struct device *device, void *to, const void *from, size_t bytes)
+{
+	const unsigned char *source = from;
+	for (size_t done = 0, part; done < bytes && !device->failed; done += part) {
+		if (device->ring_at == RING_BYTES) {
+			cuda_failed(device, cudaStreamSynchronize(device->stream), "an upload");
+			device->ring_at = 0;
+		}
+		part = bytes - done < RING_BYTES - device->ring_at ? bytes - done
+														   : RING_BYTES - device->ring_at;
+		memcpy(device->ring + device->ring_at, source + done, part);
+		cuda_failed(device,
+					cudaMemcpyAsync((unsigned char *)to + done, device->ring + device->ring_at,
+									part, cudaMemcpyHostToDevice, device->stream),
+					"an upload");
+		device->ring_at += part;
+	}
+}
+
+static void cuda_download(struct device *device, void *to, const void *from, size_t bytes)
+{
+	if (!device->failed && bytes &&
+		!cuda_failed(device,
+					 cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device->stream),
+					 "a download"))
+		cuda_failed(device, cudaStreamSynchronize(device->stream), "a download");
+	if (device->failed)
+		memset(to, 0, bytes);
+}
+
+static void cuda_copy(struct device *device, void *to, const void *from, size_t bytes)
+{
+	if (!device->failed && bytes)
+		cuda_failed(device,
+					cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device->stream),
+					"a copy");
+}
+
+static void cuda_zero(struct device *device, void *memory, size_t bytes)
+{
+	if (!device->failed && bytes)
+		cuda_failed(device, cudaMemsetAsync(memory, 0, bytes, device->stream), "clearing memory");
+}
+
+const struct backend backend_cuda = {
+	.name = "cuda",
+	.open = cuda_open,
+	.close = cuda_close,
+	.rung = cuda_rung,
+	.threads = cuda_threads,
+	.alloc = cuda_alloc,
+	.release = cuda_release,
+	.adopt = cuda_adopt,
+	.abandon = cuda_abandon,
+	.upload = cuda_upload,
+	.download = cuda_download,
+	.copy = cuda_copy,
+	.zero = cuda_zero,
+	.begin = cuda_begin,
+	.finish = cuda_finish,
+	.embed = cuda_embed,
+	.norm = cuda_norm,
+	.linear = cuda_linear,
+	.conv = cuda_conv,
+	.ssm = cuda_ssm,
+	.gated_norm = cuda_gated_norm,
+	.attention = cuda_attention,
+	.route = cuda_route,
+	.experts = cuda_experts,
+	.pick = cuda_pick,
+};

@@ -1,0 +1,168 @@
+/*
+ * What kernels share: how one is launched, sums over a warp and a block, the number formats, and a
+ * matrix as a kernel sees it. CUDA "C": templates over the dtype and nothing else of C++.
+ */
+#ifndef KERNELS_CUDA_KERNEL_CUH
+#define KERNELS_CUDA_KERNEL_CUH
+
+#include <cuda_runtime.h>
+#include <math.h>
+#include <stdint.h>
+
+extern "C" {
+#include "kernels/cuda_device.h"
+}
+
+/* LAUNCH(device, kernel, grid, block, bytes of dynamic shared memory, arguments...); a kernel with
+ * commas stands in parentheses. */
+#ifdef __CUDACC__
+#define SHARED_DYNAMIC(name) extern __shared__ __align__(16) unsigned char name[]
+#define LAUNCH(device, kernel, grid, block, shared, ...)                                           \
+	do {                                                                                           \
+		kernel<<<grid, block, shared, (device)->stream>>>(__VA_ARGS__);                            \
+		cuda_failed(device, cudaGetLastError(), "starting " #kernel);                              \
+	} while (0)
+#else
+#define LAUNCH(device, kernel, grid, block, shared, ...)                                           \
+	((void)(device), shim_launch(kernel, grid, block, shared, __VA_ARGS__))
+#endif
+
+#define FULL_WARP 0xffffffffu
+#define WARP 32
+
+static inline unsigned blocks_of(int64_t n, int64_t each)
+{
+	return (unsigned)((n + each - 1) / each);
+}
+
+/* ---- sums; every lane, or every thread, gets the result ---- */
+
+static __device__ __forceinline__ float warp_sum(float v)
+{
+	for (int lanes = WARP / 2; lanes > 0; lanes /= 2)
+		v += __shfl_xor_sync(FULL_WARP, v, lanes);
+	return v;
+}
+
+static __device__ __forceinline__ float warp_max(float v)
+{
+	for (int lanes = WARP / 2; lanes > 0; lanes /= 2) {
+		float other = __shfl_xor_sync(FULL_WARP, v, lanes);
+		v = other > v ? other : v;
+	}
+	return v;
+}
+
+/* blockDim.x is a multiple of 32, at most 1024. */
+static __device__ __forceinline__ float block_sum(float v)
+{
+	__shared__ float sums[WARP];
+	int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
+	v = warp_sum(v);
+	__syncthreads(); // whoever reads the sums of a call before
+	if (lane == 0)
+		sums[warp] = v;
+	__syncthreads();
+	return warp_sum(lane < n_warps ? sums[lane] : 0);
+}
+
+/* ---- number formats ---- */
+
+static __device__ __forceinline__ float from_bf16(uint32_t bits)
+{
+	return __uint_as_float(bits << 16);
+}
+
+/* As f32_to_bf16: to nearest, ties to even, NaN stays. */
+static __device__ __forceinline__ uint16_t to_bf16(float value)
+{
+	uint32_t bits = __float_as_uint(value);
+	if ((bits & 0x7fffffff) > 0x7f800000)
+		return (uint16_t)(bits >> 16 | 0x40);
+	return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static __device__ __forceinline__ float from_f16(uint32_t bits)
+{
+	uint32_t wide = (bits & 0x7fff) << 13, sign = (bits & 0x8000) << 16;
+	uint32_t magnitude = __float_as_uint(__uint_as_float(wide) * 0x1p112f);
+	if ((bits & 0x7c00) == 0x7c00)
+		magnitude = wide | 0x7f800000;
+	return __uint_as_float(sign | magnitude);
+}
+
+/* NaN stays; else the pattern read as an F32 one is the value times 2^-120. */
+static __device__ __forceinline__ float from_e4m3(uint32_t code)
+{
+	if ((code & 0x7f) == 0x7f)
+		return __uint_as_float(0x7fc00000);
+	return __uint_as_float((code & 0x80) << 24 | (code & 0x7f) << 20) * 0x1p120f;
+}
+
+/* value / 2^shift, to nearest, ties to even. 0 < shift < 32. */
+static __device__ __forceinline__ uint32_t shift_round(uint32_t value, unsigned shift)
+{
+	uint32_t half = (1u << (shift - 1)) - 1 + (value >> shift & 1);
+	return (uint32_t)(((uint64_t)value + half) >> shift);
+}
+
+/* As f32_to_e4m3: saturates at 448, NaN stays. */
+static __device__ __forceinline__ uint8_t to_e4m3(float value)
+{
+	uint32_t bits = __float_as_uint(value), sign = bits >> 24 & 0x80;
+	uint32_t magnitude = bits & 0x7fffffff;
+	if (magnitude > 0x7f800000)
+		return 0x7f;
+	if (magnitude >= 0x43e00000)
+		return (uint8_t)(sign | 0x7e);
+	if (magnitude >= 0x3c800000)
+		return (uint8_t)(sign | shift_round(magnitude - (120u << 23), 20));
+	if (magnitude < 0x3a800000)
+		return (uint8_t)sign;
+	return (uint8_t)(sign |
+					 shift_round((magnitude & 0x7fffff) | 0x800000, 141 - (magnitude >> 23)));
+}
+
+/* The pattern read as an F32 one is the value times 2^-126. */
+static __device__ __forceinline__ float from_e2m1(uint32_t code)
+{
+	return __uint_as_float((code & 8) << 28 | (code & 7) << 22) * 0x1p126f;
+}
+
+/* One element of a row of any format; of NVFP4 without its scales. */
+template <enum dtype D> static __device__ __forceinline__ float element(const void *row, int64_t j)
+{
+	if (D == DTYPE_F32)
+		return ((const float *)row)[j];
+	if (D == DTYPE_BF16)
+		return from_bf16(((const uint16_t *)row)[j]);
+	if (D == DTYPE_F16)
+		return from_f16(((const uint16_t *)row)[j]);
+	if (D == DTYPE_F8_E4M3)
+		return from_e4m3(((const uint8_t *)row)[j]);
+	uint32_t pair = ((const uint8_t *)row)[j / 2];
+	return from_e2m1(j % 2 ? pair >> 4 : pair & 15);
+}
+
+/* ---- matrices ---- */
+
+static __device__ __forceinline__ int64_t stored_row(const struct cuda_view &m, int row)
+{
+	if (m.n_row_spans == 1)
+		return m.row_start + row;
+	const struct span *span = m.rows;
+	while (row >= span->length)
+		row -= span++->length;
+	return span->start + row;
+}
+
+static __device__ __forceinline__ struct span column_span(const struct cuda_view &m, int i)
+{
+	if (m.n_column_spans == 1) {
+		struct span one = {m.column_start, m.n_columns};
+		return one;
+	}
+	return m.columns[i];
+}
+
+#endif

@@ -1,0 +1,227 @@
+/*
+ * Weights on the card: a stored tensor is uploaded when it is first adopted, and every budget reads
+ * that one copy. Tensors lie side by side in large blocks. Reading the mapping and copying overlap:
+ * pages are gathered in pinned buffers, each of which is on its way while the next one fills.
+ */
+#include "base/hash.h"
+#include "base/memory.h"
+#include "kernels/cuda_device.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define N_STAGES 4
+#define STAGE_BYTES ((size_t)8 << 20)
+#define SMALL_BLOCK ((size_t)4 << 20)
+#define LARGE_BLOCK ((size_t)1 << 30)
+#define ALIGNMENT 256
+
+struct uploaded {
+	const void *host; // NULL = free
+	unsigned char *at;
+	size_t bytes;
+};
+
+struct cuda_uploads {
+	struct uploaded *table; // open addressing, n_slots a power of two
+	size_t n_slots, n_used;
+	void **blocks;
+	size_t n_blocks, blocks_capacity;
+	size_t used, size; // of the last block
+	uint64_t bytes;    // of all blocks
+	cudaStream_t stream;
+	struct {
+		void *memory;
+		cudaEvent_t sent;
+		bool busy;
+	} stages[N_STAGES];
+	int next;
+	bool pending; // copies that no pass has waited for
+};
+
+static struct uploaded *slot_of(const struct cuda_uploads *u, const void *host)
+{
+	size_t i = (size_t)hash_mix((uintptr_t)host) & (u->n_slots - 1);
+	while (u->table[i].host && u->table[i].host != host)
+		i = (i + 1) & (u->n_slots - 1);
+	return &u->table[i];
+}
+
+static int grow_table(struct cuda_uploads *u, struct error *err)
+{
+	struct uploaded *old = u->table;
+	size_t n = u->n_slots;
+	if (u->n_used * 2 < n)
+		return 0;
+	u->table = mem_new(n ? 2 * n : 1024, sizeof *u->table, err);
+	if (!u->table) {
+		u->table = old;
+		return -1;
+	}
+	u->n_slots = n ? 2 * n : 1024;
+	for (size_t i = 0; i < n; i++)
+		if (old[i].host)
+			*slot_of(u, old[i].host) = old[i];
+	free(old);
+	return 0;
+}
+
+static int open_uploads(struct device *device, struct error *err)
+{
+	struct cuda_uploads *u = device->uploads = mem_new(1, sizeof *u, err);
+	if (!u)
+		return -1;
+	cudaError_t error = cudaStreamCreateWithFlags(&u->stream, cudaStreamNonBlocking);
+	for (int i = 0; i < N_STAGES && error == cudaSuccess; i++) {
+		error = cudaHostAlloc(&u->stages[i].memory, STAGE_BYTES, cudaHostAllocDefault);
+		if (error == cudaSuccess)
+			error = cudaEventCreateWithFlags(&u->stages[i].sent, cudaEventDisableTiming);
+	}
+	return error == cudaSuccess
+			   ? 0
+			   : fail(err, "buffers for uploading weights: %s", cudaGetErrorString(error));
+}
+
+/* Room for bytes in the last block or a new one. Blocks grow with the model: a small one should
+ * not take a gigabyte. */
+static unsigned char *place(struct cuda_uploads *u, size_t bytes, struct error *err)
+{
+	bytes = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+	if (u->size - u->used < bytes) {
+		size_t size = u->bytes < SMALL_BLOCK ? SMALL_BLOCK : (size_t)u->bytes;
+		size_t free_bytes = 0, total = 0;
+		void *memory = NULL;
+		size = size > LARGE_BLOCK ? LARGE_BLOCK : size;
+		size = size < bytes ? bytes : size;
+		if (mem_grow(&u->blocks, &u->blocks_capacity, u->n_blocks + 1, sizeof *u->blocks, err))
+			return NULL;
+		cudaMemGetInfo(&free_bytes, &total);
+		if (size > free_bytes && bytes < free_bytes)
+			size = bytes; // the end of the card
+		if (cudaMalloc(&memory, size) != cudaSuccess) {
+			cudaGetLastError();
+			fail(err,
+				 "the weights do not fit the card: %.2f GB are uploaded, %.2f of %.2f GB are left "
+				 "and a tensor of %.2f GB comes next",
+				 (double)u->bytes / 1e9, (double)free_bytes / 1e9, (double)total / 1e9,
+				 (double)bytes / 1e9);
+			return NULL;
+		}
+		u->blocks[u->n_blocks++] = memory;
+		u->used = 0;
+		u->size = size;
+		u->bytes += size;
+	}
+	unsigned char *at = (unsigned char *)u->blocks[u->n_blocks - 1] + u->used;
+	u->used += bytes;
+	return at;
+}
+
+static int send(struct cuda_uploads *u, unsigned char *to, const unsigned char *from, size_t bytes,
+				struct error *err)
+{
+	cudaError_t error = cudaSuccess;
+	for (size_t done = 0, part; done < bytes && error == cudaSuccess; done += part) {
+		int i = u->next;
+		u->next = (i + 1) % N_STAGES;
+		if (u->stages[i].busy)
+			error = cudaEventSynchronize(u->stages[i].sent);
+		part = bytes - done < STAGE_BYTES ? bytes - done : STAGE_BYTES;
+		memcpy(u->stages[i].memory, from + done, part);
+		if (error == cudaSuccess)
+			error = cudaMemcpyAsync(to + done, u->stages[i].memory, part, cudaMemcpyHostToDevice,
+									u->stream);
+		if (error == cudaSuccess)
+			error = cudaEventRecord(u->stages[i].sent, u->stream);
+		u->stages[i].busy = true;
+	}
+	u->pending = true;
+	return error == cudaSuccess ? 0 : fail(err, "uploading weights: %s", cudaGetErrorString(error));
+}
+
+const void *cuda_adopt(struct device *device, const void *host, size_t bytes, struct error *err)
+{
+	if (!device->uploads && open_uploads(device, err)) {
+		cuda_uploads_close(device);
+		return NULL;
+	}
+	struct cuda_uploads *u = device->uploads;
+	if (grow_table(u, err))
+		return NULL;
+	struct uploaded *slot = slot_of(u, host);
+	if (slot->host && slot->bytes >= bytes)
+		return slot->at;
+	unsigned char *at = place(u, bytes, err);
+	if (!at || send(u, at, host, bytes, err))
+		return NULL;
+	u->n_used += !slot->host;
+	*slot = (struct uploaded){host, at, bytes};
+	return at;
+}
+
+/* Blocks are shared, so they go when the last tensor does. */
+void cuda_abandon(struct device *device, const void *host, size_t bytes)
+{
+	struct cuda_uploads *u = device->uploads;
+	size_t left = 0;
+	if (!u)
+		return;
+	struct uploaded *old = u->table;
+	for (size_t i = 0; i < u->n_slots; i++) {
+		const unsigned char *at = old[i].host, *from = host;
+		if (at >= from && at < from + bytes)
+			old[i].host = NULL;
+		left += old[i].host != NULL;
+	}
+	if (left == 0) {
+		cuda_uploads_close(device);
+		return;
+	}
+	/* what is left must be found again: the holes cut the chains */
+	struct uploaded *table = mem_new(u->n_slots, sizeof *table, NULL);
+	if (!table)
+		return;
+	u->table = table;
+	u->n_used = left;
+	for (size_t i = 0; i < u->n_slots; i++)
+		if (old[i].host)
+			*slot_of(u, old[i].host) = old[i];
+	free(old);
+}
+
+uint64_t cuda_uploaded_bytes(const struct device *device)
+{
+	return device->uploads ? device->uploads->bytes : 0;
+}
+
+void cuda_uploads_wait(struct device *device)
+{
+	struct cuda_uploads *u = device->uploads;
+	if (!u || !u->pending)
+		return;
+	cuda_failed(device, cudaStreamSynchronize(u->stream), "uploading weights");
+	u->pending = false;
+}
+
+void cuda_uploads_close(struct device *device)
+{
+	struct cuda_uploads *u = device->uploads;
+	if (!u)
+		return;
+	cudaStreamSynchronize(device->stream);
+	cuda_graphs_drop(device);
+	if (u->stream) {
+		cudaStreamSynchronize(u->stream);
+		cudaStreamDestroy(u->stream);
+	}
+	for (int i = 0; i < N_STAGES; i++) {
+		cudaFreeHost(u->stages[i].memory);
+		if (u->stages[i].sent)
+			cudaEventDestroy(u->stages[i].sent);
+	}
+	for (size_t i = 0; i < u->n_blocks; i++)
+		cudaFree(u->blocks[i]);
+	free(u->blocks);
+	free(u->table);
+	free(u);
+	device->uploads = NULL;
+}

@@ -1,0 +1,124 @@
+/*
+ * What a kernel sees, on the host: a launch runs its blocks one after the other, a block's threads
+ * are fibers that meet at barriers and shuffles. One launch at a time.
+ */
+#ifndef TESTS_SHIM_CUDA_RUNTIME_H
+#define TESTS_SHIM_CUDA_RUNTIME_H
+
+#include "cuda_runtime_api.h"
+#include <functional>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__ __restrict
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+#define __shared__ static // blocks run one after the other
+#define SHARED_DYNAMIC(name) unsigned char *name = shim_shared()
+
+struct dim3 {
+	unsigned x, y, z;
+	dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z)
+	{
+	}
+};
+struct alignas(16) uint4 {
+	unsigned x, y, z, w;
+};
+struct alignas(8) uint2 {
+	unsigned x, y;
+};
+struct alignas(16) float4 {
+	float x, y, z, w;
+};
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+	return {x, y, z, w};
+}
+
+extern thread_local dim3 shim_thread_index, shim_block_index, shim_block_dim, shim_grid_dim;
+#define threadIdx shim_thread_index
+#define blockIdx shim_block_index
+#define blockDim shim_block_dim
+#define gridDim shim_grid_dim
+
+unsigned char *shim_shared(void);
+void shim_meet_block(void);
+/* All live lanes of the warp meet; each gives 8 bytes and gets those of `source` (0..31). */
+uint64_t shim_exchange(uint64_t mine, int source);
+uint32_t shim_ballot(bool mine);
+int shim_lane(void);
+
+#define __syncthreads() shim_meet_block()
+#define __syncwarp() ((void)shim_ballot(true))
+#define __ballot_sync(mask, predicate) shim_ballot((predicate) != 0)
+#define __threadfence() ((void)0)
+#define __threadfence_system() ((void)0)
+
+template <typename T> static inline T __shfl_sync(unsigned, T value, int source)
+{
+	uint64_t bits = 0;
+	memcpy(&bits, &value, sizeof value);
+	bits = shim_exchange(bits, source & 31);
+	memcpy(&value, &bits, sizeof value);
+	return value;
+}
+template <typename T> static inline T __shfl_xor_sync(unsigned mask, T value, int lanes)
+{
+	return __shfl_sync(mask, value, shim_lane() ^ lanes);
+}
+
+template <typename T> static inline T __ldg(const T *p)
+{
+	return *p;
+}
+template <typename T> static inline T atomicAdd(T *p, T v)
+{
+	T old = *p;
+	*p += v;
+	return old;
+}
+template <typename T> static inline T atomicCAS(T *p, T expected, T v)
+{
+	T old = *p;
+	if (old == expected)
+		*p = v;
+	return old;
+}
+static inline float __uint_as_float(unsigned bits)
+{
+	float v;
+	memcpy(&v, &bits, 4);
+	return v;
+}
+static inline unsigned __float_as_uint(float v)
+{
+	unsigned bits;
+	memcpy(&bits, &v, 4);
+	return bits;
+}
+static inline int __popc(unsigned v)
+{
+	return __builtin_popcount(v);
+}
+static inline int __ffs(int v)
+{
+	return __builtin_ffs(v);
+}
+
+void shim_run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
+
+/* Arguments are taken by value at the launch, as a graph keeps them. */
+template <typename... P, typename... A>
+static inline void shim_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+							   A... args)
+{
+	shim_run(grid, block, shared, [=]() { kernel((P)args...); });
+}
+
+#endif

@@ -1,0 +1,410 @@
+/* See cuda_runtime.h. A wrong kernel ends the program: a barrier that not all threads reach. */
+#include "cuda_runtime.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <vector>
+
+#define MAX_THREADS 1024
+#define STACK_BYTES (64 << 10)
+#define SHARED_BYTES (228 << 10)
+
+/* ---- fibers ---- */
+
+#if defined(__x86_64__)
+/* Saves the caller's registers on its stack, and goes on where `to` was saved. */
+extern "C" void shim_switch(void **from, void *to);
+__asm__(".text\n.globl shim_switch\n.type shim_switch,@function\nshim_switch:\n"
+		"pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+		"movq %rsp,(%rdi)\nmovq %rsi,%rsp\n"
+		"popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+struct context {
+	void *sp;
+};
+static void context_make(context *c, char *stack, void (*entry)())
+{
+	void **top = (void **)(((uintptr_t)stack + STACK_BYTES) & ~(uintptr_t)15);
+	*--top = NULL; // where entry would return to: it does not
+	*--top = (void *)entry;
+	top -= 6; // the saved registers
+	c->sp = top;
+}
+static void context_switch(context *from, context *to)
+{
+	shim_switch(&from->sp, to->sp);
+}
+#else
+#include <ucontext.h>
+struct context {
+	ucontext_t u;
+};
+static void context_make(context *c, char *stack, void (*entry)())
+{
+	getcontext(&c->u);
+	c->u.uc_stack.ss_sp = stack;
+	c->u.uc_stack.ss_size = STACK_BYTES;
+	makecontext(&c->u, entry, 0);
+}
+static void context_switch(context *from, context *to)
+{
+	swapcontext(&from->u, &to->u);
+}
+#endif
+
+/* Threads that meet: the last one to arrive opens it. */
+struct barrier {
+	int live, arrived;
+	unsigned generation;
+};
+
+struct fiber {
+	context saved;
+	char *stack;
+	bool done;
+};
+
+thread_local dim3 shim_thread_index, shim_block_index, shim_block_dim, shim_grid_dim;
+static thread_local fiber fibers[MAX_THREADS];
+static thread_local barrier block, warps[MAX_THREADS / 32];
+static thread_local uint64_t slots[2][MAX_THREADS];
+static thread_local context scheduler;
+static thread_local int current, n_fibers, idle; // idle: turns since somebody got on
+static thread_local const std::function<void()> *body;
+static thread_local unsigned char *shared;
+
+unsigned char *shim_shared(void)
+{
+	return shared;
+}
+
+int shim_lane(void)
+{
+	return current % 32;
+}
+
+static void meet(barrier *b)
+{
+	unsigned generation = b->generation;
+	idle = 0;
+	if (++b->arrived == b->live) {
+		b->arrived = 0;
+		b->generation++;
+	}
+	while (b->generation == generation)
+		context_switch(&fibers[current].saved, &scheduler);
+}
+
+void shim_meet_block(void)
+{
+	meet(&block);
+}
+
+/* Two sets of slots in turn: nobody is two exchanges ahead of another lane. */
+static uint64_t *give(uint64_t mine)
+{
+	barrier *warp = &warps[current / 32];
+	uint64_t *set = slots[warp->generation & 1] + current / 32 * 32;
+	set[current % 32] = mine;
+	meet(warp);
+	return set;
+}
+
+uint64_t shim_exchange(uint64_t mine, int source)
+{
+	int first = current / 32 * 32;
+	return give(mine)[first + source < n_fibers ? source : current % 32];
+}
+
+uint32_t shim_ballot(bool mine)
+{
+	int first = current / 32 * 32;
+	const uint64_t *set = give(mine);
+	uint32_t all = 0;
+	for (int i = 0; i < 32 && first + i < n_fibers; i++)
+		all |= (uint32_t)(set[i] != 0 && !fibers[first + i].done) << i;
+	return all;
+}
+
+/* A thread that ends no longer counts among those that must meet. */
+static void leave(barrier *b)
+{
+	b->live--;
+	if (b->live > 0 && b->arrived == b->live) {
+		b->arrived = 0;
+		b->generation++;
+	}
+	idle = 0;
+}
+
+static void fiber_entry()
+{
+	(*body)();
+	fibers[current].done = true;
+	leave(&block);
+	leave(&warps[current / 32]);
+	context_switch(&fibers[current].saved, &scheduler);
+	abort();
+}
+
+static void run_block()
+{
+	dim3 d = shim_block_dim;
+	int left = n_fibers;
+	block = {n_fibers, 0, 0};
+	for (int i = 0; i < n_fibers; i++) {
+		if (!fibers[i].stack)
+			fibers[i].stack = (char *)malloc(STACK_BYTES);
+		fibers[i].done = false;
+		context_make(&fibers[i].saved, fibers[i].stack, fiber_entry);
+		if (i % 32 == 0)
+			warps[i / 32] = {n_fibers - i < 32 ? n_fibers - i : 32, 0, 0};
+	}
+	memset(shared, 0xcd, SHARED_BYTES < 4096 ? SHARED_BYTES : 4096);
+	for (idle = 0; left > 0;)
+		for (current = 0; current < n_fibers; current++) {
+			if (fibers[current].done)
+				continue;
+			if (idle++ > 4 * n_fibers) {
+				fprintf(stderr, "shim: threads wait at different barriers\n");
+				abort();
+			}
+			shim_thread_index = dim3(current % d.x, current / d.x % d.y, current / d.x / d.y);
+			context_switch(&scheduler, &fibers[current].saved);
+			left -= fibers[current].done;
+		}
+}
+
+/* ---- streams and graphs ---- */
+
+struct shim_stream {
+	struct shim_graph *capturing;
+};
+struct shim_graph {
+	std::vector<std::function<void()>> launches;
+};
+static thread_local shim_stream *capturing; // the stream that captures, if any
+
+static void run_now(dim3 grid, dim3 dim, size_t bytes, const std::function<void()> &thread)
+{
+	if (dim.x * dim.y * dim.z > MAX_THREADS || bytes > SHARED_BYTES || grid.y > 65535 ||
+		grid.z > 65535 || !grid.x || !grid.y || !grid.z) {
+		fprintf(stderr, "shim: a launch of %u,%u,%u x %u threads, %zu bytes shared\n", grid.x,
+				grid.y, grid.z, dim.x * dim.y * dim.z, bytes);
+		abort();
+	}
+	if (!shared)
+		shared = (unsigned char *)aligned_alloc(128, SHARED_BYTES);
+	body = &thread;
+	shim_grid_dim = grid;
+	shim_block_dim = dim;
+	n_fibers = (int)(dim.x * dim.y * dim.z);
+	for (unsigned z = 0; z < grid.z; z++)
+		for (unsigned y = 0; y < grid.y; y++)
+			for (unsigned x = 0; x < grid.x; x++) {
+				shim_block_index = dim3(x, y, z);
+				run_block();
+			}
+}
+
+void shim_run(dim3 grid, dim3 dim, size_t bytes, const std::function<void()> &thread)
+{
+	if (capturing)
+		capturing->capturing->launches.push_back([=]() { run_now(grid, dim, bytes, thread); });
+	else
+		run_now(grid, dim, bytes, thread);
+}
+
+static cudaError_t later(const std::function<void()> &what)
+{
+	if (capturing)
+		capturing->capturing->launches.push_back(what);
+	else
+		what();
+	return cudaSuccess;
+}
+
+extern "C" {
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
+{
+	stream->capturing = new shim_graph;
+	capturing = stream;
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+	*graph = stream->capturing;
+	stream->capturing = NULL;
+	capturing = NULL;
+	return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long)
+{
+	*exec = new shim_graph(*graph);
+	return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t)
+{
+	for (size_t i = 0; i < exec->launches.size(); i++)
+		exec->launches[i]();
+	return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+	delete graph;
+	return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+	delete exec;
+	return cudaSuccess;
+}
+
+/* ---- the rest ---- */
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+	return error == cudaErrorMemoryAllocation ? "out of memory" : "an error of the shim";
+}
+
+cudaError_t cudaGetLastError(void)
+{
+	return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+	*version = 13000;
+	return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+	*version = 13000;
+	return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+	*count = 1;
+	return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int card)
+{
+	return card == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
+{
+	memset(prop, 0, sizeof *prop);
+	strcpy(prop->name, "shim");
+	prop->major = 9;
+	prop->multiProcessorCount = 4;
+	prop->totalGlobalMem = (size_t)1 << 34;
+	return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *id, int length, int)
+{
+	snprintf(id, (size_t)length, "none");
+	return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
+{
+	*total = (size_t)1 << 34;
+	*free = *total / 2;
+	return cudaSuccess;
+}
+
+/* Memory is not zeroed, so that nothing relies on it. */
+cudaError_t cudaMalloc(void **memory, size_t bytes)
+{
+	*memory = bytes > ((size_t)1 << 40) ? NULL : aligned_alloc(256, (bytes + 255) & ~(size_t)255);
+	if (!*memory)
+		return cudaErrorMemoryAllocation;
+	memset(*memory, 0xcd, bytes);
+	return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *memory)
+{
+	free(memory);
+	return cudaSuccess;
+}
+
+cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
+{
+	return cudaMalloc(memory, bytes);
+}
+
+cudaError_t cudaFreeHost(void *memory)
+{
+	return cudaFree(memory);
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind,
+							cudaStream_t)
+{
+	return later([=]() { memmove(to, from, bytes); });
+}
+
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
+{
+	return later([=]() { memset(memory, value, bytes); });
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+	*stream = new shim_stream();
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+	delete stream;
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+	return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+	*event = (cudaEvent_t)(void *)event;
+	return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t)
+{
+	return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
+{
+	return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t)
+{
+	return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t)
+{
+	*ms = 0;
+	return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
+{
+	return cudaSuccess;
+}
+}
