@@ -95,6 +95,8 @@ int main(int argc, char **argv)
 	int skipped = command != NULL; // argv[skipped] stands for the program's name
 	if (!command)
 		command = subcommands;
+	if (!isatty(STDOUT_FILENO)) // most output is one write, whose errno is known at the end
+		setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 	struct cli cli;
 	struct error err = {0};
 	bool help = false, version = false;

@@ -35,9 +35,16 @@ struct request {
 	const char *directory, *budgets_file; // OPEN
 	bool lenient;
 	const struct conversation
-		*conversation;     // TURN: its active path; the last message is the user's
-	const int32_t *tokens; // COMPLETE: (n_tokens), or text; TURN: NULL = render the conversation
-	int n_tokens;
+		*conversation; // TURN: its active path; the last message is the user's
+	/* COMPLETE: (n_tokens), or text. TURN: NULL = render the conversation, else exactly these ids:
+	 * n_prompt of them are the prompt, the rest the answer so far, whose tokens come as events that
+	 * are `given`. */
+	const int32_t *tokens;
+	int n_tokens, n_prompt;
+	/* TURN: it does not go on from the turn before. With tokens it leaves the answer of turn
+	 * `left`, without it follows that; -1 = a turn of another log. */
+	bool branched;
+	int left;
 	const char *text;
 	bool stop_eos; // COMPLETE: end at stop ids
 	struct turn_settings settings;

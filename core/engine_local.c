@@ -84,6 +84,7 @@ static void release(struct local *local)
 	journal_close(local->worker.journal);
 	queue_finish(&local->worker.queue);
 	free(local->worker.experts.counts);
+	free(local->worker.parents);
 	pthread_mutex_destroy(&local->worker.shared);
 	free(local);
 }

@@ -82,6 +82,8 @@ struct event {
 		struct {
 			int id, parent; // of the turn; parent -1 = none
 			int known; // messages of the path before that stay; those that follow come behind them
+			bool branched; // as in struct request; numbers: all ids that it goes on from
+			int left;
 			struct turn_settings settings;
 			enum math math;
 			char rung[32];
@@ -103,7 +105,8 @@ struct event {
 			uint64_t
 				took_ns; // computing only: forward, pick, decode. 0 = came out of a prefill (TTFT)
 			struct picked picked;
-			bool forced;        // not the model's choice: the thoughts were ended
+			bool forced; // not the model's choice: the thoughts were ended
+			bool given;  // nor computed: a branch begins with it. budget "" = who wrote it first
 			bool thinking_ends; // this token is </think>; its text is empty, as a stop id's
 		} token;
 		struct {

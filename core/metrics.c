@@ -67,7 +67,10 @@ void metrics_event(struct metrics *metrics, const struct event *event)
 			row->took_ns += event->prefill.took_ns;
 		}
 		break;
-	case EV_TOKEN: token(metrics, event); break;
+	case EV_TOKEN:
+		if (!event->token.given)
+			token(metrics, event);
+		break;
 	case EV_SWITCH: metrics->switches++; break;
 	case EV_STOP:
 		if (event->stop.first_ns > 0)

@@ -60,7 +60,8 @@ static void token(struct reply *reply, const struct event *event)
 {
 	const char *bytes = event->text;
 	size_t length = bytes ? event->length : 0;
-	count(reply, event);
+	if (!event->token.given)
+		count(reply, event);
 	if (event->token.phase == PHASE_THINK) {
 		text_append(&reply->reasoning, bytes, length);
 		if (event->token.thinking_ends)

@@ -190,10 +190,51 @@ static int say_messages(struct track *track, const struct conversation *conversa
 	return 0;
 }
 
+/* A branch: the path is what the owner says, but for what is asked now. */
+static size_t said_in_branch(struct track *track, const struct request *asked)
+{
+	const struct conversation *conversation = asked->conversation;
+	size_t n = (size_t)conversation->n_messages - (asked->tokens == NULL);
+	if (mem_grow(&track->said, &track->said_capacity, n + 1, sizeof *track->said, NULL))
+		return 0;
+	for (size_t i = 0; i < n; i++)
+		track->said[i] =
+			(struct said){.hash = message_hash(&conversation->messages[i]), .turn = -1};
+	track->n_said = n;
+	return n;
+}
+
+/* Where the turn stands among those before: how many messages stay, and which one it follows. */
+static size_t place(struct track *track, int *parent)
+{
+	struct worker *worker = track->worker;
+	const struct request *asked = &track->request->request;
+	bool chat = asked->type == REQUEST_TURN && asked->conversation != NULL;
+	bool leaves = chat && asked->branched && asked->left >= 0 && asked->left < track->id &&
+				  asked->conversation->n_messages > 0;
+	size_t known = leaves ? said_in_branch(track, asked)
+				   : chat ? said_before(track, asked->conversation)
+						  : 0;
+	*parent = !leaves         ? parent_of(track, known)
+			  : asked->tokens ? worker->parents[asked->left]
+							  : asked->left;
+	if (mem_grow(&worker->parents, &worker->parents_capacity, (size_t)track->id + 1,
+				 sizeof *worker->parents, NULL) == 0)
+		worker->parents[track->id] = *parent;
+	return known;
+}
+
 static void emit_turn(struct track *track, int parent, size_t known)
 {
 	struct worker *worker = track->worker;
+	const struct request *asked = &track->request->request;
 	struct event event = {.type = EV_TURN, .seq = track->seq};
+	event.turn.branched = asked->branched;
+	event.turn.left = asked->branched ? asked->left : -1;
+	if (asked->type == REQUEST_TURN && asked->tokens) {
+		event.numbers = asked->tokens;
+		event.n_numbers = (size_t)asked->n_tokens;
+	}
 	event.turn.id = track->id;
 	event.turn.parent = parent;
 	event.turn.known = (int)known;
@@ -213,7 +254,7 @@ void track_accept(struct track *track, struct request_copy *request)
 	struct turn_settings settings = asked->settings;
 	struct rule rule = {0};
 	struct error err = {0};
-	size_t known = chat && asked->conversation ? said_before(track, asked->conversation) : 0;
+	int parent;
 	track->state = TRACK_ACCEPTED;
 	track->request = request;
 	track->stopping = false;
@@ -226,7 +267,8 @@ void track_accept(struct track *track, struct request_copy *request)
 		settings.thinking = false;
 	turn_begin(&track->turn, &worker->stage.rules, &settings, chat || asked->stop_eos);
 	track->turn.rule = rule;
-	emit_turn(track, chat ? parent_of(track, known) : -1, known);
+	size_t known = place(track, &parent);
+	emit_turn(track, parent, known);
 	if (chat && asked->conversation && !failed)
 		failed = say_messages(track, asked->conversation, known, &err);
 	worker_gauge(worker, track);
@@ -405,6 +447,49 @@ static void warn_when_nearly_full(struct track *track)
 	worker_say(track->worker, EV_NOTICE, track->seq, sentence);
 }
 
+/* What may be shown of the token; a tail that no token will complete comes out as U+FFFD. */
+static void decode(struct track *track, const struct tokenizer *tokenizer, int32_t id,
+				   const struct turn_step *step)
+{
+	text_clear(&track->text);
+	if (!step->hidden)
+		tokenizer_decode_step(tokenizer, &track->decode, id, &track->text);
+	if (step->hidden || step->over)
+		tokenizer_decode_flush(&track->decode, &track->text);
+}
+
+/* Tells the tokens of the answer that a turn goes on from. True: with them it is over. */
+static bool give(struct track *track)
+{
+	const struct request *asked = &track->request->request;
+	const struct tokenizer *tokenizer = track->worker->stage.model->tokenizer;
+	struct turn turn = track->turn; // runs beside the turn's own, from where the answer began
+	struct turn_step step = {0};
+	if (asked->type != REQUEST_TURN || !asked->tokens)
+		return false;
+	int from = asked->n_prompt > 0 ? asked->n_prompt : asked->n_tokens;
+	turn.settings.max_tokens = turn.settings.think_limit = 0;
+	turn_prompt(&turn, asked->tokens, (size_t)from);
+	for (int i = from; i < asked->n_tokens && !step.over; i++) {
+		struct event event = {.type = EV_TOKEN, .seq = track->seq};
+		int32_t id = asked->tokens[i];
+		step = turn_take(&turn, id, false, asked->n_tokens);
+		decode(track, tokenizer, id, &step);
+		event.token.at = i;
+		event.token.id = event.token.picked.id = id;
+		event.token.picked.top[0].id = -1;
+		event.token.phase = step.phase;
+		event.token.given = true;
+		event.token.thinking_ends = step.thinking_ends;
+		if (i + 1 == asked->n_tokens)
+			memcpy(event.token.budget, turn_reader(&track->turn), BUDGET_NAME_BYTES);
+		event.text = text_chars(&track->text);
+		event.length = track->text.length;
+		worker_emit(track->worker, &event);
+	}
+	return step.over;
+}
+
 void track_start(struct track *track)
 {
 	struct error err = {0};
@@ -424,6 +509,10 @@ void track_start(struct track *track)
 	turn_judge(&track->turn, NULL);
 	if (prepare_sequence(track, &err)) {
 		track_stop(track, STOP_ERROR, &err);
+		return;
+	}
+	if (give(track)) {
+		track_stop(track, STOP_EOS, NULL);
 		return;
 	}
 	struct prefill prefill = prefill_of(track, &track->taps);
@@ -513,17 +602,6 @@ static bool has_newline(const struct tokenizer *tokenizer, int32_t id)
 	size_t length = 0;
 	const char *bytes = tokenizer_bytes(tokenizer, id, &length);
 	return bytes && memchr(bytes, '\n', length);
-}
-
-/* What may be shown of the token; a tail that no token will complete comes out as U+FFFD. */
-static void decode(struct track *track, const struct tokenizer *tokenizer, int32_t id,
-				   const struct turn_step *step)
-{
-	text_clear(&track->text);
-	if (!step->hidden)
-		tokenizer_decode_step(tokenizer, &track->decode, id, &track->text);
-	if (step->hidden || step->over)
-		tokenizer_decode_flush(&track->decode, &track->text);
 }
 
 void track_take(struct track *track, const struct picked *picked, uint64_t pass_ns)

@@ -219,6 +219,12 @@ static void turn(struct text *out, const struct event *event)
 	add_name(out, "math", event->turn.math == MATH_FAST ? "fast" : "exact");
 	add_name(out, "rung", event->turn.rung);
 	text_format(out, ",\"thinking\":%s", settings->thinking ? "true" : "false");
+	if (event->turn.branched && event->turn.left < 0)
+		text_add(out, ",\"left\":null");
+	else if (event->turn.branched)
+		add_integer(out, "left", event->turn.left);
+	if (event->n_numbers > 0)
+		add_list(out, "tokens", event);
 }
 
 static void token(struct text *out, const struct event *event)
@@ -244,6 +250,8 @@ static void token(struct text *out, const struct event *event)
 		text_add(out, ",\"forced\":true");
 	if (event->token.thinking_ends)
 		text_add(out, ",\"thinking_ends\":true");
+	if (event->token.given)
+		text_add(out, ",\"given\":true");
 }
 
 static void memory(struct text *out, const struct event *event)

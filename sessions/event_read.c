@@ -279,6 +279,10 @@ static void turn(struct reader *r, struct event *event)
 	settings->think_limit = integer(r, "think_limit");
 	settings->thinking = field(r, "thinking") ? is_true(r, "thinking") : true;
 	writers(r, settings);
+	event->turn.branched = field(r, "left") != NULL;
+	event->turn.left = optional_integer(r, "left", -1);
+	if (field(r, "tokens"))
+		list(r, "tokens", event);
 	event->turn.math = MATH("math");
 	string(r, "rung", event->turn.rung, sizeof event->turn.rung);
 }
@@ -318,6 +322,7 @@ static void token(struct reader *r, struct event *event)
 	event->token.took_ns = time_of(r, "took_ms");
 	event->token.forced = is_true(r, "forced");
 	event->token.thinking_ends = is_true(r, "thinking_ends");
+	event->token.given = is_true(r, "given");
 	alternatives(r, &event->token.picked);
 	text_of(r, event);
 }

@@ -196,7 +196,7 @@ static void csv_field(struct text *out, const char *bytes, size_t length)
 
 void session_csv(const struct session *session, struct text *out)
 {
-	text_add(out, "turn,at,ms,id,text,logprob,budget,phase,took_ms,forced\n");
+	text_add(out, "turn,at,ms,id,text,logprob,budget,phase,took_ms,forced,given\n");
 	for (size_t t = 0; t < session->n_turns; t++) {
 		const struct session_turn *turn = &session->turns[t];
 		for (size_t i = turn->first; i < turn->end; i++) {
@@ -208,8 +208,9 @@ void session_csv(const struct session *session, struct text *out)
 			csv_field(out, event->text, event->length);
 			text_format(out, ",%.9g,", (double)event->token.logprob);
 			csv_field(out, event->token.budget, strlen(event->token.budget));
-			text_format(out, ",%s,%.6f,%d\n", phase_name(event->token.phase),
-						(double)event->token.took_ns / 1e6, event->token.forced);
+			text_format(out, ",%s,%.6f,%d,%d\n", phase_name(event->token.phase),
+						(double)event->token.took_ns / 1e6, event->token.forced,
+						event->token.given);
 		}
 	}
 }

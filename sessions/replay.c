@@ -30,7 +30,7 @@ struct replay {
 
 static bool is_token(const struct event *event)
 {
-	return event->type == EV_TOKEN && event->seq == 0;
+	return event->type == EV_TOKEN && event->seq == 0 && !event->token.given;
 }
 
 /* Makes the descriptor readable when the next event is due. */
@@ -106,7 +106,7 @@ static const struct event *end(struct replay *replay)
 		return &replay->over;
 	}
 	for (size_t i = 0; i < replay->session->n_events; i++)
-		tokens += replay->session->events[i].type == EV_TOKEN;
+		tokens += is_token(&replay->session->events[i]);
 	replay->told_end = true;
 	snprintf(replay->end, sizeof replay->end, "the replay is over: %zu turn%s, %d tokens",
 			 replay->session->n_turns, replay->session->n_turns == 1 ? "" : "s", tokens);

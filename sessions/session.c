@@ -18,6 +18,7 @@ struct builder {
 	bool in_turn;
 	const char *system;           // of the path
 	struct chat_string reasoning; // of the next message; borrowed from its event
+	size_t given;                 // event of the turn left, behind the last that was found
 	size_t *places;               // (n_turns): where the path stood behind the turn's answer
 	size_t places_capacity;
 };
@@ -66,22 +67,65 @@ static void end_turn(struct builder *b)
 	b->places[session->n_turns - 1] = b->n_path;
 }
 
+/* A branch: the path is that of the turn it left or follows. */
+static void take_path(struct builder *b, const struct session_turn *left)
+{
+	const struct conversation *conversation = &b->session->conversation;
+	int leaf = left->answer != NO_MESSAGE ? left->answer : left->user, *path;
+	int n = conversation_path(conversation, leaf, &path, b->err);
+	b->failed |= n < 0;
+	b->n_path = 0;
+	for (int i = 0; i < n; i++)
+		push(b, path[i]);
+	if (n >= 0)
+		free(path);
+}
+
+/* Tokens that a branch has in common with the answer it left were written there. */
+static void take_given(struct builder *b, struct event *event)
+{
+	const struct session *session = b->session;
+	const struct session_turn *turn = &session->turns[session->n_turns - 1];
+	if (!event->token.given || *event->token.budget || turn->left < 0)
+		return;
+	const struct session_turn *left = &session->turns[turn->left];
+	size_t at = b->given >= left->first && b->given < left->end ? b->given : left->first;
+	for (; at < left->end; at++) {
+		const struct event *other = &session->events[at];
+		if (other->type != EV_TOKEN || other->seq != 0 || other->token.at < event->token.at)
+			continue;
+		if (other->token.at > event->token.at || other->token.id != event->token.id)
+			return;
+		memcpy(event->token.budget, other->token.budget, BUDGET_NAME_BYTES);
+		event->token.logprob = other->token.logprob;
+		event->token.picked = other->token.picked;
+		b->given = at + 1;
+		return;
+	}
+}
+
 /* Where the path goes on. Logs that do not count say at least which answer it follows. */
 static size_t known(const struct builder *b, const struct event *event)
 {
 	const struct session *session = b->session;
 	if (event->turn.known >= 0)
 		return (size_t)event->turn.known;
-	for (size_t i = session->n_turns; i-- > 0 && event->turn.parent >= 0;)
-		if (session->events[session->turns[i].first].turn.id == event->turn.parent)
-			return b->places[i];
-	return 0;
+	int parent = event->turn.parent < 0
+					 ? -1
+					 : session_find_turn(session, event->turn.parent, session->n_turns);
+	return parent < 0 ? 0 : b->places[parent];
 }
 
 static void begin_turn(struct builder *b, const struct event *event)
 {
 	struct session *session = b->session;
 	end_turn(b);
+	int left = event->turn.branched && event->turn.left >= 0
+				   ? session_find_turn(session, event->turn.left, session->n_turns)
+				   : -1;
+	if (left >= 0)
+		take_path(b, &session->turns[left]);
+	b->given = 0;
 	cut(b, known(b, event));
 	if (mem_grow(&session->turns, &session->turns_capacity, session->n_turns + 1,
 				 sizeof *session->turns, b->err) ||
@@ -91,7 +135,8 @@ static void begin_turn(struct builder *b, const struct event *event)
 		return;
 	}
 	session->turns[session->n_turns++] =
-		(struct session_turn){.first = session->n_events - 1,
+		(struct session_turn){.left = left,
+							  .first = session->n_events - 1,
 							  .opening = (int)session->n_openings - 1,
 							  .user = session->conversation.active,
 							  .answer = NO_MESSAGE,
@@ -141,7 +186,7 @@ static void opening(struct builder *b, const struct event *event)
 		session->n_openings++;
 }
 
-static void take(struct builder *b, const struct event *event)
+static void take(struct builder *b, struct event *event)
 {
 	struct session *session = b->session;
 	if (event->type == EV_OPENED)
@@ -155,6 +200,8 @@ static void take(struct builder *b, const struct event *event)
 	if (!b->in_turn || b->failed)
 		return;
 	struct session_turn *turn = &session->turns[session->n_turns - 1];
+	if (event->type == EV_TOKEN)
+		take_given(b, event);
 	reply_event(&turn->reply, event);
 	if (event->type == EV_STOP) {
 		turn->over = true;
@@ -246,6 +293,14 @@ const struct session_turn *session_turn_of(const struct session *session, int an
 		if (session->turns[i].answer == answer)
 			return &session->turns[i];
 	return NULL;
+}
+
+int session_find_turn(const struct session *session, int id, size_t n)
+{
+	for (size_t i = n; i-- > 0;)
+		if (session->events[session->turns[i].first].turn.id == id)
+			return (int)i;
+	return -1;
 }
 
 void session_damage(const struct session *session, struct text *out)

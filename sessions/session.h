@@ -11,7 +11,8 @@
 #include "core/reply.h"
 #include "sessions/event_read.h"
 
-struct session_turn {   // of seq 0
+struct session_turn { // of seq 0
+	int left; // the turn (index) whose answer it leaves or follows, where its event says so; -1
 	size_t first, end;  // its events: from EV_TURN to behind EV_STOP (or where the log ends)
 	int opening;        // index in openings, -1 = the log names no checkpoint
 	int user, answer;   // messages of the conversation, NO_MESSAGE = none
@@ -52,6 +53,9 @@ int session_check_hash(const struct session *session, const char *hash, struct e
 
 /* The turn that this message of the conversation is the answer of, or NULL. */
 const struct session_turn *session_turn_of(const struct session *session, int answer);
+
+/* The turn with this id that was the last before `n` of them, or -1: ids are those of one run. */
+int session_find_turn(const struct session *session, int id, size_t n);
 
 /* One line about what could not be read; nothing if all could. */
 void session_damage(const struct session *session, struct text *out);

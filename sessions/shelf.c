@@ -62,7 +62,7 @@ static void take(struct look *look, const struct event *event)
 		text_append(&look->said, event->text, event->length);
 		search_said(look);
 	}
-	if (event->type == EV_TOKEN && event->seq == 0)
+	if (event->type == EV_TOKEN && event->seq == 0 && !event->token.given)
 		text_append(&look->said, event->text, event->length);
 	if (event->type == EV_TURN && event->seq == 0)
 		row->n_turns++;
@@ -72,11 +72,13 @@ static void take(struct look *look, const struct event *event)
 
 static int on_line(void *user, const char *line, size_t length)
 {
-	static const char token[] = "{\"ev\":\"token\",";
+	static const char token[] = "{\"ev\":\"token\",", given[] = "\"given\":true}";
 	struct look *look = user;
 	struct event event;
 	bool is_token = length > sizeof token && !memcmp(line, token, sizeof token - 1);
-	look->row->n_tokens += is_token;
+	size_t tail = sizeof given - 1;
+	bool is_given = length > tail && !memcmp(line + length - tail, given, tail);
+	look->row->n_tokens += is_token && !is_given;
 	text_clear(&look->last);
 	text_append(&look->last, line, length);
 	if (is_token && !look->search)

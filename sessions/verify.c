@@ -15,8 +15,9 @@ struct run {
 	struct turn_settings settings; // of the running turn, as they are now
 	bool over;                     // EV_STOP has come
 	bool was_forced;               // the token before
+	int n_given;                   // tokens of the answer that it began with
 	int prompt;                    // tokens of the recorded prompt, 0 = the log does not say
-	bool other_prompt; // what was asked cannot be told from the messages: a branch inside an answer
+	bool other_prompt; // what was asked cannot be told from the messages: an old log's branch
 	struct error *err;
 };
 
@@ -38,7 +39,7 @@ static const struct event *await_token(struct run *run, bool *failed)
 			run->other_prompt |= event->prefill.from + event->prefill.tokens != run->prompt;
 		if (event->type == EV_ERROR)
 			fail(&error, "%s", event->text);
-		if (event->type == EV_TOKEN)
+		if (event->type == EV_TOKEN && !event->token.given)
 			return event;
 		if (event->type != EV_STOP)
 			continue;
@@ -99,7 +100,7 @@ static int do_event(struct run *run, const struct event *event, bool first)
 				   ? -1
 				   : 1;
 	}
-	if (event->type != EV_TOKEN)
+	if (event->type != EV_TOKEN || event->token.given)
 		return 1;
 	if (event->token.forced && !run->was_forced &&
 		submit(run, (struct request){.type = REQUEST_END_THINKING}))
@@ -115,7 +116,7 @@ static void begin_settings(struct run *run, int *n_tokens, bool *fresh)
 	const struct session_turn *turn = run->turn;
 	const struct event *events = run->session->events;
 	bool has_reader = false, has_writer = false;
-	run->prompt = 0;
+	run->prompt = run->n_given = 0;
 	*n_tokens = 0;
 	*fresh = false;
 	run->settings = events[turn->first].turn.settings;
@@ -126,13 +127,15 @@ static void begin_settings(struct run *run, int *n_tokens, bool *fresh)
 		const struct event *event = &events[i];
 		if (event->seq != 0)
 			continue;
-		*n_tokens += event->type == EV_TOKEN;
+		bool given = event->type == EV_TOKEN && event->token.given;
+		run->n_given += given;
+		*n_tokens += event->type == EV_TOKEN && !given;
 		if (event->type == EV_PREFILL && !has_reader) {
 			has_reader = true;
 			*fresh = event->prefill.cached == 0;
 			run->prompt = event->prefill.from + event->prefill.tokens;
 		}
-		if (event->type == EV_TOKEN && !has_writer) {
+		if (event->type == EV_TOKEN && !given && !has_writer) {
 			has_writer = true;
 			memcpy(run->settings.budget, event->token.budget, BUDGET_NAME_BYTES);
 		}
@@ -156,11 +159,14 @@ static int end(struct run *run)
 	return failed ? -1 : 0;
 }
 
-/* The turn's prompt: its path, with the system text of that time. */
+/* The turn's prompt: its path, with the system text of that time; of a branch inside an answer the
+ * very ids that it went on from. */
 static int ask(struct run *run, bool fresh)
 {
 	struct conversation path;
 	const struct session_turn *turn = run->turn;
+	const struct event *begin = &run->session->events[turn->first];
+	int n_ids = (int)begin->n_numbers;
 	if (conversation_copy_path(&run->session->conversation, turn->user, &path, run->err))
 		return -1;
 	int failed = conversation_set_system(&path, turn->system, run->err);
@@ -170,6 +176,9 @@ static int ask(struct run *run, bool fresh)
 	if (!failed)
 		failed = submit(run, (struct request){.type = REQUEST_TURN,
 											  .conversation = &path,
+											  .tokens = n_ids > 0 ? begin->numbers : NULL,
+											  .n_tokens = n_ids,
+											  .n_prompt = n_ids - run->n_given,
 											  .settings = run->settings});
 	conversation_free(&path);
 	return failed;
@@ -203,7 +212,8 @@ static int verify_turn(struct run *run)
 		first &= session->events[i].type != EV_TOKEN;
 	}
 	if (run->other_prompt)
-		leave_out(run, "its prompt is another one now: it branches inside an answer");
+		leave_out(run, "its prompt is another one now: it branches inside an answer, and the log "
+					   "lacks its ids");
 	else
 		run->result->n_turns++;
 	return state < 0 ? -1 : end(run);

@@ -336,7 +336,7 @@ const struct command commands[] = {
 	{"undo", "", "take the last message back", COMPLETE_NOTHING, run_undo, false},
 	{"compare", "[text-only] A B [C]|text FILE|off", "budgets (or DIR#BUDGET) side by side", COMPLETE_BUDGET, run_compare, true},
 	{"keep", "COLUMN", "a column of Compare becomes the conversation", COMPLETE_NOTHING, run_keep, true},
-	{"branch", "next|previous|back|AT ID [BUDGET]", "other ways the answer could go (see Tokens)", COMPLETE_NOTHING, run_branch, false},
+	{"branch", "[NUMBER|next|previous|parent|undo|redo|AT ID [BUDGET]]", "the tree of ways the conversation went", COMPLETE_NOTHING, run_branch, false},
 	{"target", "[active=2.8B|total=..|bytes=..]", "what the router chooses for a target, and the staircase of widths", COMPLETE_NOTHING, run_target, true},
 	{"lab", "[FROM TO [AT]]", "take a change of budget apart: the last one, or any", COMPLETE_BUDGET, run_lab, true},
 	{"calibrate", "FILE...", "measure every importance score on these texts; Importance then shows them", COMPLETE_FILE, run_calibrate, true},

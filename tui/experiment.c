@@ -116,23 +116,34 @@ int run_keep(struct command_context *context, const char *arguments, bool forced
 	return view_show(context->app, "chat", err);
 }
 
-int run_branch(struct command_context *context, const char *arguments, bool forced,
-			   struct error *err)
+/* The whole tree, as text. */
+static int list_branches(struct command_context *context, struct error *err)
 {
-	(void)forced;
-	struct talk *talk = context->talk;
+	const struct branches *branches = &context->talk->branches;
+	size_t *order = branches_order(branches);
+	if (!order)
+		return fail(err, "no memory for %zu branches", branches->n);
+	for (size_t i = 0; i < branches->n; i++) {
+		text_add(context->out, order[i] == branches->active ? "> " : "  ");
+		branches_line(branches, order[i], false, context->out);
+		text_add(context->out, "\n");
+	}
+	free(order);
+	if (branches->n == 0)
+		talk_say(context->talk, "there is one way only; Enter on an alternative in Tokens, or "
+								":retry, makes a branch");
+	return 0;
+}
+
+static int make_branch(struct talk *talk, const char *arguments, struct error *err)
+{
 	char budget[BUDGET_NAME_BYTES] = "";
 	int at, id, used = 0;
-	if (strcmp(arguments, "next") == 0)
-		return talk_walk_branches(talk, 1, err);
-	if (strcmp(arguments, "previous") == 0)
-		return talk_walk_branches(talk, -1, err);
-	if (strcmp(arguments, "back") == 0)
-		return talk_leave_branch(talk, err);
 	if (sscanf(arguments, "%d %d %255s %n", &at, &id, budget, &used) < 2 ||
 		(budget[0] && arguments[used]))
-		return fail(err, "branch: next, previous, back, or AT ID [BUDGET] is expected: token AT of "
-						 "the last answer becomes ID");
+		return fail(err,
+					"branch: next, previous, parent, undo, redo, a number, or AT ID [BUDGET] is "
+					"expected: token AT of the last answer becomes ID");
 	int vocabulary = !talk->model             ? INT_MAX
 					 : talk->model->tokenizer ? tokenizer_size(talk->model->tokenizer)
 											  : talk->model->config.vocab_size;
@@ -142,6 +153,26 @@ int run_branch(struct command_context *context, const char *arguments, bool forc
 		return -1;
 	talk_say(talk, "a branch: %s", talk->branches.items[talk->branches.active].note);
 	return 0;
+}
+
+int run_branch(struct command_context *context, const char *arguments, bool forced,
+			   struct error *err)
+{
+	static const char *const walks[] = {
+		[WALK_NEXT] = "next", [WALK_PREVIOUS] = "previous", [WALK_PARENT] = "parent",
+		[WALK_UNDO] = "undo", [WALK_REDO] = "redo",
+	};
+	char *end;
+	(void)forced;
+	if (!*arguments)
+		return list_branches(context, err);
+	for (size_t i = 0; i < sizeof walks / sizeof *walks; i++)
+		if (strcmp(arguments, walks[i]) == 0)
+			return talk_walk_branches(context->talk, (enum branch_walk)i, err);
+	long number = strtol(arguments, &end, 10);
+	if (end != arguments && !*end)
+		return talk_show_branch(context->talk, number > INT_MAX ? INT_MAX : (int)number, err);
+	return make_branch(context->talk, arguments, err);
 }
 
 static struct pane *importance_of(struct command_context *context)

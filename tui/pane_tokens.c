@@ -386,22 +386,27 @@ static void draw_budgets(const struct pane_tokens *t, const struct canvas *canva
 	}
 }
 
+/* The rows of the tree around the active way. */
 static void draw_branches(const struct pane_tokens *t, const struct canvas *canvas)
 {
 	const struct branches *branches = &t->pane.talk->branches;
-	size_t rows = (size_t)canvas->rows, first = 0;
-	if (branches->active >= rows)
-		first = branches->active - rows + 1;
-	for (size_t i = first; i < branches->n && i - first < rows; i++) {
-		const struct branch *branch = &branches->items[i];
-		bool here = i == branches->active;
+	size_t rows = (size_t)canvas->rows, first = 0, here = 0;
+	size_t *order = branches_order(branches);
+	while (order && order[here] != branches->active)
+		here++;
+	if (here > rows / 2)
+		first = here - rows / 2;
+	if (first + rows > branches->n)
+		first = branches->n > rows ? branches->n - rows : 0;
+	for (size_t i = first; order && i < branches->n && i - first < rows; i++) {
 		struct text text = {0};
-		text_format(&text, "%s branch %zu: %s", here ? ">" : " ", i + 1, branch->note);
-		if (branch->from >= 0)
-			text_format(&text, " at %d of %d", branch->at, branch->from + 1);
-		canvas_text(canvas, (int)(i - first), 0, here ? ROLE_MARK : ROLE_DIM, text_chars(&text));
+		text_add(&text, i == here ? "> " : "  ");
+		branches_line(branches, order[i], canvas->theme->ascii, &text);
+		canvas_text(canvas, (int)(i - first), 0, i == here ? ROLE_MARK : ROLE_DIM,
+					text_chars(&text));
 		text_free(&text);
 	}
+	free(order);
 }
 
 static void settle(struct pane_tokens *t)
@@ -509,7 +514,9 @@ static bool tokens_key(struct pane_tokens *t, int key)
 	case '>': t->column += t->column + 1 < n_columns(t); return true;
 	case 'b': snprintf(t->pane.command, sizeof t->pane.command, "branch next"); return true;
 	case 'B': snprintf(t->pane.command, sizeof t->pane.command, "branch previous"); return true;
-	case 'u': snprintf(t->pane.command, sizeof t->pane.command, "branch back"); return true;
+	case 'u': snprintf(t->pane.command, sizeof t->pane.command, "branch undo"); return true;
+	case 'U': snprintf(t->pane.command, sizeof t->pane.command, "branch redo"); return true;
+	case '^': snprintf(t->pane.command, sizeof t->pane.command, "branch parent"); return true;
 	default: return false;
 	}
 }

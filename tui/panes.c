@@ -28,7 +28,7 @@ const struct pane_row panes[] = {
 	 pane_compare_open},
 	{'7', "tokens", "Tokens",
 	 "what every budget says at the cursor: h l tokens, j k < > alternatives, Enter branches, b B "
-	 "branches, u back",
+	 "walk the tree, ^ parent, u U undo and redo",
 	 pane_tokens_open},
 	{'8', "metrics", "Metrics", "speed, latency, memory, and how they are counted: s sorts",
 	 pane_metrics_open},

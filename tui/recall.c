@@ -46,22 +46,47 @@ static void opened(struct talk *talk, const struct event *event)
 	session_origin_free(&origin);
 }
 
-/* Undone turns leave the screen: as many messages stay as the turn says. */
-static void keep_known(struct talk *talk, int known)
+/* The way whose last turn this was. */
+static void show_way(struct talk *talk, int turn)
+{
+	for (size_t i = 0; turn >= 0 && turn != talk->turn && i < talk->branches.n; i++)
+		if (talk->branches.items[i].turn == turn) {
+			branches_show(talk, i, NULL);
+			return;
+		}
+}
+
+/* Undone turns leave the screen: as many messages stay as the turn says. What they were, and what a
+ * branch leaves, stays a way. */
+static void keep_known(struct talk *talk, const struct event *turn)
 {
 	struct conversation *conversation = &talk->conversation;
-	int *path, n = conversation_path(conversation, conversation->active, &path, NULL);
+	bool inside = turn->n_numbers > 0;
+	char note[BRANCH_NOTE_BYTES] = "another message";
+	if (turn->turn.branched)
+		show_way(talk, turn->turn.left);
+	int known = turn->turn.known, *path;
+	int n = conversation_path(conversation, conversation->active, &path, NULL);
 	if (n < 0)
 		return;
 	if (known < 0 || known > n) // an older log: nothing was taken back
 		known = n;
+	bool again = known > 0 && conversation->messages[path[known - 1]].role == CHAT_USER;
+	if (known < n)
+		branches_part(talk, NULL);
 	for (int i = n; i-- > known;)
 		if (conversation->messages[path[i]].role == CHAT_USER)
 			transcript_undo(&talk->transcript, false);
-	if (known < n && known > 0 && conversation->messages[path[known - 1]].role == CHAT_USER)
-		transcript_undo(&talk->transcript, true); // a retry
+	if (known < n && again)
+		transcript_undo(&talk->transcript, true);
 	conversation_select(conversation, known > 0 ? path[known - 1] : NO_MESSAGE);
 	free(path);
+	if (inside)
+		snprintf(note, sizeof note, "%.20s, another token", turn->turn.settings.budget);
+	else if (again)
+		snprintf(note, sizeof note, "again, seed %llu",
+				 (unsigned long long)turn->turn.settings.sampling.seed);
+	branches_send(talk, inside ? (int)turn->n_numbers - 1 : -1, note, NULL, NULL);
 }
 
 static void message(struct talk *talk, const struct event *event)
@@ -84,7 +109,7 @@ void recall_event(struct talk *talk, const struct event *event)
 	case EV_OPENED: opened(talk, event); break;
 	case EV_TURN:
 		talk->opening = false;
-		keep_known(talk, event->turn.known);
+		keep_known(talk, event);
 		talk->settings = event->turn.settings;
 		talk->running = true;
 		break;
@@ -167,7 +192,6 @@ static int write_transcript(struct talk *talk, const struct session *session)
 	int n = conversation_path(conversation, conversation->active, &path, NULL);
 	transcript_clear(&talk->transcript);
 	tape_clear(&talk->tape);
-	branches_free(&talk->branches);
 	for (int i = 0; i < n; i++) {
 		const struct session_turn *turn = session_turn_of(session, path[i]);
 		n_turns += turn != NULL;
@@ -178,6 +202,154 @@ static int write_transcript(struct talk *talk, const struct session *session)
 	}
 	free(n < 0 ? NULL : path);
 	return n_turns;
+}
+
+/* ---- the tree of ways ---- */
+
+static const struct event *token_at(const struct session *session, const struct session_turn *turn,
+									int at)
+{
+	const struct event *found = NULL;
+	for (size_t i = turn->first; i < turn->end && !found; i++) {
+		const struct event *event = &session->events[i];
+		if (event->type == EV_TOKEN && event->seq == 0 && event->token.at == at)
+			found = event;
+	}
+	return found;
+}
+
+/* What the way is called and how it begins, from its first answer. */
+static void name_way(const struct talk *talk, const struct session *session, int top, int answer,
+					 struct branch *way)
+{
+	const struct message *message = &talk->conversation.messages[top];
+	const struct session_turn *turn = session_turn_of(session, answer);
+	const struct event *begin = turn ? &session->events[turn->first] : NULL;
+	char new_text[32], old_text[32] = "";
+	snprintf(way->note, sizeof way->note, "another message");
+	if (message->role == CHAT_ASSISTANT && begin)
+		snprintf(way->note, sizeof way->note, "again, seed %llu",
+				 (unsigned long long)begin->turn.settings.sampling.seed);
+	if (begin && begin->n_numbers > 0) {
+		way->at = (int)begin->n_numbers - 1;
+		const struct event *token = token_at(session, turn, way->at);
+		const struct event *old =
+			turn->left >= 0 ? token_at(session, &session->turns[turn->left], way->at) : NULL;
+		branch_quote(token ? token->text : "", token ? token->length : 0, new_text);
+		if (old)
+			branch_quote(old->text, old->length, old_text);
+		snprintf(way->note, sizeof way->note, "%.20s %s%s%s", begin->turn.settings.budget, new_text,
+				 old ? " for " : "", old_text);
+		for (size_t i = turn->first; i < turn->end; i++)
+			if (session->events[i].type == EV_TOKEN && session->events[i].token.at >= way->at)
+				branch_add_head(way, session->events[i].text, session->events[i].length);
+	} else if (message->reasoning_length > 0) {
+		branch_add_head(way, message->reasoning, message->reasoning_length);
+	} else {
+		branch_add_head(way, message->text, message->text_length);
+	}
+}
+
+/* The way that a new one leaves: that of the answer its turn names, else of the newest sibling. */
+static int origin_of(const struct talk *talk, const struct session *session, const int *owner,
+					 int top, int answer)
+{
+	const struct message *messages = talk->conversation.messages;
+	const struct session_turn *turn = session_turn_of(session, answer);
+	if (turn && turn->left >= 0 && session->turns[turn->left].answer >= 0 &&
+		owner[session->turns[turn->left].answer] >= 0)
+		return owner[session->turns[turn->left].answer];
+	for (int i = top; i-- > 0;)
+		if (messages[i].parent == messages[top].parent && owner[i] >= 0)
+			return owner[i];
+	return messages[top].parent == NO_MESSAGE ? 0 : owner[messages[top].parent];
+}
+
+/* Gives an answer, and what was said before it and belongs to no way yet, to one. */
+static int take_answer(struct talk *talk, const struct session *session, int *owner, int answer,
+					   struct error *err)
+{
+	const struct message *messages = talk->conversation.messages;
+	struct branches *branches = &talk->branches;
+	int top = answer, way;
+	while (messages[top].parent != NO_MESSAGE && owner[messages[top].parent] < 0)
+		top = messages[top].parent;
+	int parent = messages[top].parent;
+	bool first = parent == NO_MESSAGE && branches->n == 0;
+	if (parent != NO_MESSAGE && branches->items[owner[parent]].leaf == parent) {
+		way = owner[parent];
+	} else {
+		struct branch branch = {.from = -1, .at = -1, .turn = -1, .note = "the first way"};
+		if (first)
+			branch_add_head(&branch, messages[top].text, messages[top].text_length);
+		else
+			name_way(talk, session, top, answer, &branch);
+		if (!first)
+			branch.from = origin_of(talk, session, owner, top, answer);
+		if (branches_add(talk, &branch, err))
+			return -1;
+		way = (int)branches->n - 1;
+	}
+	for (int at = answer; at != parent; at = messages[at].parent)
+		owner[at] = way;
+	branches->items[way].leaf = answer;
+	return 0;
+}
+
+static int root_of(const struct conversation *conversation, int message)
+{
+	while (message != NO_MESSAGE && conversation->messages[message].parent != NO_MESSAGE)
+		message = conversation->messages[message].parent;
+	return message;
+}
+
+/* Shows every way once, so that it is kept as it was written, the active one last. */
+static int write_ways(struct talk *talk, const struct session *session, const int *owner,
+					  struct error *err)
+{
+	struct conversation *conversation = &talk->conversation;
+	struct branches *branches = &talk->branches;
+	int active = conversation->active;
+	for (size_t i = 0; i < branches->n; i++) {
+		branches->active = i;
+		conversation_select(conversation, branches->items[i].leaf);
+		write_transcript(talk, session);
+		if (branches_keep(talk, err))
+			return -1;
+	}
+	conversation_select(conversation, active);
+	branches->active = (size_t)owner[active];
+	branches->apart = branches->items[owner[active]].leaf != active;
+	return 0;
+}
+
+/* The ways of the conversation that goes on, from its messages and what the log says of its turns.
+ */
+static int regrow(struct talk *talk, const struct session *session, struct error *err)
+{
+	struct conversation *conversation = &talk->conversation;
+	int n = conversation->n_messages, root = root_of(conversation, conversation->active);
+	int active = conversation->active, result = 0;
+	branches_free(&talk->branches);
+	talk->turn = -1;
+	if (root == NO_MESSAGE)
+		return 0;
+	int *owner = mem_new((size_t)n, sizeof *owner, err);
+	if (!owner)
+		return -1;
+	for (int i = 0; i < n; i++)
+		owner[i] = -1;
+	for (int i = 0; i < n && result == 0; i++)
+		if (conversation->messages[i].role == CHAT_ASSISTANT && root_of(conversation, i) == root)
+			result = take_answer(talk, session, owner, i, err);
+	while (active != NO_MESSAGE && owner[active] < 0)
+		active = conversation->messages[active].parent;
+	if (result == 0 && talk->branches.n > 1 && active == conversation->active)
+		result = write_ways(talk, session, owner, err);
+	else
+		branches_free(&talk->branches);
+	free(owner);
+	return result;
 }
 
 static void take_budget(const struct talk *talk, char to[BUDGET_NAME_BYTES], const char *recorded)
@@ -268,10 +440,18 @@ static int resume(struct command_context *context, struct session *session, stru
 	take_conversation(talk, session);
 	take_settings(talk, session);
 	offer_unanswered(context);
+	struct error lost = {0};
+	if (regrow(talk, session, &lost))
+		branches_free(&talk->branches);
 	int n_turns = write_transcript(talk, session);
 	const char *slash = strrchr(session->path, '/');
 	talk_say(talk, "resumed: %d turn%s of %s; the next one reads them again", n_turns,
 			 n_turns == 1 ? "" : "s", slash ? slash + 1 : session->path);
+	if (talk->branches.n > 1)
+		text_format(&talk->notice, "; branch %zu of %zu (:branch)", talk->branches.active + 1,
+					talk->branches.n);
+	if (lost.text[0])
+		talk_say(talk, "resumed without its branches: %s", lost.text);
 	if (context->app && context->app->overlay.length > 0)
 		view_overlay_close(context->app);
 	if (context->app)

@@ -108,6 +108,13 @@ static bool take_back(struct talk *talk, const struct event *event)
 	struct conversation *conversation = &talk->conversation;
 	int last = conversation->active;
 	bool wanted = event->stop.reason == STOP_ERROR || event->stop.reason == STOP_STOPPED;
+	if (wanted && !talk->replay && talk->branches.fresh && talk->reply.completion_tokens == 0 &&
+		talk->branches.items[talk->branches.active].at >=
+			0) { // inside an answer: no message is new
+		if (talk->reply.answer.length + talk->reply.reasoning.length == 0)
+			branches_taken_back(talk);
+		return false;
+	}
 	if (!wanted || talk->replay || talk->reply.completion_tokens > 0 || last == NO_MESSAGE ||
 		conversation->messages[last].role != CHAT_USER)
 		return false;
@@ -116,6 +123,7 @@ static bool take_back(struct talk *talk, const struct event *event)
 				conversation->messages[last].text_length);
 	conversation_undo(conversation);
 	transcript_undo(&talk->transcript, false);
+	branches_taken_back(talk);
 	if (event->stop.reason == STOP_STOPPED)
 		talk_say(talk, "stopped before the first token; the message is taken back");
 	else if (strncmp(text_chars(&talk->notice), "error: ", 7) == 0) // what EV_ERROR said
@@ -172,7 +180,7 @@ static void changed(struct talk *talk, const struct event *event)
 
 void talk_init(struct talk *talk, struct engine *engine)
 {
-	*talk = (struct talk){.engine = engine, .settings.thinking = true};
+	*talk = (struct talk){.engine = engine, .settings.thinking = true, .turn = -1};
 	conversation_init(&talk->conversation);
 }
 
@@ -188,6 +196,14 @@ void talk_free(struct talk *talk)
 	text_free(&talk->notice);
 	text_free(&talk->taken_back);
 	*talk = (struct talk){0};
+}
+
+/* Of a token that a branch began with the tape knows who wrote it. */
+static int writer_of(struct talk *talk, const struct event *event)
+{
+	size_t at = event->token.at < 0 ? SIZE_MAX : (size_t)event->token.at;
+	return event->token.given && at < talk->tape.n ? talk->tape.tokens[at].writer
+												   : talk_event_writer(talk, event);
 }
 
 void talk_event(struct talk *talk, const struct event *event)
@@ -206,12 +222,11 @@ void talk_event(struct talk *talk, const struct event *event)
 		break;
 	case EV_TURN:
 		talk->turn_begun = true;
-		branch_begun(talk, event);
+		talk->turn = event->turn.id;
 		break;
 	case EV_TOKEN:
 		talk->progress[0] = 0;
-		transcript_token(&talk->transcript, event, &talk->reply,
-						 talk_writer_index(talk, event->token.budget));
+		transcript_token(&talk->transcript, event, &talk->reply, writer_of(talk, event));
 		break;
 	case EV_SWITCH: changed(talk, event); break;
 	case EV_MEMORY:
@@ -235,6 +250,7 @@ void talk_event(struct talk *talk, const struct event *event)
 		break;
 	default: break;
 	}
+	branches_event(talk, event);
 }
 
 void talk_gauges(struct talk *talk)
@@ -295,7 +311,9 @@ static int check_text(const struct model *model, const char *text, size_t length
 	return result;
 }
 
-int talk_send(struct talk *talk, const char *text, size_t length, struct error *err)
+/* note: what a new way is called, NULL = another message. */
+static int send(struct talk *talk, const char *text, size_t length, const char *note,
+				struct error *err)
 {
 	if (talk->replay)
 		return fail(err, "this is a replay: there is no model that could answer");
@@ -311,19 +329,31 @@ int talk_send(struct talk *talk, const char *text, size_t length, struct error *
 							(struct chat_string){0}, err) < 0)
 		return -1;
 	talk->conversation.enable_thinking = talk->settings.thinking;
-	struct request request = {
-		.type = REQUEST_TURN, .conversation = &talk->conversation, .settings = talk->settings};
+	struct request request = {.type = REQUEST_TURN,
+							  .conversation = &talk->conversation,
+							  .branched = talk->branches.moved,
+							  .left = talk->turn,
+							  .settings = talk->settings};
 	if (submit(talk, &request, err)) {
 		conversation_select(&talk->conversation, before);
 		return -1;
 	}
-	branches_free(&talk->branches); // they were ways of the turn before
+	struct error other = {0};
+	bool lost =
+		branches_send(talk, -1, note ? note : "another message", note ? NULL : text, &other);
 	transcript_add(&talk->transcript, ENTRY_USER, text, length);
 	tape_render(&talk->tape, &talk->conversation, talk->model);
 	text_clear(&talk->notice);
+	if (lost)
+		talk_say(talk, "%s", other.text);
 	talk->running = true;
 	talk->turn_begun = false;
 	return 0;
+}
+
+int talk_send(struct talk *talk, const char *text, size_t length, struct error *err)
+{
+	return send(talk, text, length, NULL, err);
 }
 
 int talk_stop(struct talk *talk, struct error *err)
@@ -338,21 +368,25 @@ int talk_end_thinking(struct talk *talk, struct error *err)
 	return submit(talk, &(struct request){.type = REQUEST_END_THINKING}, err);
 }
 
-/* The last message and its answers go, and with them the other ways that those went. */
+/* The last message and its answers go; the way that they went stays a branch. */
 static int undo(struct talk *talk, struct text *out, struct error *err)
 {
 	if (talk->replay)
 		return fail(err, "this is a replay; it goes its own way");
 	if (talk->running)
 		return fail(err, "the model is still answering; Ctrl-C stops it");
+	int before = talk->conversation.active;
 	int user = conversation_undo(&talk->conversation);
 	if (user == NO_MESSAGE)
 		return fail(err, "there is nothing to undo");
+	conversation_select(&talk->conversation, before);
+	if (branches_part(talk, err))
+		return -1;
+	conversation_undo(&talk->conversation);
 	const struct message *message = &talk->conversation.messages[user];
 	if (out)
 		text_append(out, message->text, message->text_length);
 	transcript_undo(&talk->transcript, false);
-	branches_free(&talk->branches);
 	tape_cut(&talk->tape, talk->tape.prompt);
 	return 0;
 }
@@ -374,7 +408,10 @@ int talk_retry(struct talk *talk, struct error *err)
 		return -1;
 	if (!talk->seed_fixed)
 		talk->settings.sampling.seed = sampler_new_seed();
-	int result = talk_send(talk, text_chars(&text), text.length, err);
+	char note[BRANCH_NOTE_BYTES];
+	snprintf(note, sizeof note, "again, seed %llu",
+			 (unsigned long long)talk->settings.sampling.seed);
+	int result = send(talk, text_chars(&text), text.length, note, err);
 	if (result == 0 && talk->seed_fixed)
 		talk_say(talk, "the seed is fixed, so the same answer comes again: :set seed random");
 	text_free(&text);
@@ -391,6 +428,7 @@ int talk_new(struct talk *talk, struct error *err)
 	transcript_clear(&talk->transcript);
 	tape_clear(&talk->tape);
 	branches_free(&talk->branches);
+	talk->turn = -1;
 	return 0;
 }
 

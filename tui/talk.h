@@ -30,7 +30,8 @@ struct talk {
 	struct conversation conversation;
 	struct transcript transcript;  // the same turns as they were written, token by token
 	struct tape tape;              // the ids of the last turn
-	struct branches branches;      // other ways that the conversation went
+	struct branches branches;      // all ways that the conversation went
+	int turn;                      // the engine's number of the last turn shown; -1 = none
 	struct jobs *jobs;             // borrowed: for heavy work; NULL = there are none
 	struct turn_settings settings; // of the next turn
 	struct reply reply;            // of the last turn

@@ -106,6 +106,11 @@ static void take_token(struct tape *tape, const struct event *event, int8_t writ
 	bool first = tape->n == tape->prompt;
 	if (at < 0)
 		return;
+	if (event->token.given && (size_t)at < tape->n && tape->tokens[at].id == event->token.id) {
+		tape->tokens[at].phase = event->token.phase; // who wrote it is known
+		tape->tokens[at].ends = event->token.thinking_ends;
+		return;
+	}
 	if ((size_t)at != tape->n) {
 		if (reach(tape, at))
 			return;

@@ -17,15 +17,37 @@ struct said {
 	uint64_t took_ns;
 };
 
-static void say(struct fixture *f, int seq, const char *budget, int at, const struct said *said,
-				int n)
+/* What a branch begins with, as the engine tells it. */
+static void give(struct fixture *f, const struct said *said, int n)
+{
+	enum phase phase = PHASE_THINK;
+	int at = (int)f->talk.tape.prompt;
+	struct event event = {.type = EV_TURN, .seq = 0};
+	event.turn.id = 1;
+	event.turn.settings.thinking = true;
+	script_event(f->script, &event);
+	for (int i = 0; i < n; i++) {
+		event = (struct event){.type = EV_TOKEN, .seq = 0, .text = said[i].text};
+		event.length = strlen(event.text);
+		event.token.at = at + i;
+		event.token.id = said[i].id;
+		event.token.phase = phase;
+		event.token.given = true;
+		script_event(f->script, &event);
+	}
+}
+
+/* began: EV_TURN has been told. */
+static void say_on(struct fixture *f, int seq, const char *budget, int at, const struct said *said,
+				   int n, bool began)
 {
 	enum phase phase = PHASE_THINK;
 	struct event event = {.type = EV_TURN, .seq = seq};
 	struct turn_settings settings = f->talk.settings;
 	settings.thinking = true;
 	event.turn.settings = settings;
-	script_event(f->script, &event);
+	if (!began)
+		script_event(f->script, &event);
 	event = (struct event){.type = EV_PREFILL, .seq = seq};
 	event.prefill.tokens = at;
 	event.prefill.took_ns = 4000000;
@@ -56,6 +78,12 @@ static void say(struct fixture *f, int seq, const char *budget, int at, const st
 	event.stop.tokens = n;
 	event.stop.first_ns = 12000000;
 	script_event(f->script, &event);
+}
+
+static void say(struct fixture *f, int seq, const char *budget, int at, const struct said *said,
+				int n)
+{
+	say_on(f, seq, budget, at, said, n, false);
 }
 
 static const struct said right[] = {
@@ -445,7 +473,7 @@ static void test_branch(void **state)
 	screen_close(&f.screen);
 	theme_free(&f.theme);
 	assert_int_equal(talk_branch(&f.talk, 0, 312, "large", &wrong_place), -1);
-	assert_int_equal(talk_walk_branches(&f.talk, 1, &wrong_place), -1);
+	assert_int_equal(talk_walk_branches(&f.talk, WALK_NEXT, &wrong_place), -1);
 	OK(talk_branch(&f.talk, at, 312, "small", &err));
 	const struct request *request = script_request(f.script, script_n_requests(f.script) - 1);
 	assert_int_equal(request->type, REQUEST_TURN);
@@ -453,26 +481,129 @@ static void test_branch(void **state)
 	assert_int_equal(request->tokens[at - 1], 310);
 	assert_int_equal(request->tokens[at], 312);
 	assert_string_equal(request->settings.budget, "small");
-	say(&f, 0, "small", at + 1, rest, N(rest));
+	assert_int_equal(request->n_prompt, at - 1);
+	assert_true(request->branched);
+	assert_int_equal(request->left, 0);
+	static const struct said given[] = {{"Swap", 310, 0}, {", is", 312, 0}};
+	give(&f, given, N(given));
+	say_on(&f, 0, "small", at + 1, rest, N(rest), true);
 	drain(&f);
+	assert_int_equal(f.talk.tape.tokens[at - 1].writer, 0); // it stays large's
+	assert_int_equal(f.talk.tape.tokens[at].writer, 2);
 	assert_int_equal(f.talk.conversation.n_messages, 3); // the two answers are siblings
 	assert_int_equal(f.talk.conversation.messages[2].parent, 0);
 	assert_string_equal(f.talk.conversation.messages[2].text, "-39");
-	const char *reasoning = f.talk.conversation.messages[2].reasoning;
-	assert_int_equal(strlen(reasoning) > strlen(", so."), 1); // what both have in common
-	assert_string_equal(reasoning + strlen(reasoning) - 5, ", so.");
+	assert_string_equal(f.talk.conversation.messages[2].reasoning, "Swap, is, so.");
 	expect_pane(&f, pane, &look);
-	OK(talk_leave_branch(&f.talk, &err));
+	OK(talk_walk_branches(&f.talk, WALK_PARENT, &err));
 	assert_int_equal(f.talk.conversation.active, 1);
 	assert_int_equal(f.talk.tape.tokens[at].id, 311);
-	OK(talk_walk_branches(&f.talk, 1, &err));
+	OK(talk_walk_branches(&f.talk, WALK_NEXT, &err));
 	assert_int_equal(f.talk.conversation.active, 2);
 	assert_int_equal(f.talk.tape.tokens[at].id, 312);
-	OK(talk_undo(&f.talk, NULL, &err)); // the other ways go with their turn
-	assert_int_equal(f.talk.branches.n, 0);
-	assert_int_equal(f.talk.tape.n, 0);
-	assert_int_equal(talk_walk_branches(&f.talk, 1, &wrong_place), -1);
 	pane->table->close(pane);
+	close_model(&f);
+}
+
+/* Every way of the conversation, a line each, the shown one with a mark. */
+static void expect_tree(const struct talk *talk, const char *wanted)
+{
+	const struct branches *branches = &talk->branches;
+	struct text text = {0};
+	size_t *order = branches_order(branches);
+	assert_non_null(order);
+	for (size_t i = 0; i < branches->n; i++) {
+		text_add(&text, order[i] == branches->active ? ">" : " ");
+		branches_line(branches, order[i], true, &text);
+		text_add(&text, "\n");
+	}
+	if (strcmp(text_chars(&text), wanted) != 0)
+		fail_msg("the tree is\n%s", text_chars(&text));
+	text_free(&text);
+	free(order);
+}
+
+static void answer(struct fixture *f)
+{
+	say(f, 0, "large", (int)f->talk.tape.n, right, N(right));
+	drain(f);
+}
+
+/* :retry, :undo and what follows are ways of one tree; walking goes through it, undo and redo
+ * through what was shown. */
+static void test_tree(void **state)
+{
+	(void)state;
+	struct fixture f;
+	struct error nothing = {0};
+	open_model(&f, "../demo", NULL, false);
+	play_conversation(&f);
+	f.talk.settings.sampling.seed = 5;
+	f.talk.seed_fixed = true;
+	OK(talk_retry(&f.talk, &err));
+	answer(&f);
+	OK(talk_send(&f.talk, "Go on.", 6, &err));
+	answer(&f);
+	OK(talk_undo(&f.talk, NULL, &err));
+	assert_true(f.talk.branches.apart);
+	expect_tree(&f.talk, " 1 the first way: Calculate 49 - 88.\n"
+						 ">2 `- again, seed 5: Swap, negative. 88 - 49 49 - 88 = -39.\n");
+	OK(talk_walk_branches(&f.talk, WALK_UNDO, &err)); // what :undo took back is there again
+	assert_int_equal(f.talk.transcript.entries[f.talk.transcript.n_entries - 3].kind, ENTRY_USER);
+	assert_false(f.talk.branches.apart);
+	OK(talk_undo(&f.talk, NULL, &err));
+	OK(talk_send(&f.talk, "Why\nis that?", 12, &err));
+	answer(&f);
+	OK(talk_show_branch(&f.talk, 1, &err));
+	OK(talk_retry(&f.talk, &err));
+	answer(&f);
+	expect_tree(&f.talk, " 1 the first way: Calculate 49 - 88.\n"
+						 " 2 |- again, seed 5: Swap, negative. 88 - 49 49 - 88 = -39.\n"
+						 " 3 | `- another message: Why is that?\n"
+						 ">4 `- again, seed 5: Swap, negative. 88 - 49 49 - 88 = -39.\n");
+	static const struct {
+		enum branch_walk walk;
+		size_t to;
+	} walks[] = {{WALK_PREVIOUS, 2}, {WALK_PREVIOUS, 1}, {WALK_PARENT, 0}, {WALK_PREVIOUS, 3},
+				 {WALK_NEXT, 0},     {WALK_UNDO, 3},     {WALK_UNDO, 0},   {WALK_UNDO, 1},
+				 {WALK_REDO, 0},     {WALK_REDO, 3},     {WALK_REDO, 0},   {WALK_NEXT, 1}};
+	for (int i = 0; i < N(walks); i++) {
+		OK(talk_walk_branches(&f.talk, walks[i].walk, &err));
+		assert_int_equal(f.talk.branches.active, walks[i].to);
+	}
+	assert_int_equal(talk_walk_branches(&f.talk, WALK_REDO, &nothing), -1);
+	assert_int_equal(talk_show_branch(&f.talk, 5, &nothing), -1);
+	assert_string_equal(nothing.text, "branch 5: there are 1 to 4");
+	assert_int_equal(talk_show_branch(&f.talk, 0, &nothing), -1);
+	assert_int_equal(talk_branch(&f.talk, (int)f.talk.tape.prompt, 312, "huge", &nothing), -1);
+	assert_int_equal(f.talk.branches.n, 4);
+
+	// a turn after another way was shown says which one it follows
+	OK(talk_show_branch(&f.talk, 3, &err));
+	OK(talk_send(&f.talk, "Go on.", 6, &err));
+	const struct request *request = script_request(f.script, script_n_requests(f.script) - 1);
+	assert_true(request->branched);
+	answer(&f);
+	OK(talk_send(&f.talk, "Go on.", 6, &err));
+	assert_false(script_request(f.script, script_n_requests(f.script) - 1)->branched);
+	answer(&f);
+	assert_int_equal(f.talk.branches.n, 4); // the way has grown
+
+	// a way of which nothing comes goes again
+	OK(talk_retry(&f.talk, &err));
+	assert_int_equal(f.talk.branches.n, 5);
+	assert_int_equal(talk_walk_branches(&f.talk, WALK_NEXT, &nothing), -1); // it is being written
+	struct event event = {.type = EV_TURN};
+	script_event(f.script, &event);
+	event = (struct event){.type = EV_STOP, .stop.reason = STOP_STOPPED};
+	script_event(f.script, &event);
+	drain(&f);
+	assert_int_equal(f.talk.branches.n, 4);
+	assert_int_equal(f.talk.branches.active, 2);
+	OK(talk_walk_branches(&f.talk, WALK_UNDO, &err));
+	assert_int_equal(f.talk.conversation.active, f.talk.branches.items[2].leaf);
+	OK(talk_new(&f.talk, &err));
+	assert_int_equal(f.talk.branches.n, 0);
 	close_model(&f);
 }
 
@@ -572,7 +703,7 @@ int main(void)
 		cmocka_unit_test(test_fidelity), cmocka_unit_test(test_lab),
 		cmocka_unit_test(test_branch),   cmocka_unit_test(test_typed),
 		cmocka_unit_test(test_refused),  cmocka_unit_test(test_norms),
-		cmocka_unit_test(test_measured),
+		cmocka_unit_test(test_measured), cmocka_unit_test(test_tree),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
