@@ -65,10 +65,12 @@ static int curve_json(const struct importance_curve *curve, const struct model *
 	print_add_number(one, "spearman", curve->spearman);
 	cJSON *widths = cJSON_AddObjectToObject(one, "widths");
 	cJSON *retained = cJSON_AddObjectToObject(one, "retained");
+	cJSON *best = cJSON_AddObjectToObject(one, "best");
 	for (int b = 0; b < curve->n_budgets; b++) {
 		const char *name = model->elastic.budgets[b].name;
 		cJSON_AddNumberToObject(widths, name, curve->width[b]);
 		cJSON_AddNumberToObject(retained, name, curve->retained[b]);
+		cJSON_AddNumberToObject(best, name, curve->best[b]);
 	}
 	cJSON_AddItemToObject(one, "scores", inspect_numbers(curve->score, curve->n));
 	cJSON_AddItemToArray(into, one);

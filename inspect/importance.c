@@ -145,29 +145,52 @@ static int rank(struct importance_curve *curve, struct error *err)
 	return 0;
 }
 
-/* The share of a curve that a budget keeps, 0..1. */
-static int retained(const struct importance_curve *curve, const struct config *config,
-					const struct budget *budget, double *share, struct error *err)
+/* Which channels a budget keeps: 1 each, into kept (n), zeroed. */
+static int mark_kept(const struct importance_curve *curve, const struct config *config,
+					 const struct budget *budget, uint8_t *kept, struct error *err)
 {
 	const struct importance_query *q = &curve->query;
-	double kept = 0;
-	*share = 0;
+	struct span_list list = {0};
+	int status = 0;
 	if (q->axis == N_AXES) {
 		for (int i = 0; i < curve->n; i++)
-			kept += budget_keeps_layer(budget, i) ? (double)curve->score[i] : 0;
-	} else if (q->layer < 0 || budget_keeps_layer(budget, q->layer)) {
-		struct span_list list = {0};
-		if (budget_spans(budget, config, q->axis, q->layer < 0 ? 0 : q->layer, &list, err) < 0) {
-			free(list.spans);
-			return -1;
-		}
-		for (size_t s = 0; s < list.n; s++)
-			for (int i = 0; i < list.spans[s].length && list.spans[s].start + i < curve->n; i++)
-				kept += (double)curve->score[list.spans[s].start + i];
-		free(list.spans);
+			kept[i] = budget_keeps_layer(budget, i);
+		return 0;
 	}
-	*share = curve->total > 0 ? kept / curve->total : 0;
-	return 0;
+	if (q->layer < 0 || budget_keeps_layer(budget, q->layer))
+		status = budget_spans(budget, config, q->axis, q->layer < 0 ? 0 : q->layer, &list, err);
+	for (size_t s = 0; s < list.n && status == 0; s++)
+		for (int i = 0; i < list.spans[s].length && list.spans[s].start + i < curve->n; i++)
+			kept[list.spans[s].start + i] = 1;
+	free(list.spans);
+	return status;
+}
+
+/* The shares that budget i keeps, and that as many of the best channels of each group would. */
+static int shares(struct importance_curve *curve, const struct config *config,
+				  const struct budget *budget, int i, struct error *err)
+{
+	int each = curve->n / curve->n_groups;
+	uint8_t *kept = mem_new((size_t)curve->n, sizeof *kept, err);
+	int *order = kept ? mem_new((size_t)each, sizeof *order, err) : NULL;
+	int status = order ? mark_kept(curve, config, budget, kept, err) : -1;
+	double sum = 0, best = 0;
+	for (int g = 0; g < curve->n_groups && status == 0; g++) {
+		const float *score = curve->score + g * each;
+		int n = 0;
+		for (int k = 0; k < each; k++) {
+			sum += kept[g * each + k] ? (double)score[k] : 0;
+			n += kept[g * each + k];
+		}
+		status = rank_order(score, each, order, err);
+		for (int k = 0; k < n && status == 0; k++)
+			best += (double)score[order[k]];
+	}
+	curve->retained[i] = curve->total > 0 ? sum / curve->total : 0;
+	curve->best[i] = curve->total > 0 ? best / curve->total : 0;
+	free(order);
+	free(kept);
+	return status;
 }
 
 static int cut(struct importance_curve *curve, const struct model *model, struct error *err)
@@ -176,7 +199,7 @@ static int cut(struct importance_curve *curve, const struct model *model, struct
 	curve->n_budgets = model->elastic.n_budgets;
 	for (int i = 0; i < curve->n_budgets; i++) {
 		const struct budget *budget = &model->elastic.budgets[i];
-		if (retained(curve, &model->config, budget, &curve->retained[i], err) < 0)
+		if (shares(curve, &model->config, budget, i, err) < 0)
 			return -1;
 		if (q->axis == N_AXES)
 			for (int l = 0; l < curve->n; l++)
@@ -239,4 +262,18 @@ void importance_cumulative(const struct importance_curve *curve, double *cumulat
 		sum += (double)curve->score[i];
 		cumulative[i] = curve->total > 0 ? sum / curve->total : 0;
 	}
+}
+
+int importance_places(const struct importance_curve *curve, int *place, struct error *err)
+{
+	int each = curve->n_groups > 0 ? curve->n / curve->n_groups : 0;
+	int *order = mem_new((size_t)each, sizeof *order, err);
+	int status = order ? 0 : -1;
+	for (int g = 0; g < curve->n_groups && status == 0; g++) {
+		status = rank_order(curve->score + g * each, each, order, err);
+		for (int k = 0; k < each && status == 0; k++)
+			place[g * each + order[k]] = k + 1;
+	}
+	free(order);
+	return status;
 }

@@ -53,8 +53,12 @@ struct importance_curve {
 	int n_budgets;
 	double retained[MAX_BUDGETS]; // share of the total that a budget keeps, 0..1; 0 if the layer is
 								  // left out; the model's budgets in their order
+	double best[MAX_BUDGETS];     // what as many channels, the best ones, would keep; >= retained
 	int width[MAX_BUDGETS];       // channels kept: the cut line
 };
+
+/* place[i] = 1 for the channel with the largest score of its group, 2 for the next ...; (n). */
+int importance_places(const struct importance_curve *curve, int *place, struct error *err);
 
 /* Wrong shapes in the file, or a layer that lacks the axis, are an error that names them. */
 int importance_open(struct importance_curve *curve, const struct model *model,

@@ -54,9 +54,11 @@ static void forget(struct pane_importance *p)
 	p->curve = (struct importance_curve){0};
 	free(p->kept);
 	free(p->order);
+	free(p->place);
 	free(p->cumulative);
 	p->kept = NULL;
 	p->order = NULL;
+	p->place = NULL;
 	p->cumulative = NULL;
 	p->loaded = p->pending = p->has_matrix = false;
 	p->error = (struct error){0};
@@ -117,7 +119,9 @@ static int load(struct pane_importance *p, const struct importance_query *query,
 	p->kept = mem_new(n, sizeof *p->kept, err);
 	p->order = mem_new(n, sizeof *p->order, err);
 	p->cumulative = mem_new(n, sizeof *p->cumulative, err);
-	if (!p->kept || !p->order || !p->cumulative)
+	p->place = mem_new(n, sizeof *p->place, err);
+	if (!p->kept || !p->order || !p->cumulative || !p->place ||
+		importance_places(&p->curve, p->place, err) < 0)
 		return -1;
 	if (n > 0)
 		importance_cumulative(&p->curve, p->cumulative);
@@ -257,7 +261,7 @@ static void draw_budgets(const struct pane_importance *p, const struct canvas *c
 	struct table table = {0};
 	int name = table_add(&table, "budget", -12, 0), keeps = table_add(&table, "keeps", 6, 0);
 	int of = table_add(&table, "of all", 7, 2), retained = table_add(&table, "retained", 9, 0);
-	int bar = table_add(&table, "", -30, 1);
+	int best = table_add(&table, "of best", 8, 2), bar = table_add(&table, "", -30, 1);
 	if (canvas->columns < 70)
 		table.columns[bar].width = canvas->columns > 46 ? -(canvas->columns - 40) : -1;
 	table_lay(&table, 0, canvas->columns);
@@ -278,6 +282,10 @@ static void draw_budgets(const struct pane_importance *p, const struct canvas *c
 				   number_percent((double)p->curve.width[b] / p->curve.n).text);
 		table_cell(&table, canvas, b + 1, retained, ROLE_TEXT,
 				   number_percent(p->curve.retained[b]).text);
+		// how much of what the best channels would keep
+		double share = p->curve.best[b] > 0 ? p->curve.retained[b] / p->curve.best[b] : (double)NAN;
+		table_cell(&table, canvas, b + 1, best, share < .95 ? ROLE_WARN : ROLE_TEXT,
+				   number_percent(share).text);
 		table_bar(&table, canvas, b + 1, bar, role, p->curve.retained[b]);
 	}
 }
@@ -306,7 +314,8 @@ static void draw_table(struct pane_importance *p, const struct canvas *canvas)
 {
 	struct table table = {0};
 	int channel = table_add(&table, "channel", 9, 0), score = table_add(&table, "score", 11, 0);
-	int share = table_add(&table, "share", 8, 2), sum = table_add(&table, "up to here", 11, 3);
+	int place = table_add(&table, "place", 7, 1), share = table_add(&table, "share", 8, 2),
+		sum = table_add(&table, "up to here", 11, 3);
 	int group = table_add(&table, "group", 7, 4), kept = table_add(&table, "kept by", -12, 1);
 	if (p->query.axis == N_AXES)
 		table.columns[channel].name = "layer";
@@ -324,6 +333,8 @@ static void draw_table(struct pane_importance *p, const struct canvas *canvas)
 		table_cell(&table, canvas, row, channel, role, text);
 		snprintf(text, sizeof text, "%.5g", (double)p->curve.score[i]);
 		table_cell(&table, canvas, row, score, role, text);
+		snprintf(text, sizeof text, "%d", p->place[i]);
+		table_cell(&table, canvas, row, place, role, text);
 		double part = p->curve.total > 0 ? (double)p->curve.score[i] / p->curve.total : (double)NAN;
 		table_cell(&table, canvas, row, share, role, number_percent(part).text);
 		table_cell(&table, canvas, row, sum, role, number_percent(p->cumulative[i]).text);

@@ -48,6 +48,7 @@ struct pane_importance {
 	struct error error;
 	uint32_t *kept;     // (curve.n): a bit a budget
 	int *order;         // (curve.n): lines of the table
+	int *place;         // (curve.n): by score, inside its group, from 1
 	double *cumulative; // (curve.n)
 	struct list list;
 	int body_rows;

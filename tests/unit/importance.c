@@ -108,6 +108,24 @@ static void the_demo_is_sorted(void **state)
 	NEAR(c.spearman, 1, 1e-12);
 	assert_true(c.score[2] > c.score[0]);
 	importance_close(&c);
+	// the demo's order is the file's: the best channels are those that it keeps; by norms it is not
+	c = open(&model, AXIS_HIDDEN, -1, -1, IMPORTANCE_DEFAULT);
+	NEAR(c.best[2], c.retained[2], 1e-12);
+	int place[128];
+	OK(importance_places(&c, place, &err));
+	for (int i = 0; i < 128; i++)
+		assert_int_equal(place[i], i + 1);
+	importance_close(&c);
+	c = open(&model, AXIS_HIDDEN, -1, -1, IMPORTANCE_WEIGHTS);
+	double kept = 0, all = 0;
+	OK(importance_places(&c, place, &err));
+	for (int i = 0; i < 128; i++) {
+		all += (double)c.score[i];
+		kept += place[i] <= 64 ? (double)c.score[i] : 0;
+	}
+	NEAR(c.best[2], kept / all, 1e-9);
+	assert_true(c.best[2] > c.retained[2]);
+	importance_close(&c);
 	c = open(&model, N_AXES, -1, -1, IMPORTANCE_DEFAULT);
 	assert_int_equal(c.n, 9);
 	NEAR(c.score[0], 0.82290536, 1e-6);
