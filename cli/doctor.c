@@ -1,5 +1,6 @@
 /* doctor: what this machine offers and what the program makes of it. */
 #include "cli/command.h"
+#include "core/finite.h"
 
 #include "tui/line.h"
 #include "tui/screen.h"
@@ -99,6 +100,10 @@ static cJSON *model_part(const struct cli *cli)
 	if (model) {
 		cJSON_AddStringToObject(part, "hash", model->hash);
 		cJSON_AddNumberToObject(part, "budgets", model->elastic.n_budgets);
+		if (finite_check(&model->checkpoint, NULL, NULL, &err) < 0)
+			cJSON_AddStringToObject(part, "error", err.text);
+		else
+			cJSON_AddStringToObject(part, "values", "all finite");
 	} else {
 		cJSON_AddStringToObject(part, "error", err.text);
 	}

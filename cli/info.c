@@ -4,6 +4,7 @@
 #include "cli/print.h"
 
 #include "base/size.h"
+#include "core/finite.h"
 #include "core/sequence.h"
 #include "inspect/info.h"
 #include <cjson/cJSON.h>
@@ -195,11 +196,15 @@ static int show(const struct cli *cli, const struct info *info, const struct fit
 	int n_rows = cli->fit ? info_fit(info, request, rows) : 0;
 	if (!cli->json) {
 		print_info(info, request->kv_dtype);
+		if (cli->check)
+			puts("every stored number is finite, no block scale negative (all read)");
 		if (cli->fit)
 			print_fit(rows, n_rows, request);
 		return 0;
 	}
 	cJSON *root = info_json(info, request->kv_dtype);
+	if (cli->check)
+		cJSON_AddTrueToObject(root, "finite");
 	if (cli->fit)
 		fit_json(root, rows, n_rows);
 	return print_tree(root, err);
@@ -217,7 +222,8 @@ static int run(const struct cli *cli, const struct model *model, uint64_t memory
 	request.kv_dtype = options.kv_dtype;
 	if (cli->context > 0)
 		request.context = (int)cli->context;
-	int status = show(cli, &info, &request, err);
+	int status = cli->check ? finite_check(&model->checkpoint, NULL, NULL, err) : 0;
+	status = status < 0 ? -1 : show(cli, &info, &request, err);
 	info_free(&info);
 	return status;
 }

@@ -136,6 +136,8 @@ static const struct option_row rows[] = {
 	{"tolerance", 0, GROUP_CURVE, KIND_NUMBER, AT(tolerance), 1e-9, 1e9, "F",
 	 "mask, against: how far a layer may be off (relative)"},
 	{"special", 0, GROUP_SPECIAL, KIND_FLAG, AT(special), 0, 0, NULL, "parse special tokens"},
+	{"check", 0, GROUP_FIT, KIND_FLAG, AT(check), 0, 0, NULL,
+	 "read every stored number: no NaN, infinity or negative scale"},
 	{"fit", 0, GROUP_FIT, KIND_STRING, AT(fit), 0, 0, "SIZE",
 	 "what fits into SIZE (24GiB): precision x budget x context"},
 	{"sweep", 0, GROUP_ROUTER, KIND_INTEGER, AT(sweep), 2, 10001, "N",

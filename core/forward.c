@@ -9,6 +9,7 @@
  */
 #include "core/forward.h"
 #include "base/hash.h"
+#include "core/finite.h"
 #include "core/workspace.h"
 #include <math.h>
 
@@ -571,6 +572,26 @@ static bool is_first_of_model(const struct lane *lanes, int i)
 	return true;
 }
 
+/* Where nothing could be picked because a lane's logits are no numbers, the stored number that is
+ * to blame goes in front of the sentence. */
+static void explain(const struct pass *p, const struct lane *lanes, int n_lanes, struct error *err)
+{
+	for (int i = 0; i < n_lanes; i++) {
+		const struct activations *a = &p->workspace->lanes[i];
+		const struct slice *slice = sequence_slice(lanes[i].sequence);
+		float last[64];
+		size_t vocab = (size_t)slice->config->vocab_size, n = vocab < 64 ? vocab : 64, odd = 0;
+		size_t row = lanes[i].logits == LOGITS_ALL ? (size_t)lanes[i].n_tokens - 1 : 0;
+		p->b->download(p->device, last, a->logits + row * vocab, n * sizeof *last);
+		while (odd < n && isfinite(last[odd]))
+			odd++;
+		if (odd < n) {
+			finite_explain(slice->weights->checkpoint, err);
+			return;
+		}
+	}
+}
+
 int forward(struct workspace *workspace, struct lane *lanes, int n_lanes,
 			const struct pick_params *picks, struct picked *picked, struct error *err)
 {
@@ -591,6 +612,8 @@ int forward(struct workspace *workspace, struct lane *lanes, int n_lanes,
 				run(&pass, picks != NULL);
 			}
 	if (pass.b->finish(pass.device, err)) {
+		if (picks)
+			explain(&pass, lanes, n_lanes, err);
 		for (int i = 0; i < n_lanes; i++)
 			sequence_reset(lanes[i].sequence);
 		return fail_in(err, "the pass failed midway, its sequences were emptied");

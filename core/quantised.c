@@ -1,4 +1,5 @@
 #include "core/quantised.h"
+#include "core/finite.h"
 #include "kernels/convert.h"
 #include <math.h>
 #include <stdio.h>
@@ -73,23 +74,22 @@ int quantised_scalar(const struct checkpoint *checkpoint, uint8_t *used, const c
 	return t ? read_scalar(t, name, out, err) : 0;
 }
 
-/* Looking at 30 GB takes longer than opening it: in a large checkpoint a NaN is not looked for, it
- * decodes to NaN and every logit that it reaches is NaN. */
+/* Looking at 30 GB takes longer than opening it: in a large checkpoint finite_check() does, when
+ * asked, or when a NaN was computed. */
 static int check_codes(const struct checkpoint *checkpoint, const struct tensor *t,
 					   const char *name, bool negative, struct error *err)
 {
 	const uint8_t *codes = t->data;
 	if (checkpoint->tensor_bytes > SMALL_BYTES)
 		return 0;
-	for (uint64_t i = 0; i < t->bytes; i++) {
-		if ((codes[i] & 0x7f) == 0x7f)
-			return fail(err, "tensor \"%s\" has a NaN (E4M3 byte 0x%02x) at element %llu", name,
-						codes[i], (unsigned long long)i);
-		if (!negative && codes[i] > 0x80)
-			return fail(err, "tensor \"%s\" is %g at element %llu, expected no negative scale",
-						name, (double)e4m3_values[codes[i]], (unsigned long long)i);
-	}
-	return 0;
+	size_t i = finite_codes(codes, (size_t)t->bytes, negative);
+	if (i == t->bytes)
+		return 0;
+	if ((codes[i] & 0x7f) == 0x7f)
+		return fail(err, "tensor \"%s\" has a NaN (E4M3 byte 0x%02x) at element %zu", name,
+					codes[i], i);
+	return fail(err, "tensor \"%s\" is %g at element %zu, expected no negative scale", name,
+				(double)e4m3_values[codes[i]], i);
 }
 
 static int bind_nvfp4(struct tensor *weight, const struct checkpoint *checkpoint, uint8_t *used,

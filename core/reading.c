@@ -1,8 +1,10 @@
 #include "core/reading.h"
 #include "base/memory.h"
 #include "core/distribution.h"
+#include "core/finite.h"
 #include "core/lens.h"
 #include "core/prefill.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -157,6 +159,11 @@ static int read_chunk(struct reader *r, int at, int n, struct error *err)
 		return -1;
 	r->b->download(r->device, r->reading->logits + (size_t)at * vocab, lane.out,
 				   (size_t)n * vocab * sizeof(float));
+	const float *last = r->reading->logits + (size_t)(at + n - 1) * vocab;
+	if (isnan(last[0])) {
+		fail(err, "the logits at position %d are NaN", at + n - 1);
+		return finite_explain(slice->weights->checkpoint, err);
+	}
 	for (int layer = 0; r->plan->lens && layer <= r->reading->n_layers; layer++)
 		if (look(r, slice, layer, at, n, err))
 			return -1;

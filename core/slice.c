@@ -561,7 +561,8 @@ int slice_build(struct slice *slice, const struct weights *weights, const struct
 				const struct budget *budget, const struct backend *backend, struct device *device,
 				struct error *err)
 {
-	*slice = (struct slice){.config = config, .backend = backend, .device = device};
+	*slice =
+		(struct slice){.config = config, .weights = weights, .backend = backend, .device = device};
 	struct builder b = {
 		.slice = slice, .config = config, .weights = weights, .layer = -1, .err = err};
 	if (budget_check(budget, config, err) < 0 || budget_copy(&slice->budget, budget, err) < 0)

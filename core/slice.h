@@ -87,6 +87,7 @@ struct slice_memory {
 struct slice {
 	struct budget budget; // own copy
 	const struct config *config;
+	const struct weights *weights;
 	int hidden;
 	struct matrix embeddings, lm_head; // (vocab, hidden)
 	const float *norm_f;

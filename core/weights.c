@@ -338,7 +338,7 @@ static int bind_all(const struct binding *b)
 int weights_bind(struct weights *weights, const struct checkpoint *checkpoint,
 				 const struct config *config, struct error *err)
 {
-	*weights = (struct weights){0};
+	*weights = (struct weights){.checkpoint = checkpoint};
 	uint8_t *used = mem_new(checkpoint->n_tensors, 1, err);
 	if (!used)
 		return -1;

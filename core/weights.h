@@ -30,6 +30,7 @@ struct layer_weights {
 };
 
 struct weights {
+	const struct checkpoint *checkpoint;       // whose tensors these are
 	struct tensor embeddings, norm_f, lm_head; // lm_head = embeddings when tied
 	struct layer_weights *layers;              // (n_layers)
 	struct tensor *experts;                    // backing store of up and down

@@ -4,6 +4,7 @@
  */
 #include "core/worker.h"
 #include "base/clock.h"
+#include "core/finite.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,6 @@
 
 #define MEMORY_NS 2000000000u  // between two EV_MEMORY while generating
 #define PROGRESS_NS 100000000u // between two EV_PROGRESS
-#define WARM_BYTES (8u << 20)  // touched between two looks at the queue
 
 /* ---- events ---- */
 
@@ -123,33 +123,39 @@ static void emit_memory(struct worker *worker)
 
 /* ---- opening ---- */
 
-/* Touches every page of the weights, so that the first token does not wait for the disk. */
+struct warming {
+	struct worker *worker;
+	struct event event;
+	uint64_t said_ns;
+};
+
+static bool warm_step(void *user, uint64_t done)
+{
+	struct warming *w = user;
+	w->event.progress.done = (int64_t)done;
+	if (clock_ns() - w->said_ns > PROGRESS_NS) {
+		w->said_ns = clock_ns();
+		worker_emit(w->worker, &w->event);
+	}
+	return !queue_closing(&w->worker->queue);
+}
+
+/* Reads all weights, so that the first token does not wait for the disk; what is no number among
+ * them is said at once. */
 static void warm(struct worker *worker)
 {
 	const struct checkpoint *checkpoint = &worker->stage.model->checkpoint;
-	struct event event = {.type = EV_PROGRESS, .text = "reading weights", .length = 15};
-	uint64_t said = 0;
-	unsigned sum = 0;
-	for (int i = 0; i < checkpoint->n_shards; i++)
-		event.progress.total += (int64_t)checkpoint->shards[i].bytes;
-	for (int i = 0; i < checkpoint->n_shards; i++) {
-		const volatile unsigned char *data = checkpoint->shards[i].data;
-		for (size_t at = 0; at < checkpoint->shards[i].bytes; at += 4096) {
-			sum += data[at];
-			event.progress.done += 4096;
-			if (at % WARM_BYTES != 0)
-				continue;
-			if (queue_closing(&worker->queue))
-				return;
-			if (clock_ns() - said > PROGRESS_NS) {
-				said = clock_ns();
-				worker_emit(worker, &event);
-			}
-		}
-	}
-	(void)sum;
-	event.progress.done = event.progress.total;
-	worker_emit(worker, &event);
+	struct warming w = {.worker = worker,
+						.event = {.type = EV_PROGRESS, .text = "reading weights", .length = 15}};
+	struct error err = {0};
+	w.event.progress.total = (int64_t)checkpoint->tensor_bytes;
+	int status = finite_check(checkpoint, warm_step, &w, &err);
+	if (queue_closing(&worker->queue))
+		return;
+	w.event.progress.done = w.event.progress.total;
+	worker_emit(worker, &w.event);
+	if (status != 0)
+		worker_say(worker, EV_ERROR, 0, err.text);
 }
 
 /* New counts for a model of this many layers and experts. */
