@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CELL_COLUMNS 8
-
 /* Whether the matrix is of what is selected; computes it when everything for it is there. */
 static int refresh(struct pane_importance *p, struct error *err)
 {
@@ -40,22 +38,26 @@ static enum role role_of(double rho)
 	return isnan(rho) ? ROLE_DIM : rho >= .9 ? ROLE_GOOD : rho < .5 ? ROLE_WARN : ROLE_TEXT;
 }
 
+/* Where there is no room for all, the names are worth more than the last column. */
 static void draw_matrix(const struct pane_importance *p, const struct canvas *canvas)
 {
 	const struct agreement *m = &p->matrix;
-	int names = canvas->columns - CELL_COLUMNS * (m->n + 1);
+	int cell = canvas->columns < 100 ? 7 : 8, names = canvas->columns - cell * m->n - 9;
+	bool inverted = names >= 18;
+	names = inverted ? names : names + 9;
 	names = names > 34 ? 34 : names < 10 ? 10 : names;
 	for (int i = 0; i < m->n; i++)
-		canvas_print(canvas, 0, names + CELL_COLUMNS * i, ROLE_HEADING, "%*d", CELL_COLUMNS - 1,
-					 i + 1);
-	canvas_print(canvas, 0, names + CELL_COLUMNS * m->n, ROLE_HEADING, "inverted");
+		canvas_print(canvas, 0, names + cell * i, ROLE_HEADING, "%*d", cell - 1, i + 1);
+	if (inverted)
+		canvas_print(canvas, 0, names + cell * m->n, ROLE_HEADING, "inverted");
 	for (int row = 0; row < m->n && row + 1 < canvas->rows; row++) {
 		canvas_print(canvas, row + 1, 0, ROLE_TEXT, "%d %.*s", row + 1, names - 3, m->name[row]);
 		for (int i = 0; i <= row; i++)
-			canvas_print(canvas, row + 1, names + CELL_COLUMNS * i, role_of(m->rho[row][i]), "%*s",
-						 CELL_COLUMNS - 1, number_fixed(m->rho[row][i], 3).text);
-		canvas_print(canvas, row + 1, names + CELL_COLUMNS * m->n, ROLE_DIM, "%*s", CELL_COLUMNS,
-					 row ? number_percent(m->inverted[row]).text : "");
+			canvas_print(canvas, row + 1, names + cell * i, role_of(m->rho[row][i]), "%*s",
+						 cell - 1, number_fixed(m->rho[row][i], 3).text);
+		if (inverted && row > 0)
+			canvas_print(canvas, row + 1, names + cell * m->n, ROLE_DIM, "%8s",
+						 number_percent(m->inverted[row]).text);
 	}
 }
 

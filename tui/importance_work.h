@@ -13,7 +13,7 @@
 
 struct importance_work {
 	const struct talk *talk;
-	int64_t at_once_bytes; // norms of so many bytes of weights take no time worth a job
+	int64_t at_once_bytes;            // norms of so many bytes of weights take no time worth a job
 	struct curve_job *waiting, *done; // done: nobody has taken its result yet
 	struct importance_query stopped;  // the user stopped this one: it is not begun again
 	bool is_stopped;
