@@ -202,8 +202,9 @@ static void print_cosines(const char *name, const char *kind, double conv, doubl
 
 static void print_text(const struct lab *lab)
 {
-	printf("%s > %s before position %d, held against %s re-prefilled over %d tokens\n\n", lab->from,
-		   lab->to, lab->at, lab->to, lab->horizon);
+	printf("%s > %s before position %d, held against %s re-prefilled over %d tokens; times after a "
+		   "warm pass\n\n",
+		   lab->from, lab->to, lab->at, lab->to, lab->horizon);
 	printf("%-12s %9s %10s %10s %10s %8s\n", "handoff", "replayed", "ms", "mean KL", "max KL",
 		   "top-1");
 	for (int i = 0; i < lab->n_repairs; i++) {

@@ -114,7 +114,8 @@ struct event {
 			char from[BUDGET_NAME_BYTES], to[BUDGET_NAME_BYTES];
 			enum handoff handoff;
 			enum switch_reason reason;
-			int repair;   // N of repair:N, else 0
+			int repair;   // N of repair:N, else 0; with HANDOFF_REPREFILL it was asked for, but
+						  // no state was old enough
 			int replayed; // tokens that `to` has read again for it: `at` = no state was old enough
 			uint64_t took_ns;
 		} change; // numbers: stale layers; text: why, e.g. "entropy 2.31 > 2" (SWITCH_POLICY), or

@@ -352,6 +352,7 @@ static void prefilling(struct track *track, bool now)
 	pthread_mutex_unlock(&track->worker->shared);
 }
 
+/* As what it came to: a repair that found no state to go back to has read everything again. */
 static void emit_switch(struct track *track, const char *from, int at, int replayed,
 						uint64_t took_ns)
 {
@@ -364,7 +365,8 @@ static void emit_switch(struct track *track, const char *from, int at, int repla
 	for (int i = 0; i < n; i++)
 		numbers[i] = stale[i];
 	event.change.at = at;
-	event.change.handoff = turn->settings.handoff;
+	bool all = turn->settings.handoff == HANDOFF_REPAIR && replayed == at;
+	event.change.handoff = all ? HANDOFF_REPREFILL : turn->settings.handoff;
 	event.change.repair = turn->settings.repair;
 	event.change.reason = turn->reason;
 	event.change.replayed = replayed;

@@ -60,7 +60,7 @@ struct lab {
 	double *kl;          // (horizon): KL(reprefill || carry) after reading ids[i]
 	double *p, *p_carry; // (horizon): probability of what comes next, ids[i + 1]; the last NAN
 	double kl_mean, kl_max, top1;
-	double carry_ms, reprefill_ms;
+	double carry_ms, reprefill_ms;      // of a second pass: the first one faults pages in
 	int carry_tokens, reprefill_tokens; // run again for the switch: 0 and `at`
 	struct lab_layer *layers;           // (n_layers)
 	int n_layers;

@@ -294,6 +294,8 @@ static void fields(struct text *out, const struct event *event)
 		add_name(out, "from", event->change.from);
 		add_name(out, "to", event->change.to);
 		add_handoff(out, event->change.handoff, event->change.repair);
+		if (event->change.handoff == HANDOFF_REPREFILL && event->change.repair > 0)
+			add_integer(out, "repair", event->change.repair);
 		add_name(out, "reason", switch_reason_name(event->change.reason));
 		add_integer(out, "replayed", event->change.replayed);
 		add_ms(out, "took_ms", event->change.took_ns);

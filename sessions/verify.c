@@ -94,7 +94,8 @@ static int do_event(struct run *run, const struct event *event, bool first)
 		return 1;
 	if (event->type == EV_SWITCH && !first) { // before the first token the settings say it
 		memcpy(run->settings.budget, event->change.to, BUDGET_NAME_BYTES);
-		run->settings.handoff = event->change.handoff;
+		run->settings.handoff = // as it was asked for
+			event->change.repair > 0 ? HANDOFF_REPAIR : event->change.handoff;
 		run->settings.repair = event->change.repair;
 		return submit(run, (struct request){.type = REQUEST_SETTINGS, .settings = run->settings})
 				   ? -1

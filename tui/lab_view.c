@@ -37,7 +37,9 @@ int lab_view_ask(struct lab_view *view, const struct talk *talk, const char *fro
 		return -1;
 	if (talk_check_budget(talk, from, err) || talk_check_budget(talk, to, err))
 		return -1;
-	if (!tape->known || tape->n == 0)
+	if (tape->n == 0)
+		return fail(err, "lab: nothing was written yet");
+	if (!tape->known)
 		return fail(err, "lab: the ids of the turn are not known");
 	if (at < 1 || (size_t)at > tape->n)
 		return fail(err, "lab: position %d; 1 to %zu is expected", at, tape->n);
@@ -102,7 +104,8 @@ static int draw_costs(const struct lab *lab, const struct canvas *canvas, int ro
 {
 	canvas_print(canvas, row++, 0, ROLE_HEADING, "Handoff %s > %s before token %d", lab->from,
 				 lab->to, lab->at);
-	canvas_print(canvas, row++, 1, ROLE_DIM, "measured here, %d tokens after it", lab->horizon);
+	canvas_print(canvas, row++, 1, ROLE_DIM, "measured here, after a warm pass; %d tokens after it",
+				 lab->horizon);
 	canvas_print(canvas, row++, 1, ROLE_TEXT, "carry     %8.2f ms %5d tokens read again",
 				 lab->carry_ms, lab->carry_tokens);
 	canvas_print(canvas, row++, 1, ROLE_TEXT, "reprefill %8.2f ms %5d tokens read again",

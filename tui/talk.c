@@ -170,8 +170,10 @@ static void changed(struct talk *talk, const struct event *event)
 	if (event->n_numbers > 0)
 		snprintf(stale, sizeof stale, ", %zu layer%s stale", event->n_numbers,
 				 event->n_numbers == 1 ? "" : "s");
-	char handoff[HANDOFF_TEXT_BYTES];
+	char handoff[HANDOFF_TEXT_BYTES + 32];
 	handoff_write(event->change.handoff, event->change.repair, handoff);
+	if (event->change.handoff == HANDOFF_REPREFILL && event->change.repair > 0)
+		strcat(handoff, ": no state for the repair");
 	talk_say(talk, "%s reads from position %d on (%s, %s%s%s, %.1f ms%s)", event->change.to,
 			 event->change.at, handoff, switch_reason_name(event->change.reason),
 			 event->text ? ": " : "", event->text ? event->text : "",

@@ -138,6 +138,8 @@ static void every_event_comes_back(void **state)
 	ruled.change.reason = SWITCH_POLICY;
 	ruled.text = "entropy 2.31 > 2";
 	ruled.length = strlen(ruled.text);
+	struct event all_again = ruled; // no state was old enough
+	all_again.change.handoff = HANDOFF_REPREFILL;
 	struct event read_by = a_turn(1, 2, 2);
 	strcpy(read_by.turn.settings.read, "medium");
 	strcpy(read_by.turn.settings.rule, "entropy>2 large else small");
@@ -157,6 +159,7 @@ static void every_event_comes_back(void **state)
 	put(&lines, a_token(10, PHASE_THINK, ""));
 	put(&lines, change);
 	put(&lines, ruled);
+	put(&lines, all_again);
 	put(&lines, read_by);
 	put(&lines, memory);
 	put(&lines, plain(EV_NOTICE, "a notice", 8));
@@ -175,7 +178,7 @@ static void every_event_comes_back(void **state)
 		event_release(&event);
 		text_free(&again);
 	}
-	assert_int_equal(n, 13);
+	assert_int_equal(n, 14);
 	text_free(&lines);
 }
 

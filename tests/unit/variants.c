@@ -26,6 +26,7 @@ static const char *const names[] = {"large", "medium", "small"};
 
 struct change {
 	int at, replayed, repair;
+	enum handoff handoff;
 	enum switch_reason reason;
 	char from[BUDGET_NAME_BYTES], to[BUDGET_NAME_BYTES], why[RULE_REASON_BYTES];
 };
@@ -58,6 +59,7 @@ static void note(struct seen *seen, const struct event *event)
 		change->at = event->change.at;
 		change->replayed = event->change.replayed;
 		change->repair = event->change.repair;
+		change->handoff = event->change.handoff;
 		change->reason = event->change.reason;
 		strcpy(change->from, event->change.from);
 		strcpy(change->to, event->change.to);
@@ -269,6 +271,8 @@ static void repair_replays_the_last_tokens(void **state)
 		assert_int_equal(seen.n_changes, 1);
 		assert_int_equal(seen.changes[0].repair, n);
 		int at = seen.changes[0].at, replayed = seen.changes[0].replayed;
+		enum handoff handoff_now = seen.changes[0].handoff;
+		assert_int_equal(handoff_now, replayed == at ? HANDOFF_REPREFILL : HANDOFF_REPAIR);
 		if (n >= at)
 			assert_int_equal(replayed, at);
 		else
@@ -281,6 +285,8 @@ static void repair_replays_the_last_tokens(void **state)
 	strcpy(settings.answer, "large");
 	turn(engine, settings, &seen);
 	assert_int_equal(seen.changes[0].replayed, seen.changes[0].at);
+	assert_int_equal(seen.changes[0].handoff, HANDOFF_REPREFILL); // what it was, not what was asked
+	assert_int_equal(seen.changes[0].repair, 4096);
 	settings.handoff = HANDOFF_REPREFILL;
 	turn(engine, settings, &reprefilled);
 	assert_int_equal(seen.n, reprefilled.n);
