@@ -17,6 +17,8 @@ struct recorders { // every event goes to both
 	bool events_failed; // the newest write to --events; the session's own log is an extra, this is
 						// asked for
 	struct error events_error;
+	bool session_failed;
+	struct error session_error;
 };
 
 static int record(void *user, const struct event *event, struct error *err)
@@ -24,7 +26,12 @@ static int record(void *user, const struct event *event, struct error *err)
 	struct recorders *to = user;
 	if (to->events)
 		to->events_failed = session_log_record(to->events, event, &to->events_error) != 0;
-	return to->session ? session_log_record(to->session, event, err) : 0;
+	if (!to->session || session_log_record(to->session, event, &to->session_error) == 0) {
+		to->session_failed = false;
+		return 0;
+	}
+	to->session_failed = true;
+	return fail(err, "%s", to->session_error.text);
 }
 
 struct shown { // of the running turn
@@ -131,6 +138,10 @@ int cli_chat(const struct cli *cli)
 		err = recorders.events_error;
 		failed = fail_in(&err, "--events");
 	}
+	// a write that fails behind the turn's end comes too late for its reply
+	if (recorders.session_failed && !cli->quiet)
+		fprintf(stderr, "elastiscope: the recorded session lacks its end: %s\n",
+				recorders.session_error.text);
 	session_log_close(recorders.session);
 	session_log_close(recorders.events);
 	conversation_free(&conversation);

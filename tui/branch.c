@@ -108,6 +108,8 @@ int branches_show(struct talk *talk, size_t i, struct error *err)
 	struct tape tape;
 	if (branches_keep(talk, err))
 		return -1;
+	if (branches->n_steps == 0)
+		remember(branches, branches->active);
 	if (transcript_copy(&transcript, &branch->transcript))
 		return fail(err, "no memory for a branch");
 	if (tape_copy(&tape, &branch->tape)) {
