@@ -23,6 +23,7 @@ static const struct {
 	{"experts", 0, "", inspect_experts},
 	{"curve", 0, "", inspect_curve},
 	{"sensitivity", 2, "LARGE SMALL, two budgets", inspect_sensitivity},
+	{"boundaries", 0, "", inspect_boundaries},
 	{"mask", 0, "", inspect_mask},
 	{"bisect", 2, "GOOD BAD, two budgets or GOOD DIR#BUDGET", inspect_bisect},
 	{"against", 1, "FILE of residuals or logits", inspect_against},

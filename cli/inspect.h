@@ -14,6 +14,7 @@ int inspect_experts(const struct cli *cli, const struct model *model, struct err
 int inspect_router(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_agreement(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_curve(const struct cli *cli, const struct model *model, struct error *err);
+int inspect_boundaries(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_sensitivity(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_mask(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_bisect(const struct cli *cli, const struct model *model, struct error *err);

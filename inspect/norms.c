@@ -60,6 +60,13 @@ static int squares(const struct tensor *t, int64_t from, int64_t to, double *by_
 	return 0;
 }
 
+int norms_squares(const struct tensor *t, int64_t from, int64_t to, double *by_row,
+				  double *by_column, struct error *err)
+{
+	struct walk w = {.err = err};
+	return squares(t, from, to, by_row, by_column, &w);
+}
+
 static int columns(const struct tensor *t, double *sums, struct walk *w)
 {
 	return squares(t, 0, t->shape[0], NULL, sums, w);

@@ -19,4 +19,9 @@ struct norms_watch {
 int norms_of(const struct model *model, enum axis axis, int layer, int expert,
 			 const struct norms_watch *watch, float *out, struct error *err);
 
+/* Adds the squares of a (rows, columns) tensor's elements, of rows [from, to), up by row and by
+ * column; either may be NULL. */
+int norms_squares(const struct tensor *t, int64_t from, int64_t to, double *by_row,
+				  double *by_column, struct error *err);
+
 #endif
