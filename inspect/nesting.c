@@ -77,6 +77,43 @@ static int add_cost(struct nesting *nesting, const struct model *model, int i, s
 	return status;
 }
 
+/* Channels as a row of flags; a layer that is left out keeps none. */
+static int flag_channels(const struct budget *budget, const struct config *config,
+						 const struct nesting_row *row, uint8_t *keep, struct error *err)
+{
+	struct span_list list = {0};
+	int layer = row->layer < 0 ? 0 : row->layer, result = 0;
+	memset(keep, 0, (size_t)row->parent);
+	if (row->layer < 0 || budget_keeps_layer(budget, layer))
+		result = budget_spans(budget, config, row->axis, layer, &list, err);
+	for (size_t i = 0; i < list.n && !result; i++)
+		memset(keep + list.spans[i].start, 1, (size_t)list.spans[i].length);
+	free(list.spans);
+	return result;
+}
+
+/* Which rows of budgets that do not nest are to blame. */
+static int mark_broken(struct nesting *nesting, const struct config *config,
+					   struct nesting_row *row, struct error *err)
+{
+	size_t n = (size_t)row->parent;
+	uint8_t *keep = mem_new(2 * n, 1, err);
+	int result = keep ? 0 : -1;
+	for (int b = 1; b < nesting->n_budgets && !result; b++) {
+		if (nesting->contained[b])
+			continue;
+		const struct budget *outer = &nesting->budgets[nesting->container[b]];
+		result = flag_channels(outer, config, row, keep, err) ||
+						 flag_channels(&nesting->budgets[b], config, row, keep + n, err)
+					 ? -1
+					 : 0;
+		for (size_t i = 0; i < n && !result; i++)
+			row->broken[b] = row->broken[b] || (keep[n + i] && !keep[i]);
+	}
+	free(keep);
+	return result;
+}
+
 static int add_costs(struct nesting *nesting, const struct model *model, struct error *err)
 {
 	for (int i = 0; i < nesting->n_budgets; i++) {
@@ -91,6 +128,9 @@ static int add_costs(struct nesting *nesting, const struct model *model, struct 
 		nesting->contained[i] = n == 0;
 		nesting->n_violations += n;
 	}
+	for (int r = 0; r < nesting->n_rows && nesting->n_violations > 0; r++)
+		if (mark_broken(nesting, &model->config, &nesting->rows[r], err) < 0)
+			return -1;
 	nesting->file_bytes = model->checkpoint.tensor_bytes;
 	return text_check(&nesting->violations, err);
 }

@@ -13,10 +13,11 @@
 
 struct nesting_row {
 	enum axis axis;
-	int layer;              // of the parent; -1 = hidden_size, one number for the model
-	int parent;             // stored channels
-	int width[MAX_BUDGETS]; // kept; 0 = the budget leaves the layer out
-	bool runs[MAX_BUDGETS]; // kept by explicit runs that are not the plain leading part
+	int layer;                // of the parent; -1 = hidden_size, one number for the model
+	int parent;               // stored channels
+	int width[MAX_BUDGETS];   // kept; 0 = the budget leaves the layer out
+	bool runs[MAX_BUDGETS];   // kept by explicit runs that are not the plain leading part
+	bool broken[MAX_BUDGETS]; // keeps what its container does not
 };
 
 struct nesting {

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define LABEL_COLUMNS 20 // cursor, layer, kind, axis
-#define CELL_COLUMNS 7   // the least a budget takes
+#define CELL_COLUMNS 6   // the least a budget takes: three of them at 40 columns
 
 enum order { BY_LAYER, BY_AXIS, BY_SHARE, N_ORDERS };
 static const char *const order_names[N_ORDERS] = {"layer", "axis", "share kept"};
@@ -183,7 +183,8 @@ static void draw_proof(const struct pane_nesting *n, const struct canvas *canvas
 {
 	const struct nesting *nesting = &n->nesting;
 	if (nesting->n_violations > 0)
-		canvas_print(canvas, row, 0, ROLE_ERROR, "%s NOT NESTED: %d violation%s (v shows them)",
+		canvas_print(canvas, row, 0, ROLE_ERROR,
+					 "%s NOT NESTED: %d violation%s (v shows them, n next)",
 					 canvas_glyph(canvas, GLYPH_CROSS), nesting->n_violations,
 					 nesting->n_violations == 1 ? "" : "s");
 	else if (nesting->n_budgets < 2)
@@ -253,12 +254,15 @@ static void draw_row(const struct pane_nesting *n, const struct canvas *canvas, 
 	int width = (canvas->columns - LABEL_COLUMNS) / shown;
 	for (int k = 0; k < shown && n->first + k < n->nesting.n_budgets; k++) {
 		int b = n->first + k, at = LABEL_COLUMNS + k * width;
-		enum role role = role_of_budget(index_of(n, b));
+		enum role role = item->broken[b] ? ROLE_ERROR : role_of_budget(index_of(n, b));
 		if (item->width[b] == 0) {
 			canvas_print(canvas, row, at, ROLE_DIM, "%5s%s", "-", width > 13 ? " left out" : "");
 			continue;
 		}
-		canvas_print(canvas, row, at, role, "%5d%s", item->width[b], item->runs[b] ? "~" : " ");
+		canvas_print(canvas, row, at, role, "%5d%s", item->width[b],
+					 item->broken[b] ? "!"
+					 : item->runs[b] ? "~"
+									 : " ");
 		if (width >= 12)
 			canvas_bar(canvas, row, at + 7, width - 8, (float)item->width[b] / (float)item->parent,
 					   role);
@@ -391,6 +395,30 @@ static void line_text_of(const void *user, int i, struct text *out)
 	text_format(out, "%s %s", axis_name(row->axis), axis_short(row->axis));
 }
 
+static bool is_broken(const struct nesting_row *row)
+{
+	return memchr(row->broken, true, sizeof row->broken) != NULL;
+}
+
+/* n, N: the next and previous line with a violation, around the ends. */
+static void jump(struct pane_nesting *n, int direction)
+{
+	int rows = n->nesting.n_rows, at = n->list.cursor;
+	for (int i = 0; i < rows; i++) {
+		at = (at + direction + rows) % rows;
+		const struct nesting_row *row = &n->nesting.rows[n->rows_order[at]];
+		if (!is_broken(row))
+			continue;
+		n->list.cursor = at;
+		for (int b = 0; b < n->nesting.n_budgets; b++)
+			if (row->broken[b])
+				snprintf(n->pane.message, sizeof n->pane.message,
+						 "violation: %.40s keeps more than %.40s", n->nesting.budgets[b].name,
+						 n->nesting.budgets[n->nesting.container[b]].name);
+		return;
+	}
+}
+
 static bool nesting_action(struct pane *pane, enum action action, int key)
 {
 	struct pane_nesting *n = (struct pane_nesting *)pane;
@@ -420,6 +448,11 @@ static bool nesting_action(struct pane *pane, enum action action, int key)
 	case ACTION_LEFT: n->first -= n->first > 0; return true;
 	case ACTION_RIGHT: n->first += n->first + 1 < n->nesting.n_budgets; return true;
 	default: break;
+	}
+	if (n->nesting.n_violations > 0 && !n->proof && !pane->search[0] &&
+		(action == ACTION_SEARCH_NEXT || action == ACTION_SEARCH_PREVIOUS)) {
+		jump(n, action == ACTION_SEARCH_NEXT ? 1 : -1);
+		return true;
 	}
 	if (n->proof)
 		return pane_scroll(&n->proof_top, n->nesting.n_violations, n->body_rows, action);

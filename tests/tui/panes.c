@@ -35,11 +35,13 @@ static void test_nesting(void **state)
 		{"nesting-80x20", 20, 80, "default", "jjjj"},
 		{"nesting-120x36", 36, 120, "default", ""},
 		{"nesting-50x20", 20, 50, "default", "s/shared;"},
+		{"nesting-40x9", 9, 40, "default", "j"},
 		{"nesting-40x6", 6, 40, "ascii", "G"},
 	};
 	static const struct look tiny[] = {{"nesting-hetero", 30, 100, "default", "/layer 2;"}};
 	static const struct look broken[] = {
 		{"nesting-broken", 20, 80, "ascii", "/n_routed;"},
+		{"nesting-broken-next", 16, 80, "ascii", "n"},
 		{"nesting-violations", 20, 80, "default", "v"},
 	};
 	struct fixture f;
