@@ -174,6 +174,7 @@ int cli_study(const struct cli *cli);
 int cli_sessions(const struct cli *cli);
 int cli_calibrate(const struct cli *cli);
 int cli_slice(const struct cli *cli);
+int cli_quantize(const struct cli *cli);
 int cli_verify(const struct cli *cli);
 
 #endif

@@ -49,6 +49,8 @@ const struct subcommand subcommands[] = {
 	 cli_lab},
 	{"slice", "", "a budget as a checkpoint of its own, byte for byte the leading slices",
 	 GROUP_EXPORT | GROUP_SLICE, 0, 0, true, cli_slice},
+	{"quantize", "", "a nested FP8 or NVFP4 parent, so that every budget stays a slice of it",
+	 GROUP_EXPORT | GROUP_QUANTIZE | GROUP_JSON, 0, 0, true, cli_quantize},
 	{"verify", "PARENT CHILD", "a child held against its parent's slice, bit for bit",
 	 GROUP_BUDGET | GROUP_VERIFY | GROUP_JSON, 2, 2, true, cli_verify},
 	{"bench", "", "load, prefill, decode, switches, screen, kernels",

@@ -59,6 +59,10 @@ static const struct option_row rows[] = {
 	 "replace a checkpoint that is there already"},
 	{"max-shard-size", 0, GROUP_EXPORT, KIND_STRING, AT(shard_size), 0, 0, "SIZE",
 	 "of one file of weights (5GB)"},
+	{"text", 0, GROUP_QUANTIZE, KIND_STRING, AT(text), 0, 0, "FILE",
+	 "calibrate input_scale on it, and report KL, agreement and perplexity"},
+	{"exclude", 0, GROUP_EXPORT, KIND_LIST, AT(exclude), 0, 0, "PATTERN",
+	 "modules that stay as they are: '*.layers.3.*'; may be repeated"},
 	{"explain", 0, GROUP_VERIFY, KIND_FLAG, AT(explain), 0, 0, NULL,
 	 "what differing tensors are instead: permuted, scaled, cut elsewhere, ..."},
 	{"budgets", 0, GROUP_MODEL | GROUP_EXPORT | GROUP_VERIFY, KIND_STRING, AT(budgets_file), 0, 0,
@@ -456,6 +460,7 @@ void cli_free(struct cli *cli)
 	free(cli->prompts.items);
 	free(cli->switches.items);
 	free(cli->grid.items);
+	free(cli->exclude.items);
 	free(cli->axes.items);
 	free(cli->widths.items);
 	free(cli->arguments.items);

@@ -26,27 +26,18 @@ static void note(const struct cli *cli, const struct child_plan *plan,
 			report->n_shards, report->n_shards == 1 ? "" : "s", report->n_files);
 }
 
-/* "BF16", "FP8", "NVFP4": what the source's matrices are stored in, the smallest there is. */
-static const char *stored_precision(const struct model *model)
+/* A BF16 parent may be quantised on the way; what is quantised already stays as it is. */
+static int check_precision(const struct cli *cli, const struct model *model, bool *quantise,
+						   struct error *err)
 {
-	const char *found = "bf16";
-	for (size_t i = 0; i < model->checkpoint.n_tensors; i++) {
-		const char *dot = strrchr(model->checkpoint.tensors[i].name, '.');
-		if (dot && strcmp(dot, ".weight_scale_2") == 0)
-			return "nvfp4";
-		if (dot && strcmp(dot, ".weight_scale") == 0)
-			found = "fp8";
-	}
-	return found;
-}
-
-static int check_precision(const struct cli *cli, const struct model *model, struct error *err)
-{
-	const char *stored = stored_precision(model);
+	const char *stored = export_stored(model);
+	*quantise = false;
 	if (!cli->precision || strcmp(cli->precision, stored) == 0)
 		return 0;
-	return fail(err, "--precision %s: %s is stored as %s, and a slice has its bytes",
-				cli->precision, model->directory, stored);
+	*quantise = strcmp(stored, "bf16") == 0;
+	return *quantise ? 0
+					 : fail(err, "--precision %s: %s is stored as %s, expected a BF16 parent",
+							cli->precision, model->directory, stored);
 }
 
 static int run(const struct cli *cli, struct model *model, struct error *err)
@@ -56,14 +47,21 @@ static int run(const struct cli *cli, struct model *model, struct error *err)
 	struct child_plan plan = {
 		.model = model, .budget = &budget, .step = export_step, .user = &progress};
 	struct child_report report;
-	if (export_options(cli, &plan, err) != 0 || check_precision(cli, model, err) != 0 ||
+	struct quantisation quantisation = {0};
+	bool quantise;
+	if (export_options(cli, &plan, err) != 0 || check_precision(cli, model, &quantise, err) != 0 ||
 		model_budget(model, cli->budget, &budget, err) != 0)
 		return -1;
-	int result = child_write(&plan, &report, err);
+	int result = quantise ? export_quantisation(&quantisation, cli, model, &progress, err) : 0;
+	progress.began_ns = 0;
+	plan.quantisation = quantise ? &quantisation : NULL;
+	if (result == 0)
+		result = child_write(&plan, &report, err);
 	if (result == 0) {
 		export_done(&progress, report.bytes);
 		note(cli, &plan, &report);
 	}
+	quantisation_close(&quantisation);
 	budget_free(&budget);
 	return result;
 }

@@ -192,7 +192,9 @@ static void mamba_layer(struct pass *p)
 		tap(p, p->at[k], TAP_MAMBA_X, conv[k].y, conv[k].n, norm[k].width, conv[k].channels);
 	p->b->ssm(p->device, p->n, ssm);         // S = exp(d a) S + d x B^T;  y = S C + D x
 	p->b->gated_norm(p->device, p->n, norm); // o = RMSNorm_groups(y silu(z))
-	p->b->linear(p->device, p->n, out);      // h += out_proj o
+	for (int k = 0; k < p->n; k++)
+		tap(p, p->at[k], TAP_MAMBA_OUT, norm[k].y, norm[k].n, norm[k].width, norm[k].width);
+	p->b->linear(p->device, p->n, out); // h += out_proj o
 }
 
 /* Spec nemotron-h.md 5.1: grouped queries, causal, no positions. normed -> residual. */

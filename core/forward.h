@@ -29,6 +29,7 @@ enum tap {
 	TAP_MAMBA_PROJECTED = 1 << 8, // x as in_proj leaves it, before the convolution (n, inner)
 	TAP_EXPERT_FFN = 1 << 9,      // relu2 activation of the experts of TAP_EXPERTS (n, top_k*ffn)
 	TAP_EXPERT_NORM = 1 << 10,    // L2 norm of what each of them puts out, unweighted (n, top_k)
+	TAP_MAMBA_OUT = 1 << 11,      // input of out_proj: y after the gated norm (n, inner)
 };
 
 /* What a tap sees. Host memory, valid until the callback returns. Dropped layers fire TAP_RESIDUAL

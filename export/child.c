@@ -18,6 +18,7 @@ struct writing {
 	const struct child_plan *plan;
 	struct child_report *report;
 	struct cuts cuts;
+	struct piece_list pieces;
 	struct target target;
 	struct shards shards;
 	uint64_t done;
@@ -39,16 +40,15 @@ static int take(void *user, const void *bytes, size_t n, struct error *err)
 static int write_tensors(struct writing *w, struct error *err)
 {
 	uint64_t most = w->plan->max_shard_bytes ? w->plan->max_shard_bytes : CHILD_SHARD_BYTES;
-	if (shards_open(&w->shards, &w->target, w->cuts.to, w->cuts.n, most, err) != 0)
+	struct piece_buffer buffer = {0};
+	if (shards_open(&w->shards, &w->target, w->pieces.tensors, w->pieces.n, most, err) != 0)
 		return -1;
-	void *buffer = mem_new_aligned(piece_buffer_bytes(&w->cuts), 1, err);
-	int result = buffer ? 0 : -1;
+	int result = piece_buffer_open(&buffer, &w->pieces, err);
 	for (size_t i = 0; i < w->shards.n_tensors && result == 0; i++) {
-		size_t index = (size_t)(w->shards.order[i] - w->cuts.to);
-		struct piece piece = {.cut = &w->cuts.list[index]};
-		result = piece_stream(&piece, buffer, (struct sink){take, w}, err);
+		size_t index = (size_t)(w->shards.order[i] - w->pieces.tensors);
+		result = piece_stream(&w->pieces.list[index], &buffer, (struct sink){take, w}, err);
 	}
-	free(buffer);
+	piece_buffer_close(&buffer);
 	if (result == 0)
 		result = shards_finish(&w->shards, err);
 	w->report->n_tensors = w->shards.n_tensors;
@@ -101,13 +101,33 @@ static int copy_files(struct writing *w, struct error *err)
 	return result;
 }
 
+/* A parent that stays one: budgets, router, importance. */
+static int copy_nested(struct writing *w, struct error *err)
+{
+	const struct model *model = w->plan->model;
+	const char *names[] = {"elastic.json", model->elastic.router_file,
+						   model->elastic.importance_file};
+	int result = 0;
+	for (size_t i = 0; i < 3 && result == 0 && w->plan->nested; i++) {
+		char *path = names[i] ? file_join(model->directory, names[i], err) : NULL;
+		if (path && !strchr(names[i], '/') && file_exists(path)) {
+			result = target_copy(&w->target, model->directory, names[i], err);
+			w->report->n_files++;
+		}
+		free(path);
+	}
+	return result;
+}
+
 /* config.json comes last: without it nothing opens the directory. */
 static int write_texts(struct writing *w, const struct budget *full, struct error *err)
 {
 	struct text config = {0}, quantisation = {0}, elastic = {0};
 	int result = child_config_text(&w->cuts, &config, err);
 	if (result == 0)
-		result = child_config_quantisation(&w->cuts, &quantisation, err);
+		result = w->plan->quantisation ? quantisation_config(w->plan->quantisation, &w->cuts,
+															 w->plan->version, &quantisation, err)
+									   : child_config_quantisation(&w->cuts, &quantisation, err);
 	if (result == 0 && quantisation.length) {
 		result = target_write(&w->target, "hf_quant_config.json", quantisation.data,
 							  quantisation.length, err);
@@ -135,7 +155,7 @@ static int write_all(struct writing *w, struct error *err)
 	const struct child_plan *plan = w->plan;
 	if (target_open(&w->target, plan->target, plan->model->directory, plan->force, err) != 0)
 		return -1;
-	if (write_tensors(w, err) != 0 || copy_files(w, err) != 0 ||
+	if (write_tensors(w, err) != 0 || copy_files(w, err) != 0 || copy_nested(w, err) != 0 ||
 		write_texts(w, plan->budget, err) != 0)
 		return -1;
 	w->report->n_left_out = w->cuts.n_left_out;
@@ -162,8 +182,11 @@ int child_write(const struct child_plan *plan, struct child_report *report, stru
 	if (result == 0)
 		result = cuts_plan(&w.cuts, plan->model, &hull, err);
 	if (result == 0)
+		result = piece_list_open(&w.pieces, &w.cuts, plan->quantisation, err);
+	if (result == 0)
 		result = write_all(&w, err);
 	shards_close(&w.shards);
+	piece_list_close(&w.pieces);
 	target_discard(&w.target);
 	cuts_free(&w.cuts);
 	budget_free(&hull);

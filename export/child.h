@@ -8,6 +8,7 @@
 #define EXPORT_CHILD_H
 
 #include "core/model.h"
+#include "export/quantisation.h"
 
 #define CHILD_SHARD_BYTES ((uint64_t)5000000000)
 
@@ -20,6 +21,11 @@ struct child_plan {
 	/* A budget that config.json cannot say is written at its widest, with an elastic.json that only
 	 * elastiscope reads; else it is refused. */
 	bool elastic;
+	/* NULL = as stored; else weights are quantised on the way, with the parent's scales. version:
+	 * of this program, for hf_quant_config.json. */
+	const struct quantisation *quantisation;
+	const char *version;
+	bool nested; // elastic.json, router and importance are copied: the budget is the parent
 	/* Called between chunks; non-zero stops with an error. May be NULL. */
 	int (*step)(void *user, uint64_t done, uint64_t total);
 	void *user;

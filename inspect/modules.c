@@ -274,19 +274,13 @@ enum origin precision_origin(enum precision precision)
 	return precision == PRECISION_STORED ? ORIGIN_DERIVED : ORIGIN_ESTIMATED;
 }
 
-/* Whether this is the last Mamba layer before an attention layer. */
+/* Whether this stands right in front of an attention layer (4, 11, 18 .. of the 30B). */
 static bool feeds_attention(const struct config *c, int layer)
 {
-	for (int i = layer + 1; i < c->n_layers; i++) {
-		if (c->kinds[i] == LAYER_MAMBA)
-			return false;
-		if (c->kinds[i] == LAYER_ATTENTION)
-			return true;
-	}
-	return false;
+	return layer + 1 < c->n_layers && c->kinds[layer + 1] == LAYER_ATTENTION;
 }
 
-static bool is_target(const struct module *m, const struct config *config)
+bool module_quantises(const struct module *m, const struct config *config)
 {
 	switch (m->kind) {
 	case MODULE_IN_PROJ:
@@ -320,7 +314,7 @@ static void add_cost(void *user, const struct module *module)
 	const struct matrix *m = module->matrix;
 	uint64_t n = (uint64_t)m->n_rows * (uint64_t)m->n_columns, stored = stored_bytes(m);
 	bool scaled = m->dtype == DTYPE_F8_E4M3 || m->dtype == DTYPE_NVFP4;
-	bool target = is_target(module, c->config);
+	bool target = module_quantises(module, c->config);
 	for (int p = 0; p < N_PRECISIONS; p++) {
 		struct precision_cost *cost = &c->out[p];
 		uint64_t bytes = stored, scales = scale_bytes(m);

@@ -76,6 +76,9 @@ void module_group_layers(const struct module_group *group, struct text *out);
  * BF16: what is quantised is widened. */
 enum precision { PRECISION_STORED, PRECISION_BF16, PRECISION_FP8, PRECISION_NVFP4, N_PRECISIONS };
 
+/* Whether the released checkpoints quantise a matrix like this one. */
+bool module_quantises(const struct module *module, const struct config *config);
+
 const char *precision_name(enum precision precision); // "stored", "bf16", "fp8", "nvfp4"
 enum origin
 precision_origin(enum precision precision); // derived, but estimated for what is not stored

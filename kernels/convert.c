@@ -112,6 +112,15 @@ uint8_t f32_to_e4m3(float value)
 	return (uint8_t)(sign | shift_round(mantissa, 141 - (magnitude >> 23)));
 }
 
+uint8_t f32_to_e2m1(float value)
+{
+	// halfway between neighbours; a tie goes to the even code
+	float x = fabsf(value);
+	int code = (x > 0.25f) + (x >= 0.75f) + (x > 1.25f) + (x >= 1.75f) + (x > 2.5f) + (x >= 3.5f) +
+			   (x > 5);
+	return (uint8_t)(code | (signbit(value) ? 8 : 0));
+}
+
 bool convert_to_f32(const void *source, enum dtype dtype, size_t n, float *out)
 {
 	const uint16_t *half = source;

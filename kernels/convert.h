@@ -21,6 +21,8 @@ float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value); // overflow goes to inf, subnormals are kept
 uint8_t f32_to_e4m3(float value); // saturates at 448, inf too; NaN is 0x7f
 
+uint8_t f32_to_e2m1(float value); // a code 0..15, saturates at 6; not for NaN
+
 /* spec nemotron-h.md 6.1. E4M3: 0x7f and 0xff are NaN, there is no infinity. */
 extern const float e4m3_values[256];
 extern const float e2m1_values[16]; // entry 8 is -0.0

@@ -48,6 +48,8 @@ static void encoding_is_golden(void **state)
 		else
 			assert_int_equal(f32_to_f16(value), f16);
 		assert_int_equal(f32_to_e4m3(value), pattern(&json, row, "e4m3"));
+		if (!isnan(value))
+			assert_int_equal(f32_to_e2m1(value), pattern(&json, row, "e2m1"));
 		row = json_next(&json, rows, row);
 	}
 	assert_int_equal(n, 222);
