@@ -95,8 +95,11 @@ static int curve_json(const struct curve *curve, const struct model *model, int 
 static void csv_trial(const struct curve_axis *axis, int w, const char *kept, int draw,
 					  const struct trial *trial, const char *names)
 {
-	printf("%s,%d,%s,%d,%.9g,%.9g,%.9g,", axis_name(axis->axis), axis->widths[w], kept, draw,
-		   trial->kl.value, trial->same_top, trial->ppl.value);
+	printf("%s,%d,%s,%d", axis_name(axis->axis), axis->widths[w], kept, draw);
+	print_value(trial->kl.value);
+	print_value(trial->same_top);
+	print_value(trial->ppl.value);
+	putchar(',');
 	print_field(names);
 	putchar('\n');
 }
@@ -159,6 +162,15 @@ static int draw(const struct curve *curve, bool ascii, struct error *err)
 	return result;
 }
 
+/* One token has no error and no next one. */
+static void print_known(int width, int decimals, double value)
+{
+	if (isfinite(value))
+		printf(" %*.*f", width, decimals, value);
+	else
+		printf(" %*s", width, "N/A");
+}
+
 static int curve_table(const struct curve *curve, const struct model *model, int n_tokens,
 					   struct error *err)
 {
@@ -173,8 +185,10 @@ static int curve_table(const struct curve *curve, const struct model *model, int
 	for (int w = 0; w < axis->n; w++) {
 		const struct curve_point *p = w < axis->n - 1 ? &curve->points[w] : NULL;
 		const struct trial *t = p ? &p->first : &curve->parent;
-		printf("%6d %9.4f %8.4f %6.1f%% %9.3f", axis->widths[w], t->kl.value, t->kl.error,
-			   100 * t->same_top, t->ppl.value);
+		printf("%6d %9.4f", axis->widths[w], t->kl.value);
+		print_known(8, 4, t->kl.error);
+		printf(" %6.1f%%", 100 * t->same_top);
+		print_known(9, 3, t->ppl.value);
 		if (p && curve->draws)
 			printf("  %9.4f %8.4f - %8.4f %6.1f%%", p->random_kl.value, p->random_low,
 				   p->random_high, 100 * p->random_top);
@@ -228,9 +242,13 @@ static void map_csv(const struct curve_map *map)
 	const struct curve_axis *a = &map->axes[0], *b = &map->axes[1];
 
 	printf("%s,%s,kl,top1,ppl\n", axis_name(a->axis), axis_name(b->axis));
-	for (int i = 0; i < a->n * b->n; i++)
-		printf("%d,%d,%.9g,%.9g,%.9g\n", a->widths[i / b->n], b->widths[i % b->n],
-			   map->cells[i].kl.value, map->cells[i].same_top, map->cells[i].ppl.value);
+	for (int i = 0; i < a->n * b->n; i++) {
+		printf("%d,%d", a->widths[i / b->n], b->widths[i % b->n]);
+		print_value(map->cells[i].kl.value);
+		print_value(map->cells[i].same_top);
+		print_value(map->cells[i].ppl.value);
+		putchar('\n');
+	}
 }
 
 static void map_table(const struct curve_map *map, int n_tokens)

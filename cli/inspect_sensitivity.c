@@ -52,9 +52,12 @@ static void print_csv(const struct sensitivity *s)
 	for (int i = 0; i < s->n; i++) {
 		const struct sensitivity_row *row = &s->rows[i];
 		char layer[16];
-		printf("%s,%s,%s,%.9g,%.9g,%.9g\n", row->layer < 0 ? "" : inspect_layer(row->layer, layer),
-			   mask_kind_name(row->kind), row->change, row->cut.kl.value, row->cut.same_top,
-			   row->regained);
+		printf("%s,%s,%s", row->layer < 0 ? "" : inspect_layer(row->layer, layer),
+			   mask_kind_name(row->kind), row->change);
+		print_value(row->cut.kl.value);
+		print_value(row->cut.same_top);
+		print_value(row->regained);
+		putchar('\n');
 	}
 }
 

@@ -60,6 +60,14 @@ void print_escaped(const char *text)
 			putchar(*text);
 }
 
+void print_value(double value)
+{
+	if (isfinite(value))
+		printf(",%.9g", value);
+	else
+		putchar(',');
+}
+
 const char *print_grouped(uint64_t value, char out[32])
 {
 	char digits[24];

@@ -19,6 +19,9 @@ void print_add_number(struct cJSON *object, const char *key, double value);
 
 void print_field(const char *field); // of CSV, quoted where it must be
 
+/* A number of CSV with a comma before it; nothing behind the comma where it is not finite. */
+void print_value(double value);
+
 void print_escaped(const char *text); // control characters as \\n, \\t, \\x1b
 
 const char *print_grouped(uint64_t value, char out[32]); // "2,347,656"
