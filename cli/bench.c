@@ -300,8 +300,8 @@ static int bench_open(struct bench *bench, const struct cli *cli, struct error *
 {
 	struct device_options options;
 	bench->cli = cli;
-	bench->backend = &backend_cpu;
-	if (!(bench->model = cli_open_model(cli, err)) || cli_device_options(cli, &options, err) < 0 ||
+	if (!(bench->model = cli_open_model(cli, err)) ||
+		!(bench->backend = cli_device(cli, &options, err)) ||
 		!(bench->device = bench->backend->open(&options, err)))
 		return -1;
 	const struct config *config = &bench->model->config;

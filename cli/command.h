@@ -131,6 +131,11 @@ int cli_usage(const struct error *err); // the same, returns EXIT_USAGE
 char *cli_model_directory(const struct cli *cli, struct error *err); // free()
 struct model *cli_open_model(const struct cli *cli, struct error *err);
 int cli_device_options(const struct cli *cli, struct device_options *options, struct error *err);
+
+/* Where --device says the model runs: options for it, and its backend. Of commands that can run on
+ * a card; cli_device_options() refuses cards. auto: a card that can be used, else the CPU. */
+const struct backend *cli_device(const struct cli *cli, struct device_options *options,
+								 struct error *err);
 const char *cli_named_budget(const struct cli *cli); // --budget or DIR#BUDGET, NULL = none
 /* model_budget(); of a target, what it chose is said on stderr. */
 int cli_find_budget(const struct cli *cli, const struct model *model, const char *name,

@@ -1,6 +1,7 @@
 /* doctor: what this machine offers and what the program makes of it. */
 #include "cli/command.h"
 #include "core/finite.h"
+#include "kernels/gpu.h"
 
 #include "tui/line.h"
 #include "tui/screen.h"
@@ -52,7 +53,9 @@ static cJSON *cpu_part(const struct cli *cli, char *rung, size_t rung_size, stru
 	char name[256], flags[256];
 	read_cpu(name, sizeof name, flags, sizeof flags);
 	struct device_options options;
-	if (cli_device_options(cli, &options, err) < 0)
+	struct cli on_cpu = *cli;
+	on_cpu.device = NULL;
+	if (cli_device_options(&on_cpu, &options, err) < 0)
 		return NULL;
 	struct device *device = backend_cpu.open(&options, err);
 	if (!device)
@@ -64,6 +67,32 @@ static cJSON *cpu_part(const struct cli *cli, char *rung, size_t rung_size, stru
 	cJSON_AddNumberToObject(cpu, "threads", backend_cpu.threads(device));
 	backend_cpu.close(device);
 	return cpu;
+}
+
+/* What is missing for --device cuda, if anything. */
+static cJSON *cuda_part(void)
+{
+	struct gpu_facts facts;
+	char version[32];
+	cJSON *part = cJSON_CreateObject();
+	gpu_facts(&facts);
+	cJSON_AddStringToObject(part, "usable", facts.problem.text[0] ? facts.problem.text : "yes");
+	if (!facts.built)
+		return part;
+	snprintf(version, sizeof version, "%d.%d", facts.runtime / 1000, facts.runtime % 100 / 10);
+	cJSON_AddStringToObject(part, "runtime", version);
+	snprintf(version, sizeof version, "%d.%d", facts.driver / 1000, facts.driver % 100 / 10);
+	cJSON_AddStringToObject(part, "driver", facts.driver ? version : "none");
+	cJSON_AddStringToObject(part, "nvml", facts.nvml ? "found" : "missing: no gauges");
+	cJSON_AddStringToObject(part, "cublasLt", facts.cublas ? "found" : "missing: own products");
+	for (int i = 0; i < facts.n_cards; i++) {
+		char name[16], what[128];
+		snprintf(name, sizeof name, "card %d", i);
+		snprintf(what, sizeof what, "%s, sm_%d, %.1f GB", facts.cards[i].name,
+				 facts.cards[i].capability, (double)facts.cards[i].bytes / 1e9);
+		cJSON_AddStringToObject(part, name, what);
+	}
+	return part;
 }
 
 static cJSON *libraries_part(void)
@@ -138,8 +167,7 @@ int cli_doctor(const struct cli *cli)
 	cJSON *report = cJSON_CreateObject();
 	cJSON_AddItemToObject(report, "cpu", cpu);
 	cJSON_AddStringToObject(report, "rung", rung);
-	cJSON_AddStringToObject(report, "cuda", "not in this build");
-	cJSON_AddStringToObject(report, "nvml", "not in this build");
+	cJSON_AddItemToObject(report, "cuda", cuda_part());
 	cJSON_AddItemToObject(report, "terminal", terminal_part());
 	cJSON *locale = cJSON_AddObjectToObject(report, "locale");
 	cJSON_AddStringToObject(locale, "name", setlocale(LC_CTYPE, NULL));

@@ -27,6 +27,7 @@ struct turn {
 
 struct work {
 	struct model *model;
+	const struct backend *backend;
 	struct device *device;
 	struct device_options options;
 	struct slice slice;
@@ -62,8 +63,8 @@ static int parse_taps(const char *text, struct reading_plan *plan, struct error 
 static int build(struct work *w, const struct budget *budget, struct slice *slice,
 				 struct error *err)
 {
-	return slice_build(slice, &w->model->weights, &w->model->config, budget, &backend_cpu,
-					   w->device, err);
+	return slice_build(slice, &w->model->weights, &w->model->config, budget, w->backend, w->device,
+					   err);
 }
 
 /* POS:BUDGET:HANDOFF */
@@ -203,12 +204,12 @@ static int run(struct work *w, const struct cli *cli, struct error *err)
 	if (cli->taps && parse_taps(cli->taps, &w->plan, err))
 		return -1;
 	w->wrong_usage = false;
-	if (cli_device_options(cli, &w->options, err))
+	if (!(w->backend = cli_device(cli, &w->options, err)))
 		return -1;
 	w->model = cli_open_model(cli, err);
 	if (!w->model || cli_ids(cli, w->model, &w->ids, &w->n, err))
 		return -1;
-	w->device = backend_cpu.open(&w->options, err);
+	w->device = w->backend->open(&w->options, err);
 	if (!w->device)
 		return -1;
 	result = cli_budget(cli, w->model, &budget, err);
@@ -237,7 +238,8 @@ int cli_logits(const struct cli *cli)
 	for (size_t i = 0; i < w.n_turns; i++)
 		slice_free(&w.turns[i].slice);
 	slice_free(&w.slice);
-	backend_cpu.close(w.device);
+	if (w.backend)
+		w.backend->close(w.device);
 	model_release(w.model);
 	free(w.turns);
 	free(w.switches);

@@ -80,10 +80,10 @@ int cli_workbench(const struct cli *cli)
 								  .theme = cli->theme,
 								  .no_color = cli->no_color,
 								  .tour = cli->tour};
-	options.engine = (struct engine_options){
-		.backend = &backend_cpu, .context = (int)cli->context, .warm = cli->warm};
-	if ((cli->size && parse_screen(cli->size, &options.columns, &options.rows, &err) < 0) ||
-		cli_device_options(cli, &options.engine.device, &err) < 0) {
+	options.engine = (struct engine_options){.context = (int)cli->context, .warm = cli->warm};
+	options.engine.backend = cli_device(cli, &options.engine.device, &err);
+	if (!options.engine.backend ||
+		(cli->size && parse_screen(cli->size, &options.columns, &options.rows, &err) < 0)) {
 		cli_fail(&err);
 		return EXIT_USAGE;
 	}

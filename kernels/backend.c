@@ -1,8 +1,27 @@
 #include "kernels/backend.h"
+#include "kernels/gpu.h"
 #include <string.h>
 
 #if defined(HAVE_CUDA)
 extern const struct backend backend_cuda;
+#else
+static int not_built(struct error *err)
+{
+	return fail(err, "this build has no CUDA (with nvcc at hand: meson setup build "
+					 "-Dcuda=enabled); --device cpu runs everything");
+}
+
+void gpu_facts(struct gpu_facts *facts)
+{
+	*facts = (struct gpu_facts){0};
+	not_built(&facts->problem);
+}
+
+int gpu_usable(int card, struct error *err)
+{
+	not_built(err);
+	return fail_in(err, "--device cuda:%d", card);
+}
 #endif
 
 const struct backend *backend_find(const char *name, struct error *err)
@@ -16,10 +35,6 @@ const struct backend *backend_find(const char *name, struct error *err)
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		if (!strcmp(all[i]->name, name))
 			return all[i];
-	fail(err,
-		 strcmp(name, "cuda") ? "device '%s': expected cpu or cuda"
-							  : "device '%s': this build has no CUDA (it needs nvcc; meson "
-								"setup -Dcuda=enabled)",
-		 name);
+	fail(err, "device '%s': expected cpu or cuda", name);
 	return NULL;
 }

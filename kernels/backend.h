@@ -80,7 +80,7 @@ struct backend {
 
 extern const struct backend backend_cpu;
 
-/* By name: "cpu", "cuda"; or NULL and a sentence: no such one, or not in this build. */
+/* By name: "cpu", "cuda" (where gpu_usable() says so); or NULL and a sentence. */
 const struct backend *backend_find(const char *name, struct error *err);
 
 #endif

@@ -3,12 +3,12 @@
  */
 #include "kernels/cuda_device.h"
 #include "base/memory.h"
+#include "kernels/gpu.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define RING_BYTES ((size_t)1 << 20)
-#define OLDEST 80 // compute capability
 #define GB 1e9
 
 struct error *cuda_failure(struct device *device)
@@ -48,33 +48,6 @@ struct cuda_view cuda_view(const struct matrix *m)
 
 /* ---- opening ---- */
 
-static int find_card(int card, struct error *err)
-{
-	int driver = 0, runtime = 0, n = 0;
-	cudaRuntimeGetVersion(&runtime);
-	if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
-		return fail(err, "--device cuda: no NVIDIA driver on this machine (libcuda.so.1 was not "
-						 "found); --device cpu runs everything");
-	cudaError_t error = cudaGetDeviceCount(&n);
-	if (error == cudaErrorInsufficientDriver)
-		return fail(err,
-					"--device cuda: the NVIDIA driver is too old, it knows CUDA %d.%d and this "
-					"build needs %d.%d",
-					driver / 1000, driver % 100 / 10, runtime / 1000, runtime % 100 / 10);
-	if (error == cudaErrorNoDevice || (error == cudaSuccess && n == 0)) {
-		const char *visible = getenv("CUDA_VISIBLE_DEVICES");
-		return fail(err, "--device cuda: the driver finds no card%s%s%s",
-					visible ? " (CUDA_VISIBLE_DEVICES is '" : "", visible ? visible : "",
-					visible ? "')" : "");
-	}
-	if (error != cudaSuccess)
-		return fail(err, "--device cuda: %s", cudaGetErrorString(error));
-	if (card < 0 || card >= n)
-		return fail(err, "--device cuda:%d: the machine has %d card%s, counted from 0", card, n,
-					n == 1 ? "" : "s");
-	return 0;
-}
-
 static int read_card(struct device *device, struct error *err)
 {
 	struct cudaDeviceProp prop;
@@ -91,11 +64,6 @@ static int read_card(struct device *device, struct error *err)
 	device->total_bytes = prop.totalGlobalMem;
 	const char *name = strncmp(prop.name, "NVIDIA ", 7) ? prop.name : prop.name + 7;
 	snprintf(device->rung, sizeof device->rung, "%.20s sm_%d", name, device->capability);
-	if (device->capability < OLDEST)
-		return fail(err,
-					"--device cuda:%d: %s has compute capability %d.%d, expected %d.%d or "
-					"newer",
-					card, prop.name, prop.major, prop.minor, OLDEST / 10, OLDEST % 10);
 	return 0;
 }
 
@@ -123,7 +91,7 @@ static struct device *cuda_open(const struct device_options *options, struct err
 		fail(err, "KV cache in %s, expected F32, BF16 or F8_E4M3", dtype_name(options->kv_dtype));
 		return NULL;
 	}
-	if (find_card(options->card, err))
+	if (gpu_usable(options->card, err))
 		return NULL;
 	struct device *device = mem_new(1, sizeof *device, err);
 	if (!device)

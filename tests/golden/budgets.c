@@ -55,7 +55,7 @@ static void logits(struct golden *g, const char *budget, const struct checkpoint
 		for (int chunk = 1; chunk <= 7; chunk += 6) {
 			assert_int_equal(sequence_rewind(&sequence, 0, &err), 0);
 			golden_read(g, &sequence, ids, lengths[i], chunk, by_token);
-			assert_memory_equal(by_token, found, n * vocab * sizeof *found);
+			golden_same(name, by_token, found, n * vocab);
 		}
 	}
 	sequence_close(&sequence);
@@ -80,10 +80,10 @@ static void state(struct golden *g, const char *budget, const struct checkpoint 
 		if (config->kinds[i] != LAYER_MAMBA)
 			continue;
 		snprintf(name, sizeof name, "state.%d.conv", i);
-		backend_cpu.download(g->device, found, sequence.layers[i].conv, n_conv * sizeof *found);
+		golden_backend->download(g->device, found, sequence.layers[i].conv, n_conv * sizeof *found);
 		golden_close_to(g, name, found, golden_floats(values, name, n_conv), n_conv, LIMIT);
 		snprintf(name, sizeof name, "state.%d.ssm", i);
-		backend_cpu.download(g->device, found, sequence.layers[i].ssm, n_ssm * sizeof *found);
+		golden_backend->download(g->device, found, sequence.layers[i].ssm, n_ssm * sizeof *found);
 		golden_close_to(g, name, found, golden_floats(values, name, n_ssm), n_ssm, LIMIT);
 		n_compared++;
 	}
@@ -265,7 +265,7 @@ static void cut_blocks_are_refused(void)
 		golden_open(&g, "quantised/nest-tiny-nvfp4", cases[i].file, MATH_EXACT);
 		golden_must(model_budget(g.model, cases[i].budget, &budget, &err), &err);
 		assert_int_equal(slice_build(&slice, &g.model->weights, &g.model->config, &budget,
-									 &backend_cpu, g.device, &err),
+									 golden_backend, g.device, &err),
 						 -1);
 		if (!strstr(err.text, cases[i].says))
 			golden_fail("\"%s\" does not say \"%s\"", err.text, cases[i].says);

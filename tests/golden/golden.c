@@ -13,6 +13,13 @@
 
 #undef fail // cmocka has a macro of this name
 
+#if defined(GOLDEN_CUDA)
+extern const struct backend backend_cuda;
+const struct backend *const golden_backend = &backend_cuda;
+#else
+const struct backend *const golden_backend = &backend_cpu;
+#endif
+
 struct golden_run golden_run;
 
 static const struct golden_test *current; // the test that runs now
@@ -79,9 +86,9 @@ void golden_open_kv(struct golden *g, const char *folder, const char *budgets, e
 	}
 	g->model = model_open(path, &options, &err);
 	golden_must(g->model ? 0 : -1, &err);
-	g->device = backend_cpu.open(&device, &err);
+	g->device = golden_backend->open(&device, &err);
 	golden_must(g->device ? 0 : -1, &err);
-	g->workspace = workspace_open(&g->model->config, &backend_cpu, g->device, MAX_LANES,
+	g->workspace = workspace_open(&g->model->config, golden_backend, g->device, MAX_LANES,
 								  PREFILL_CHUNK, true, &err);
 	golden_must(g->workspace ? 0 : -1, &err);
 	free(file);
@@ -98,7 +105,7 @@ void golden_close(struct golden *g)
 	workspace_close(g->workspace);
 	for (int i = 0; i < g->n_slices; i++)
 		slice_free(&g->slices[i]);
-	backend_cpu.close(g->device);
+	golden_backend->close(g->device);
 	model_release(g->model);
 }
 
@@ -113,7 +120,7 @@ const struct slice *golden_slice(struct golden *g, const char *name)
 			return &g->slices[i];
 	assert_true(g->n_slices < GOLDEN_SLICES);
 	golden_must(model_budget(g->model, name, &budget, &err), &err);
-	golden_must(slice_build(slice, &g->model->weights, &g->model->config, &budget, &backend_cpu,
+	golden_must(slice_build(slice, &g->model->weights, &g->model->config, &budget, golden_backend,
 							g->device, &err),
 				&err);
 	budget_free(&budget);
@@ -124,7 +131,7 @@ const struct slice *golden_slice(struct golden *g, const char *name)
 void golden_sequence(struct golden *g, struct sequence *sequence, const char *budget)
 {
 	struct error err = {0};
-	golden_must(sequence_open(sequence, &g->model->config, &backend_cpu, g->device, g->kv_dtype,
+	golden_must(sequence_open(sequence, &g->model->config, golden_backend, g->device, g->kv_dtype,
 							  GOLDEN_CONTEXT, &err),
 				&err);
 	if (budget)
@@ -144,8 +151,8 @@ void golden_read(struct golden *g, struct sequence *sequence, const int32_t *ids
 							.logits = out ? LOGITS_ALL : LOGITS_NONE};
 		golden_must(forward(g->workspace, &lane, 1, NULL, NULL, &err), &err);
 		if (out)
-			backend_cpu.download(g->device, out + (size_t)at * vocab, lane.out,
-								 (size_t)lane.n_tokens * vocab * sizeof *out);
+			golden_backend->download(g->device, out + (size_t)at * vocab, lane.out,
+									 (size_t)lane.n_tokens * vocab * sizeof *out);
 	}
 }
 
@@ -196,6 +203,15 @@ void golden_close_to(struct golden *g, const char *what, const float *found, con
 		g->worst = error;
 }
 
+void golden_same(const char *what, const float *found, const float *expected, size_t n)
+{
+	if (golden_backend == &backend_cpu)
+		assert_memory_equal(found, expected, n * sizeof *found);
+	else if (!(golden_error(found, expected, n) <= 1e-5))
+		golden_fail("%s: relative error %.2g between two ways to run it", what,
+					golden_error(found, expected, n));
+}
+
 void golden_leave(const struct golden *g, const char *what)
 {
 	left = hash_mix(left ^ g->hash);
@@ -210,6 +226,12 @@ static void run_one(void **state)
 	const struct cpu_rung *const *rungs = cpu_rungs(&n);
 
 	current = *state;
+	if (golden_backend != &backend_cpu) {
+		golden_run = (struct golden_run){golden_backend->name, 1};
+		left = 1;
+		current->run();
+		return;
+	}
 	for (int rung = 0; rung < n; rung++)
 		for (int threads = 1; threads <= 2; threads++) {
 			golden_run = (struct golden_run){rungs[rung]->name, threads};

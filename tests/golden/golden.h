@@ -35,6 +35,10 @@ struct golden_run {
 };
 extern struct golden_run golden_run;
 
+/* The CPU's table, or with GOLDEN_CUDA (when golden.c is compiled) the CUDA one: once, not by rungs
+ * and threads. */
+extern const struct backend *const golden_backend;
+
 /* folder: "nest-tiny", below tests/golden, or "demo", the bundled one. budgets: a file there, or
  * NULL. */
 void golden_open(struct golden *g, const char *folder, const char *budgets, enum math math);
@@ -59,6 +63,8 @@ const int32_t *golden_ids(const struct checkpoint *values, const char *name, siz
 /* At most `limit` relative; what names the values in messages. Hashes found. */
 void golden_close_to(struct golden *g, const char *what, const float *found, const float *expected,
 					 size_t n, double limit);
+/* Two ways to the same values: the same bits, on a card nearly. */
+void golden_same(const char *what, const float *found, const float *expected, size_t n);
 double golden_error(const float *found, const float *expected, size_t n);
 
 _Noreturn void golden_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
