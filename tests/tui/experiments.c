@@ -303,12 +303,29 @@ static void test_fidelity(void **state)
 	close_model(&f);
 }
 
+/* Draws, and takes what jobs have done, until nothing is left to do. */
+static void settle(struct fixture *f, struct pane *pane)
+{
+	struct pollfd ready = {.fd = jobs_fd(f->talk.jobs), .events = POLLIN};
+	open_screen(f, 20, 80, "ascii");
+	for (draw(f, pane); pane->more->busy(pane); draw(f, pane)) {
+		assert_int_equal(poll(&ready, 1, 30000), 1);
+		for (struct job *job; (job = jobs_next(f->talk.jobs));)
+			if (!pane->more->job(pane, job)) // one that was stopped is nobody's
+				job->free(job);
+	}
+	screen_close(&f->screen);
+	theme_free(&f->theme);
+}
+
 /* Norms of weights in a job: the same curve as at once; stopped, it waits for Enter. */
 static void test_norms(void **state)
 {
 	(void)state;
 	struct fixture f;
 	static const char *const stopped[] = {"Stopped.", NULL};
+	static const char *const map[] = {"0 M", "6 M", "of the layer's largest (derived)", NULL};
+	static const char *const matrix[] = {"1 stored", "2 weights", "inverted", NULL};
 	static const char *const there[] = {"L2 norm of weights (derived)", "Spearman", NULL};
 	open_model(&f, "golden/nest-tiny", NULL, false);
 	f.talk.jobs = jobs_open(NULL);
@@ -323,18 +340,14 @@ static void test_norms(void **state)
 	assert_false(pane->more->busy(pane));
 	expect_words(&f, pane, 20, 80, "", stopped);
 	press(pane, "\r");
-	open_screen(&f, 20, 80, "ascii");
-	draw(&f, pane);
-	screen_close(&f.screen);
-	theme_free(&f.theme);
-	struct pollfd ready = {.fd = jobs_fd(f.talk.jobs), .events = POLLIN};
-	while (pane->more->busy(pane)) { // the stopped one comes too; it is nobody's
-		assert_int_equal(poll(&ready, 1, 30000), 1);
-		for (struct job *job; (job = jobs_next(f.talk.jobs));)
-			if (!pane->more->job(pane, job))
-				job->free(job);
-	}
+	settle(&f, pane);
 	expect_words(&f, pane, 20, 80, "", there);
+	press(pane, "jv"); // a map has a job a layer
+	settle(&f, pane);
+	expect_words(&f, pane, 20, 80, "", map);
+	press(pane, "a");
+	settle(&f, pane);
+	expect_words(&f, pane, 20, 80, "", matrix);
 	pane->table->close(pane);
 	jobs_close(f.talk.jobs);
 	f.talk.jobs = NULL;
