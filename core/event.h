@@ -21,6 +21,7 @@ enum event_type {
 	EV_PREFILL,  // tokens were read
 	EV_TOKEN,    // one token was chosen; text = what may be shown of it (may be empty)
 	EV_SWITCH,   // another budget reads from now on
+	EV_MASK,     // a budget that is not the file's comes into use; text: its whole text
 	EV_MEMORY,   // what memory is used for
 	EV_STOP,     // the turn is over: exactly one for every turn or completion asked for
 	EV_ERROR,    // text: one sentence; the engine goes on with what it has
@@ -120,6 +121,9 @@ struct event {
 			uint64_t took_ns;
 		} change; // numbers: stale layers; text: why, e.g. "entropy 2.31 > 2" (SWITCH_POLICY), or
 				  // NULL
+		struct {
+			char budget[BUDGET_NAME_BYTES]; // what later events call it
+		} mask;
 		struct memory_use memory;
 		struct {
 			enum stop_reason reason;

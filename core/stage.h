@@ -20,6 +20,7 @@ struct stage {
 	struct workspace *workspace;
 	struct stage_slice {
 		struct slice slice;
+		bool said;        // EV_MASK was sent for it
 		uint64_t step_ns; // of a decode step, see stage_step_ns(); 0 = not measured
 	} * *slices;          // in order of first use; the first one is the parent's
 	size_t n_slices, slices_capacity;

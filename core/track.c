@@ -265,6 +265,8 @@ void track_accept(struct track *track, struct request_copy *request)
 									 : fail(&err, "no model is open");
 	if (!chat)
 		settings.thinking = false;
+	if (!failed)
+		worker_say_masks(worker);
 	turn_begin(&track->turn, &worker->stage.rules, &settings, chat || asked->stop_eos);
 	track->turn.rule = rule;
 	size_t known = place(track, &parent);
@@ -549,6 +551,7 @@ void track_set(struct track *track, const struct turn_settings *settings)
 	if (check_settings(&track->worker->stage, &checked, &rule, &err)) {
 		worker_say(track->worker, EV_ERROR, track->seq, err.text);
 	} else {
+		worker_say_masks(track->worker);
 		turn_set(&track->turn, &checked);
 		track->turn.rule = rule;
 		if (track->state == TRACK_RUNNING)

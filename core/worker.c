@@ -46,6 +46,21 @@ void worker_say(struct worker *worker, enum event_type type, int seq, const char
 	worker_emit(worker, &event);
 }
 
+void worker_say_masks(struct worker *worker)
+{
+	for (size_t i = 0; i < worker->stage.n_slices; i++) {
+		struct stage_slice *slice = worker->stage.slices[i];
+		const struct budget *budget = &slice->slice.budget;
+		if (slice->said || elastic_find(&worker->stage.model->elastic, budget->name) >= 0)
+			continue;
+		struct event event = {.type = EV_MASK, .text = budget_name_text(budget->name)};
+		event.length = strlen(event.text);
+		memcpy(event.mask.budget, budget->name, BUDGET_NAME_BYTES);
+		slice->said = true;
+		worker_emit(worker, &event);
+	}
+}
+
 void worker_gauge(struct worker *worker, const struct track *track)
 {
 	const struct slice *slice = track->sequence.config ? sequence_slice(&track->sequence) : NULL;

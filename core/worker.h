@@ -47,6 +47,7 @@ void worker_run(struct worker *worker); // until the queue ends
 /* Records and appends an event; at_ns is set here. */
 void worker_emit(struct worker *worker, struct event *event);
 void worker_say(struct worker *worker, enum event_type type, int seq, const char *sentence);
+void worker_say_masks(struct worker *worker); // EV_MASK of those that came into use
 
 /* What may be done in the middle of a turn is done. Called between chunks and tokens. */
 void worker_look(struct worker *worker);

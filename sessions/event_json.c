@@ -254,6 +254,31 @@ static void token(struct text *out, const struct event *event)
 		text_add(out, ",\"given\":true");
 }
 
+/* "BASE,TERM,TERM" as a base and a list. */
+static void mask(struct text *out, const struct event *event)
+{
+	const char *text = event->text ? event->text : "", *term = text;
+	size_t base = strcspn(text, ",=");
+	add_name(out, "budget", event->mask.budget);
+	add_key(out, "base");
+	if (text[base] == ',') {
+		add_string(out, text, base);
+		term = text + base + 1;
+	} else {
+		text_add(out, "null");
+	}
+	add_key(out, "edits");
+	text_add_char(out, '[');
+	for (bool first = true; *term; first = false) {
+		size_t length = strcspn(term, ",");
+		if (!first)
+			text_add_char(out, ',');
+		add_string(out, term, length);
+		term += length + (term[length] == ',');
+	}
+	text_add_char(out, ']');
+}
+
 static void memory(struct text *out, const struct event *event)
 {
 	const struct memory_use *use = &event->memory;
@@ -303,6 +328,7 @@ static void fields(struct text *out, const struct event *event)
 		if (event->text)
 			add_text(out, event);
 		break;
+	case EV_MASK: mask(out, event); break;
 	case EV_MEMORY: memory(out, event); break;
 	case EV_STOP:
 		add_name(out, "reason", stop_reason_name(event->stop.reason));
@@ -321,10 +347,10 @@ static void fields(struct text *out, const struct event *event)
 const char *event_type_name(enum event_type type)
 {
 	static const char *const names[N_EVENT_TYPES] = {
-		[EV_OPENED] = "session",  [EV_TURN] = "turn",   [EV_MESSAGE] = "message",
-		[EV_PREFILL] = "prefill", [EV_TOKEN] = "token", [EV_SWITCH] = "switch",
-		[EV_MEMORY] = "memory",   [EV_STOP] = "stop",   [EV_ERROR] = "error",
-		[EV_NOTICE] = "notice",
+		[EV_OPENED] = "session",  [EV_TURN] = "turn",     [EV_MESSAGE] = "message",
+		[EV_PREFILL] = "prefill", [EV_TOKEN] = "token",   [EV_SWITCH] = "switch",
+		[EV_MASK] = "mask",       [EV_MEMORY] = "memory", [EV_STOP] = "stop",
+		[EV_ERROR] = "error",     [EV_NOTICE] = "notice",
 	};
 	return (unsigned)type < N_EVENT_TYPES ? names[type] : NULL;
 }

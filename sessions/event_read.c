@@ -358,6 +358,30 @@ static void memory(struct reader *r, struct event *event)
 	};
 }
 
+/* From here on the mask's short name, if it has one, stands for its text. */
+static void mask(struct reader *r, struct event *event)
+{
+	const struct json_node *edits = field(r, "edits"), *base = field(r, "base"), *item;
+	struct text text = {0};
+	if (json_is(base, JSON_STRING))
+		json_string(&r->json, base, &text);
+	if (!json_is(edits, JSON_ARRAY)) {
+		wrong(r, "edits", "expected a list");
+		text_free(&text);
+		return;
+	}
+	for (item = json_first(&r->json, edits); item; item = json_next(&r->json, edits, item)) {
+		if (text.length)
+			text_add_char(&text, ',');
+		json_string(&r->json, item, &text);
+	}
+	if (budget_name_of(event->mask.budget, text_chars(&text), NULL))
+		wrong(r, "edits", "no memory");
+	event->length = text.length;
+	text_add(&text, "");
+	event->text = text_take(&text);
+}
+
 static void fields(struct reader *r, struct event *event, const char *line, size_t length)
 {
 	switch (event->type) {
@@ -377,6 +401,7 @@ static void fields(struct reader *r, struct event *event, const char *line, size
 		break;
 	case EV_TOKEN: token(r, event); break;
 	case EV_SWITCH: change(r, event); break;
+	case EV_MASK: mask(r, event); break;
 	case EV_MEMORY: memory(r, event); break;
 	case EV_STOP:
 		event->stop.reason = (enum stop_reason)one_of(r, "reason", 4, name_of_stop);

@@ -162,6 +162,17 @@ static void every_event_comes_back(void **state)
 	put(&lines, all_again);
 	put(&lines, read_by);
 	put(&lines, memory);
+	char wide[600] = "large", name[BUDGET_NAME_BYTES];
+	while (strlen(wide) < 400)
+		strcat(wide, ",4.n_routed_experts=0-3+4-10");
+	struct event based = plain(EV_MASK, wide, 4), bare = plain(EV_MASK, "skip=3+7,norm=masked", 5);
+	assert_int_equal(budget_name_of(name, wide, NULL), 0);
+	strcpy(based.mask.budget, name);
+	strcpy(bare.mask.budget, "skip=3+7,norm=masked");
+	put(&lines, based);
+	put(&lines, bare);
+	assert_non_null(strstr(lines.data, "\"budget\":\"large~"));
+	assert_non_null(strstr(lines.data, "\"base\":null,\"edits\":[\"skip=3+7\",\"norm=masked\"]"));
 	put(&lines, plain(EV_NOTICE, "a notice", 8));
 	put(&lines, plain(EV_ERROR, "an error", 8));
 	put(&lines, plain(EV_STOP, NULL, 9));
@@ -178,7 +189,7 @@ static void every_event_comes_back(void **state)
 		event_release(&event);
 		text_free(&again);
 	}
-	assert_int_equal(n, 14);
+	assert_int_equal(n, 16);
 	text_free(&lines);
 }
 
@@ -206,7 +217,11 @@ static void other_lines_are_told_apart(void **state)
 		assert_true(err.text[0] != 0);
 	}
 	static const char mask[] = "{\"ev\":\"mask\",\"ms\":1,\"seq\":0,\"edits\":[]}";
-	assert_int_equal(event_read(mask, strlen(mask), &event, &err), 0);
+	assert_int_equal(event_read(mask, strlen(mask), &event, &err), 1);
+	assert_string_equal(event.text, "");
+	event_release(&event);
+	static const char newer[] = "{\"ev\":\"of another version\",\"ms\":1,\"seq\":0}";
+	assert_int_equal(event_read(newer, strlen(newer), &event, &err), 0);
 	static const char more[] =
 		"{\"ev\":\"stop\",\"new\":[{}],\"ms\":1,\"seq\":0,\"reason\":\"eos\",\"tokens\":3}";
 	assert_int_equal(event_read(more, strlen(more), &event, &err), 1);
@@ -273,7 +288,7 @@ static void turns_are_a_tree(void **state)
 	put_turn(&lines, 1, 2, "Two?", "\n2");
 	put_turn(&lines, 2, 3, NULL, "\nzwei");  // again
 	put_turn(&lines, 3, 2, "Three?", "\n3"); // "Two?" was taken back
-	text_add(&lines, "nonsense\n{\"ev\":\"mask\",\"ms\":1,\"seq\":0,\"edits\":[]}\n");
+	text_add(&lines, "nonsense\n{\"ev\":\"newer\",\"ms\":1,\"seq\":0}\n");
 	put(&lines, a_turn(4, 4, 9));
 	put(&lines, a_message("user", "Four?"));
 	put(&lines, a_token(1, PHASE_THINK, "unfin"));
