@@ -274,6 +274,51 @@ int mask_text(const struct mask *mask, const struct config *config, struct text 
 	return status < 0 ? -1 : text_check(out, err);
 }
 
+/* ---- blocks ---- */
+
+static int whole_blocks(const struct weights *weights, const struct config *config, enum axis axis,
+						int layer, int width)
+{
+	int block = weights_block(weights, config, axis, layer);
+	if (block <= 1 || width % block == 0 || width == axis_parent_width(axis, config))
+		return width;
+	return width < block ? block : width / block * block;
+}
+
+void mask_round(const struct budget *budget, const struct weights *weights,
+				const struct config *config, struct text *terms)
+{
+	for (int axis = 0; axis < N_AXES; axis++) {
+		bool listed = budget->layer_width[axis] && axis != AXIS_HIDDEN;
+		if (!axis_in_model(axis, config))
+			continue;
+		for (int layer = listed ? 0 : -1; layer < (listed ? config->n_layers : 0); layer++) {
+			if (listed &&
+				(!axis_on_layer(axis, config->kinds[layer]) || !budget_keeps_layer(budget, layer)))
+				continue;
+			int width = listed ? budget->layer_width[axis][layer] : budget->width[axis];
+			int whole = whole_blocks(weights, config, axis, layer, width);
+			bool runs = false; // they say what is kept, not the width
+			for (int i = 0; i < budget->n_runs; i++)
+				runs |= budget->runs[i].axis == (enum axis)axis &&
+						(layer < 0 || budget->runs[i].layer == layer);
+			if (whole == width || runs)
+				continue;
+			text_add(terms, terms->length ? "," : "");
+			if (listed)
+				text_format(terms, "%d.", layer);
+			text_format(terms, "%s=%d", axis_name(axis), whole);
+		}
+	}
+}
+
+int mask_step(const struct config *config, enum axis axis, int block)
+{
+	int groups = axis_groups(axis, config), eighth = axis_parent_width(axis, config) / 8;
+	int unit = groups > 1 ? groups : block > 1 ? block : 1;
+	return eighth < unit ? unit : eighth / unit * unit;
+}
+
 /* ---- deviations ---- */
 
 enum mask_mark mask_mark(const struct budget *budget, const struct elastic *trained,

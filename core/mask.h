@@ -10,6 +10,7 @@
 #define CORE_MASK_H
 
 #include "core/elastic.h"
+#include "core/weights.h"
 
 /* What a unit is about: an axis, or one of these. */
 enum mask_kind { MASK_HEADS = N_AXES, MASK_NORM, MASK_TOP_K, MASK_LAYER, MASK_FORCED };
@@ -78,6 +79,15 @@ enum mask_mark {
 };
 enum mask_mark mask_mark(const struct budget *budget, const struct elastic *trained,
 						 const struct config *config, enum axis axis, int layer);
+
+/* Widths that cut a quantisation block (weights_block()) as terms that make them whole blocks,
+ * downwards but for the first; appends nothing where all fit. Runs are left to slice_build(). */
+void mask_round(const struct budget *budget, const struct weights *weights,
+				const struct config *config, struct text *terms);
+
+/* By how many channels a key makes an axis narrower: an eighth of it or so, in whole groups and
+ * blocks (weights_block(), 1 = none). */
+int mask_step(const struct config *config, enum axis axis, int block);
 
 /*
  * Writes the budget under a name into an elastic.json, where it lies inside the budget before it

@@ -1,6 +1,7 @@
 #include "tui/command.h"
 #include "base/file.h"
 #include "tui/experiment.h"
+#include "tui/mask_command.h"
 #include "tui/recall.h"
 #include "tui/setting.h"
 #include "tui/state.h"
@@ -338,6 +339,10 @@ const struct command commands[] = {
 	{"keep", "COLUMN", "a column of Compare becomes the conversation", COMPLETE_NOTHING, run_keep, true},
 	{"branch", "[NUMBER|next|previous|parent|undo|redo|AT ID [BUDGET]]", "the tree of ways the conversation went", COMPLETE_NOTHING, run_branch, false},
 	{"target", "[active=2.8B|total=..|bytes=..]", "what the router chooses for a target, and the staircase of widths", COMPLETE_NOTHING, run_target, true},
+	{"mask", "[TERMS|undo|redo|flip|clear|solo LAYER AXIS|all-but LAYER AXIS|save NAME [FILE]]", "edit what the writing budget keeps, from the next token on", COMPLETE_NOTHING, run_mask, true},
+	{"probe", "[TEXT|pin]", "the tokens that are read again after every edit: a text, or the conversation", COMPLETE_NOTHING, run_probe, true},
+	{"bisect", "[GOOD BAD]", "which difference makes the KL: of the mask, of two budgets, of GOOD and DIR#CHILD", COMPLETE_BUDGET, run_bisect, true},
+	{"against", "FILE", "residuals or logits from elsewhere: the first layer and channel that differ", COMPLETE_FILE, run_against, true},
 	{"lab", "[FROM TO [AT]]", "take a change of budget apart: the last one, or any", COMPLETE_BUDGET, run_lab, true},
 	{"calibrate", "FILE...", "measure every importance score on these texts; Importance then shows them", COMPLETE_FILE, run_calibrate, true},
 	{"scores", "FILE|cache [FILE]|off", "importance by measured scores", COMPLETE_FILE, run_scores, true},

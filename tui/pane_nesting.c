@@ -3,9 +3,11 @@
  * each budget lies inside the one before it. Widths that the user typed stand beside the file's
  * budgets.
  */
+#include "tui/pane_nesting.h"
 #include "base/memory.h"
 #include "inspect/nesting.h"
 #include "tui/look.h"
+#include "tui/mask_view.h"
 #include "tui/nesting_formats.h"
 #include "tui/table.h"
 #include <math.h>
@@ -32,6 +34,7 @@ struct pane_nesting {
 	bool proof;   // the violations instead of the table
 	bool formats; // what formats cost instead of it
 	int body_rows, proof_top, formats_top;
+	struct mask_view mask;
 };
 
 static void forget(struct pane_nesting *n)
@@ -150,7 +153,7 @@ static int draw_totals(const struct pane_nesting *n, const struct canvas *canvas
 			bool holds = nesting->contained[b];
 			snprintf(text, sizeof text, "%s %.64s",
 					 canvas_glyph(canvas, holds ? GLYPH_CHECK : GLYPH_CROSS),
-					 nesting->budgets[b - 1].name);
+					 nesting->budgets[nesting->container[b]].name);
 			table_cell(&table, canvas, row, inside, holds ? ROLE_GOOD : ROLE_ERROR, text);
 		} else {
 			table_cell(&table, canvas, row, inside, ROLE_DIM, "parent");
@@ -247,6 +250,20 @@ static void draw_label(const struct pane_nesting *n, const struct canvas *canvas
 					 layer_letter(config->kinds[item->layer]), axis_short(item->axis));
 }
 
+/* "~" runs; of a mask's column also "!" not nested, "*" between trained widths. */
+static const char *sign_of(const struct pane_nesting *n, const struct nesting_row *item, int b)
+{
+	const struct model *model = n->pane.talk->model;
+	enum mask_mark mark = MASK_TRAINED;
+	if (index_of(n, b) < 0)
+		mark = mask_mark(&n->nesting.budgets[b], &model->elastic, &model->config, item->axis,
+						 item->layer < 0 ? 0 : item->layer);
+	return item->broken[b] || mark == MASK_BROKEN ? "!"
+		   : item->runs[b]                        ? "~"
+		   : mark == MASK_BETWEEN                 ? "*"
+												  : " ";
+}
+
 static void draw_row(const struct pane_nesting *n, const struct canvas *canvas, int row,
 					 const struct nesting_row *item)
 {
@@ -259,10 +276,7 @@ static void draw_row(const struct pane_nesting *n, const struct canvas *canvas, 
 			canvas_print(canvas, row, at, ROLE_DIM, "%5s%s", "-", width > 13 ? " left out" : "");
 			continue;
 		}
-		canvas_print(canvas, row, at, role, "%5d%s", item->width[b],
-					 item->broken[b] ? "!"
-					 : item->runs[b] ? "~"
-									 : " ");
+		canvas_print(canvas, row, at, role, "%5d%s", item->width[b], sign_of(n, item, b));
 		if (width >= 12)
 			canvas_bar(canvas, row, at + 7, width - 8, (float)item->width[b] / (float)item->parent,
 					   role);
@@ -370,7 +384,9 @@ static void nesting_draw(struct pane *pane, struct canvas *canvas)
 		draw_summary(n, canvas);
 	}
 	int detail = canvas->rows >= 16 ? 2 + (n_budgets < 4 ? n_budgets : 4) : 0;
-	int left = canvas->rows - row - detail;
+	int mask = mask_view_rows(&n->mask);
+	mask = canvas->rows - row - detail - mask >= 3 ? mask : 0;
+	int left = canvas->rows - row - detail - mask;
 	int wanted = n->nesting.n_rows + 1;
 	struct canvas body =
 		canvas_part(canvas, row, 0, left < wanted || n->proof ? left : wanted, canvas->columns);
@@ -381,6 +397,10 @@ static void nesting_draw(struct pane *pane, struct canvas *canvas)
 	if (detail > 0) {
 		struct canvas part = canvas_part(canvas, row + body.rows, 0, detail, canvas->columns);
 		draw_detail(n, &part);
+	}
+	if (mask > 0) {
+		struct canvas part = canvas_part(canvas, canvas->rows - mask, 0, mask, canvas->columns);
+		mask_view_draw(&n->mask, pane->talk, &part);
 	}
 }
 
@@ -419,10 +439,23 @@ static void jump(struct pane_nesting *n, int direction)
 	}
 }
 
+/* The selected line under a mask's keys. */
+static bool edit_key(struct pane_nesting *n, int key)
+{
+	const struct nesting_row *row = &n->nesting.rows[n->rows_order[n->list.cursor]];
+	int last = n->nesting.n_budgets - 1;
+	int shown = index_of(n, last) < 0 ? last : look_budget(n->pane.talk);
+	return mask_view_key(n->pane.talk, shown < 0 ? NULL : &n->nesting.budgets[shown], row->axis,
+						 row->layer, key, n->pane.command, sizeof n->pane.command);
+}
+
 static bool nesting_action(struct pane *pane, enum action action, int key)
 {
 	struct pane_nesting *n = (struct pane_nesting *)pane;
 	if (!n->ready || n->nesting.n_rows == 0)
+		return false;
+	refresh(n); // a key before may have changed what is kept
+	if (n->nesting.n_rows == 0)
 		return false;
 	const struct list_lines lines = {n->nesting.n_rows, line_text_of, n};
 	pane->dirty = true;
@@ -436,6 +469,8 @@ static bool nesting_action(struct pane *pane, enum action action, int key)
 		n->formats_top = 0;
 		return true;
 	}
+	if (action == ACTION_NONE && !n->formats && !n->proof && edit_key(n, key))
+		return true;
 	if (n->formats)
 		return pane_scroll(&n->formats_top, nesting_formats_lines(&n->nesting), n->body_rows,
 						   action);
@@ -465,6 +500,7 @@ static void nesting_event(struct pane *pane, const struct event *event)
 	struct pane_nesting *n = (struct pane_nesting *)pane;
 	if (event->type == EV_OPENED) {
 		forget(n);
+		mask_view_forget(&n->mask, pane->talk);
 		n->list = (struct list){0};
 		n->first = 0;
 	}
@@ -486,17 +522,46 @@ static void nesting_close_pane(struct pane *pane)
 {
 	struct pane_nesting *n = (struct pane_nesting *)pane;
 	forget(n);
+	mask_view_close(&n->mask);
 	free(n);
 }
 
 static const struct pane_table table = {nesting_event, nesting_draw, nesting_action, nesting_title,
 										nesting_close_pane};
 
+static bool nesting_stop(struct pane *pane)
+{
+	struct pane_nesting *n = (struct pane_nesting *)pane;
+	return mask_view_stop(&n->mask, pane->talk);
+}
+
+static bool nesting_busy(const struct pane *pane)
+{
+	const struct mask_view *mask = &((const struct pane_nesting *)pane)->mask;
+	return mask->waiting || mask->asked;
+}
+
+static bool nesting_job(struct pane *pane, struct job *job)
+{
+	struct pane_nesting *n = (struct pane_nesting *)pane;
+	bool ours = mask_view_job(&n->mask, pane->talk, job);
+	pane->dirty |= ours;
+	return ours;
+}
+
+static const struct pane_more more = {
+	.stop = nesting_stop, .busy = nesting_busy, .job = nesting_job};
+
+struct mask_view *pane_nesting_mask(struct pane *pane)
+{
+	return &((struct pane_nesting *)pane)->mask;
+}
+
 struct pane *pane_nesting_open(const struct talk *talk, struct error *err)
 {
 	struct pane_nesting *n = mem_new(1, sizeof *n, err);
 	if (!n)
 		return NULL;
-	n->pane = (struct pane){.table = &table, .talk = talk, .dirty = true};
+	n->pane = (struct pane){.table = &table, .more = &more, .talk = talk, .dirty = true};
 	return &n->pane;
 }

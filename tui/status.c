@@ -39,10 +39,15 @@ static void megabytes(const char *label, int64_t bytes, struct text *out)
 		text_format(out, " %sN/A", label);
 }
 
+#define MOST_NAME 32
+
 static void budgets_part(const struct talk *talk, struct text *out)
 {
 	const struct turn_settings *settings = &talk->settings;
-	text_format(out, "%s%s", talk_budget_name(talk), talk->running ? "*" : "");
+	const char *name = talk_budget_name(talk);
+	bool cut = strlen(name) > MOST_NAME; // a mask's text; :mask shows it whole
+	text_format(out, "%.*s%s%s", cut ? MOST_NAME - 3 : MOST_NAME, name, cut ? "..." : "",
+				talk->running ? "*" : "");
 	if (settings->policy)
 		text_format(out, " think:%s answer:%s", settings->think, settings->answer);
 	char handoff[HANDOFF_TEXT_BYTES];

@@ -1,0 +1,467 @@
+#include "tui/mask_view.h"
+#include "base/memory.h"
+#include "core/tokenizer.h"
+#include "tui/look.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FEWEST_PINNED 8 // tokens of a conversation that are worth a probe
+
+static const char standard[] =
+	"Calculate 49 - 88. The answer is 49 - 88 = -39. Multiply 638 by 8: 638 * 8 = 5104.";
+
+static bool is_open(const struct mask_view *view)
+{
+	return view->mask.base.n_layers > 0;
+}
+
+/* ---- the tokens ---- */
+
+/* The first PROBE_TOKENS are kept; a probe that has others goes. */
+static int take_pinned(struct mask_view *view, const int32_t *ids, size_t n, struct error *err)
+{
+	size_t most = n < PROBE_TOKENS ? n : PROBE_TOKENS;
+	if (n == 0)
+		return fail(err, "probe: no tokens");
+	int32_t *copy = mem_new(most, sizeof *copy, err);
+	if (!copy)
+		return -1;
+	memcpy(copy, ids, most * sizeof *ids);
+	free(view->pinned);
+	view->pinned = copy;
+	view->n_pinned = (int)most;
+	probe_close(&view->probe);
+	text_clear(&view->line);
+	return 0;
+}
+
+static int pin_conversation(struct mask_view *view, const struct talk *talk, struct error *err)
+{
+	const struct tape *tape = &talk->tape;
+	if (!tape->known || tape->n == 0)
+		return fail(err,
+					"probe: nothing was said yet whose ids are known; :probe TEXT pins a text");
+	int32_t *ids = mem_new(tape->n, sizeof *ids, err);
+	if (!ids)
+		return -1;
+	tape_ids(tape, tape->n, ids);
+	int status = take_pinned(view, ids, tape->n, err);
+	free(ids);
+	return status;
+}
+
+static int pin_text(struct mask_view *view, const struct talk *talk, const char *text,
+					struct error *err)
+{
+	struct id_list ids = {0};
+	int status = model_encode(talk->model, text, strlen(text), &ids, err);
+	if (status == 0)
+		status = take_pinned(view, ids.ids, ids.n, err);
+	free(ids.ids);
+	return status;
+}
+
+/* What is read when nobody chose: the conversation if there is one, else a sentence, else ids. */
+static int pin_something(struct mask_view *view, const struct talk *talk, struct error *err)
+{
+	if (view->pinned)
+		return 0;
+	if (talk->tape.known && talk->tape.n >= FEWEST_PINNED && !talk->running)
+		return pin_conversation(view, talk, err);
+	return pin_text(view, talk, talk->model->tokenizer ? standard : "1 2 3 4 5 6 7 8", err);
+}
+
+/* ---- the job ---- */
+
+bool mask_view_stop(struct mask_view *view, const struct talk *talk)
+{
+	struct mask_job *job = view->asked ? view->asked : view->waiting;
+	if (!job)
+		return false;
+	jobs_cancel(talk->jobs, &job->job);
+	view->wanted &= view->asked != NULL;
+	return true;
+}
+
+/* The probe of the open model with the pinned tokens, ready to go with a job. */
+static int ready_probe(struct mask_view *view, const struct talk *talk, struct error *err)
+{
+	struct device_options options = {.n_threads = 1, .math = MATH_EXACT, .kv_dtype = DTYPE_F32};
+	if (pin_something(view, talk, err))
+		return -1;
+	if (view->probe.model)
+		return 0;
+	return probe_open(&view->probe, talk->model, view->pinned, view->n_pinned, &options, err);
+}
+
+static int submit(struct mask_view *view, const struct talk *talk, enum mask_task task,
+				  const char *base, const char *mask, const char *path, struct error *err)
+{
+	if (ready_probe(view, talk, err))
+		return -1;
+	struct mask_job *job = mask_job(task, &view->probe, base, mask, path, err);
+	if (!job)
+		return -1;
+	*(task == MASK_PROBE ? &view->waiting : &view->asked) = job;
+	jobs_submit(talk->jobs, &job->job);
+	return 0;
+}
+
+/* Probes the mask as it is, or as soon as what runs has made way for it. */
+static int want_probe(struct mask_view *view, const struct talk *talk, struct error *err)
+{
+	struct text text = {0};
+	view->wanted = false;
+	if (!talk->jobs || !is_open(view))
+		return 0;
+	if (view->waiting) {
+		jobs_cancel(talk->jobs, &view->waiting->job);
+		view->wanted = true;
+		return 0;
+	}
+	int status = mask_text(&view->mask, &talk->model->config, &text, err);
+	if (status == 0)
+		status = submit(view, talk, MASK_PROBE, view->mask.base.name, text_chars(&text), NULL, err);
+	text_free(&text);
+	return status;
+}
+
+static void take_result(struct mask_view *view, const struct talk *talk, struct mask_job *job)
+{
+	const struct config *config = &talk->model->config;
+	struct text *out = job->task == MASK_PROBE ? &view->line : &view->found;
+	text_clear(out);
+	if (job->job.state == JOB_FAILED)
+		text_format(out, "%s: %s", job->job.name, job->job.error.text);
+	else if (job->task == MASK_PROBE)
+		probe_line(&job->result, config, job->probe.tolerance, out);
+	else if (job->task == MASK_BISECT)
+		bisect_line(&job->bisect, out);
+	else
+		against_line(&job->against, config, out);
+}
+
+bool mask_view_job(struct mask_view *view, const struct talk *talk, struct job *job)
+{
+	struct mask_job *it = (struct mask_job *)job;
+	struct error err = {0};
+	if (it != view->waiting && it != view->asked)
+		return false;
+	*(it == view->waiting ? &view->waiting : &view->asked) = NULL;
+	if (job->state != JOB_CANCELLED)
+		take_result(view, talk, it);
+	if (!view->probe.model && it->probe.model == talk->model && view->pinned &&
+		it->probe.n == view->n_pinned &&
+		memcmp(it->probe.ids, view->pinned, (size_t)it->probe.n * sizeof *it->probe.ids) == 0) {
+		view->probe = it->probe;
+		it->probe = (struct probe){0};
+	}
+	job->free(job);
+	if (view->wanted && !view->waiting && want_probe(view, talk, &err)) {
+		text_clear(&view->line);
+		text_add(&view->line, err.text);
+	}
+	return true;
+}
+
+void mask_view_forget(struct mask_view *view, const struct talk *talk)
+{
+	if (view->waiting)
+		jobs_cancel(talk->jobs, &view->waiting->job); // nobody's: the app frees it
+	if (view->asked)
+		jobs_cancel(talk->jobs, &view->asked->job);
+	mask_view_close(view);
+}
+
+void mask_view_close(struct mask_view *view)
+{
+	mask_close(&view->mask);
+	probe_close(&view->probe);
+	free(view->pinned);
+	text_free(&view->line);
+	text_free(&view->found);
+	*view = (struct mask_view){0};
+}
+
+/* ---- edits ---- */
+
+/* Begins anew where another budget than the mask's writes. */
+static int settle(struct mask_view *view, struct talk *talk, struct error *err)
+{
+	const char *writes = talk_budget_name(talk);
+	struct text text = {0};
+	struct budget base;
+	bool same = false;
+	if (!talk->model)
+		return talk_check_budget(talk, writes, err);
+	if (is_open(view) && mask_text(&view->mask, &talk->model->config, &text, err) == 0)
+		same = strcmp(budget_name_text(writes), text_chars(&text)) == 0 ||
+			   strcmp(writes, view->mask.base.name) == 0;
+	text_free(&text);
+	if (same)
+		return 0;
+	if (model_budget(talk->model, writes, &base, err))
+		return -1;
+	mask_close(&view->mask);
+	text_clear(&view->line);
+	int status = mask_open(&view->mask, &base, err);
+	budget_free(&base);
+	return status;
+}
+
+/* Tells the engine, then the probe. */
+static int apply(struct mask_view *view, struct talk *talk, struct error *err)
+{
+	struct text text = {0};
+	char name[BUDGET_NAME_BYTES];
+	int status = mask_text(&view->mask, &talk->model->config, &text, err);
+	if (status == 0)
+		status = budget_name_of(name, text_chars(&text), err);
+	if (status == 0)
+		status = talk_choose_budget(talk, name, err);
+	text_free(&text);
+	return status ? -1 : want_probe(view, talk, err);
+}
+
+/* Whether the slice can be built at all: blocks, shapes. */
+static int buildable(const struct mask_view *view, const struct talk *talk, struct error *err)
+{
+	struct slice slice;
+	if (slice_build(&slice, &talk->model->weights, &talk->model->config, &view->mask.now, NULL,
+					NULL, err))
+		return -1;
+	slice_free(&slice);
+	return 0;
+}
+
+static void drop_last(struct mask_view *view, const struct config *config)
+{
+	struct error err;
+	if (mask_undo(&view->mask, config, &err) == 0) {
+		free(view->mask.edits[view->mask.n_done].said);
+		free(view->mask.edits[view->mask.n_done].terms);
+		view->mask.n_edits = view->mask.n_done; // an edit forgets what could be redone
+	}
+}
+
+int mask_view_edit(struct mask_view *view, struct talk *talk, const char *terms, struct error *err)
+{
+	struct text rounded = {0};
+	if (settle(view, talk, err))
+		return -1;
+	const struct config *config = &talk->model->config;
+	if (mask_edit(&view->mask, config, terms, err))
+		return -1;
+	mask_round(&view->mask.now, &talk->model->weights, config, &rounded);
+	if (rounded.length && mask_edit(&view->mask, config, text_chars(&rounded), err) == 0)
+		talk_say(talk, "rounded to whole blocks of the quantisation: %s", text_chars(&rounded));
+	int added = 1 + (rounded.length > 0);
+	text_free(&rounded);
+	if (buildable(view, talk, err)) {
+		while (added-- > 0)
+			drop_last(view, config);
+		return -1;
+	}
+	return apply(view, talk, err);
+}
+
+int mask_view_move(struct mask_view *view, struct talk *talk, enum mask_move move,
+				   struct error *err)
+{
+	const struct config *config;
+	int status = 0;
+	if (!is_open(view) || !talk->model)
+		return fail(err, "mask: nothing is edited");
+	config = &talk->model->config;
+	switch (move) {
+	case MASK_UNDO: status = mask_undo(&view->mask, config, err); break;
+	case MASK_REDO: status = mask_redo(&view->mask, config, err); break;
+	case MASK_FLIP: view->mask.before = !view->mask.before; break;
+	case MASK_CLEAR:
+		while (status == 0 && view->mask.n_done > 0)
+			status = mask_undo(&view->mask, config, err);
+		break;
+	}
+	return status ? -1 : apply(view, talk, err);
+}
+
+int mask_view_apart(struct mask_view *view, struct talk *talk, bool solo, int layer, int kind,
+					struct error *err)
+{
+	if (settle(view, talk, err))
+		return -1;
+	const struct config *config = &talk->model->config;
+	const struct budget *parent = &talk->model->elastic.budgets[0];
+	if (solo ? mask_solo(&view->mask, config, parent, layer, kind, err)
+			 : mask_all_but(&view->mask, config, parent, layer, kind, err))
+		return -1;
+	return apply(view, talk, err);
+}
+
+int mask_view_save(struct mask_view *view, struct talk *talk, const char *name, const char *path,
+				   bool replace, struct error *err)
+{
+	struct text file = {0};
+	if (!is_open(view) || !talk->model)
+		return fail(err, "mask: nothing is edited");
+	text_add(&file, *path ? path : talk->model->directory);
+	if (!*path)
+		text_add(&file, "/elastic.json");
+	int status = text_check(&file, err);
+	if (status == 0)
+		status = mask_save(&view->mask.now, name, text_chars(&file),
+						   &talk->model->elastic.budgets[0], &talk->model->config, replace, err);
+	if (status == 0)
+		talk_say(talk, "saved as %s in %s; :open reads it", name, text_chars(&file));
+	text_free(&file);
+	return status;
+}
+
+void mask_view_list(const struct mask_view *view, const struct talk *talk, struct text *out)
+{
+	struct text text = {0};
+	struct mask_units units;
+	if (!is_open(view) || mask_text(&view->mask, &talk->model->config, &text, NULL)) {
+		text_add(out, "No mask is edited.\n\n:mask LAYER.AXIS=WIDTH, :mask drop=LAYER.AXIS:3 or "
+					  ":mask skip=3 begins one over the budget that writes.\n");
+		text_free(&text);
+		return;
+	}
+	text_format(out, "%s%s\n\n", text_chars(&text),
+				view->mask.before ? "  (flipped: the edits wait)" : "");
+	text_free(&text);
+	for (int i = 0; i < view->mask.n_edits; i++)
+		text_format(out, "%3d %s%s\n", i + 1, view->mask.edits[i].said,
+					i < view->mask.n_done ? "" : "   (undone)");
+	text_add(out, "\nfrom the parent:\n");
+	if (mask_units(&talk->model->elastic.budgets[0], &view->mask.now, &talk->model->config, &units,
+				   NULL))
+		return;
+	for (int i = 0; i < units.n; i++) {
+		const struct mask_unit *unit = &units.units[i];
+		enum mask_mark mark = MASK_TRAINED;
+		if (unit->kind < N_AXES)
+			mark = mask_mark(&view->mask.now, &talk->model->elastic, &talk->model->config,
+							 (enum axis)unit->kind, unit->layer < 0 ? 0 : unit->layer);
+		text_format(out, "    %s%s\n", unit->term,
+					mark == MASK_BROKEN    ? "   ! not nested"
+					: mark == MASK_BETWEEN ? "   * between trained widths"
+										   : "");
+	}
+	mask_units_free(&units);
+}
+
+/* ---- asking ---- */
+
+static int free_to_ask(struct mask_view *view, const struct talk *talk, const char *what,
+					   struct error *err)
+{
+	if (!talk->jobs || !talk->model)
+		return fail(err, "%s: no model is open", what);
+	if (!view->asked)
+		return 0;
+	return fail(err, "%s: a %s is still running; Ctrl-C in the Nesting view stops it", what,
+				view->asked->job.name);
+}
+
+int mask_view_pin(struct mask_view *view, struct talk *talk, const char *text, struct error *err)
+{
+	if (!talk->model)
+		return talk_check_budget(talk, "", err);
+	if ((text ? pin_text(view, talk, text, err) : pin_conversation(view, talk, err)))
+		return -1;
+	talk_say(talk, "probe: %d tokens are pinned", view->n_pinned);
+	return want_probe(view, talk, err);
+}
+
+int mask_view_bisect(struct mask_view *view, struct talk *talk, const char *good, const char *bad,
+					 struct error *err)
+{
+	struct text text = {0};
+	if (free_to_ask(view, talk, "bisect", err))
+		return -1;
+	if (!good) {
+		if (!is_open(view))
+			return fail(err, "bisect: GOOD BAD is expected, or a mask that is edited");
+		good = view->mask.base.name;
+		if (mask_text(&view->mask, &talk->model->config, &text, err))
+			return -1;
+		bad = text_chars(&text);
+	}
+	int status = submit(view, talk, MASK_BISECT, good, bad, NULL, err);
+	text_free(&text);
+	return status;
+}
+
+int mask_view_against(struct mask_view *view, struct talk *talk, const char *path,
+					  struct error *err)
+{
+	if (free_to_ask(view, talk, "against", err))
+		return -1;
+	return submit(view, talk, MASK_AGAINST, "", talk_budget_name(talk), path, err);
+}
+
+/* ---- keys ---- */
+
+bool mask_view_key(const struct talk *talk, const struct budget *shown, enum axis axis, int layer,
+				   int key, char *command, size_t size)
+{
+	const struct model *model = talk->model;
+	const struct config *config = &model->config;
+	if (key == 'u' || key == 'x' || key == 'r') {
+		snprintf(command, size, "mask %s", key == 'u' ? "undo" : key == 'x' ? "flip" : "redo");
+		return true;
+	}
+	bool kept = shown && (layer < 0 || budget_keeps_layer(shown, layer));
+	if (shown && key == 'd' && layer >= 0) {
+		snprintf(command, size, "mask %s=%d", kept ? "skip" : "keep", layer);
+		return true;
+	}
+	if (!kept || (key != '<' && key != '>'))
+		return false;
+	int step = mask_step(config, axis, weights_block(&model->weights, config, axis, layer));
+	int parent = axis_parent_width(axis, config);
+	int width = budget_width(shown, axis, layer < 0 ? 0 : layer) + (key == '<' ? -step : step);
+	char where[16] = "";
+	if (layer >= 0)
+		snprintf(where, sizeof where, "%d.", layer);
+	snprintf(command, size, "mask %s%s=%d", where, axis_name(axis),
+			 width < step     ? step
+			 : width > parent ? parent
+							  : width);
+	return true;
+}
+
+/* ---- drawing ---- */
+
+int mask_view_rows(const struct mask_view *view)
+{
+	bool found = view->asked || view->found.length > 0;
+	return is_open(view) || view->waiting || found ? 2 + found : 0;
+}
+
+void mask_view_draw(const struct mask_view *view, const struct talk *talk,
+					const struct canvas *canvas)
+{
+	struct text text = {0};
+	int row = 0;
+	canvas_rule(canvas, 0, 0, canvas->columns, ROLE_FRAME);
+	if (is_open(view) && mask_text(&view->mask, &talk->model->config, &text, NULL) == 0) {
+		int at = canvas_print(canvas, row, 0, ROLE_HEADING, "mask %d of %d%s ", view->mask.n_done,
+							  view->mask.n_edits, view->mask.before ? ", flipped" : "");
+		canvas_text(canvas, row, at, ROLE_TEXT, text_chars(&text));
+	}
+	row++;
+	text_free(&text);
+	if (view->waiting)
+		canvas_text(canvas, row++, 0, ROLE_DIM, "probe ...");
+	else if (view->line.length)
+		canvas_text(canvas, row++, 0, ROLE_TEXT, text_chars(&view->line));
+	else
+		canvas_text(canvas, row++, 0, ROLE_DIM, "no probe yet");
+	if (view->asked)
+		canvas_print(canvas, row, 0, ROLE_DIM, "%s ...", view->asked->job.name);
+	else if (view->found.length)
+		canvas_text(canvas, row, 0, ROLE_MARK, text_chars(&view->found));
+}
