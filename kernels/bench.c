@@ -85,14 +85,26 @@ static void decode_f8(struct bench *b)
 }
 
 /* The scales are read from the weights' last ninth, so that a call reads BIG_BYTES. */
-static void decode_nvfp4(struct bench *b)
+static struct product nvfp4(const struct bench *b, const void *const *x)
 {
-	struct product p = decode(b, &(const void *){b->x}, 1);
+	struct product p = decode(b, x, 1);
 	p.n_w = (int)((size_t)BIG_BYTES / (COLUMNS / 2 + COLUMNS / NVFP4_BLOCK));
 	p.scales = (const uint8_t *)b->weights + (size_t)p.n_w * (COLUMNS / 2);
 	p.scale_stride = COLUMNS / NVFP4_BLOCK;
 	p.scale = 1;
+	return p;
+}
+
+static void decode_nvfp4(struct bench *b)
+{
+	struct product p = nvfp4(b, &(const void *){b->x});
 	b->rung->dot_nvfp4(&p);
+}
+
+static void decode_nvfp4_narrow(struct bench *b)
+{
+	struct product p = nvfp4(b, &(const void *){b->x});
+	b->rung->dot_nvfp4_bf16(&p);
 }
 
 static void decode_narrow(struct bench *b)
@@ -150,6 +162,7 @@ static void bench_rung(struct bench *b)
 	const char *name = b->rung->name;
 	if (b->rung->dot_bf16_bf16) { // the rest is its lower rung's
 		measure(b, "dot bf16, 1 token, bf16 activations", name, BIG_BYTES, decode_narrow);
+		measure(b, "dot nvfp4, 1 token, bf16 activations", name, BIG_BYTES, decode_nvfp4_narrow);
 		measure(b, "dot bf16, 48 rows x 16 tokens, bf16 activations", name, 0, prefill_narrow);
 		return;
 	}

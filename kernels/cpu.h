@@ -1,8 +1,8 @@
 /*
  * Inside the CPU backend: the second table. A rung is a set of inner loops for one kind of
  * processor, chosen from CPUID (never by timing: replays must repeat): c first, faster rungs
- * override rows. ELASTISCOPE_RUNG=c|avx2|avx512 in the environment keeps to a lower rung, so that
- * every rung is tested on one machine.
+ * override rows. ELASTISCOPE_RUNG=c|avx2|avx512|avx512+bf16 in the environment keeps to a rung, so
+ * that every rung is tested on one machine.
  */
 #ifndef KERNELS_CPU_H
 #define KERNELS_CPU_H
@@ -41,9 +41,10 @@ struct cpu_rung {
 	void (*dot_f32)(const struct product *p); // the type of w; x is F32
 	void (*dot_bf16)(const struct product *p);
 	void (*dot_f16)(const struct product *p);
-	void (*dot_f8)(const struct product *p);        // E4M3, NaN stays NaN
-	void (*dot_nvfp4)(const struct product *p);     // n a multiple of 16, w_stride even (elements)
-	void (*dot_bf16_bf16)(const struct product *p); // w and x BF16; NULL where it does not pay
+	void (*dot_f8)(const struct product *p);         // E4M3, NaN stays NaN
+	void (*dot_nvfp4)(const struct product *p);      // n a multiple of 16, w_stride even (elements)
+	void (*dot_bf16_bf16)(const struct product *p);  // w and x BF16; NULL where it does not pay
+	void (*dot_nvfp4_bf16)(const struct product *p); // x BF16; set with dot_bf16_bf16
 
 	/* One SSM row: s[j] = decay * s[j] + input * b[j]; returns sum_j s[j] * c[j]. */
 	float (*ssm_row)(float *s, const float *b, const float *c, float decay, float input, int n);

@@ -66,7 +66,7 @@ int matrix_end(const struct matrix *m)
 
 bool matrix_narrow(const struct device *device, const struct matrix *m)
 {
-	return m->dtype == DTYPE_BF16 && device->rung->dot_bf16_bf16;
+	return (m->dtype == DTYPE_BF16 || m->dtype == DTYPE_NVFP4) && device->rung->dot_bf16_bf16;
 }
 
 double matrix_work(const struct matrix *m)
@@ -83,6 +83,8 @@ static void multiply(const struct cpu_rung *rung, enum dtype dtype, bool narrow,
 		rung->dot_f16(p);
 	else if (dtype == DTYPE_F8_E4M3)
 		rung->dot_f8(p);
+	else if (dtype == DTYPE_NVFP4 && narrow)
+		rung->dot_nvfp4_bf16(p);
 	else if (dtype == DTYPE_NVFP4)
 		rung->dot_nvfp4(p);
 	else if (narrow)

@@ -339,7 +339,7 @@ static void norms_task(void *argument, int part, int n_parts)
 	}
 }
 
-/* Experts of one layer may be stored differently; one that is not BF16 keeps them all from narrow
+/* Experts of one layer may be stored differently; one that is not narrow keeps them all from narrow
  * activations. */
 static bool all_narrow(const struct device *device, const struct matrix *m, int n)
 {

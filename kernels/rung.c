@@ -43,6 +43,7 @@ static void build_ladder(void)
 	narrow = rung_avx512;
 	narrow.name = "avx512+bf16";
 	narrow.dot_bf16_bf16 = dot_bf16_bf16_avx512;
+	narrow.dot_nvfp4_bf16 = dot_nvfp4_bf16_avx512;
 #endif
 }
 
@@ -63,7 +64,6 @@ const struct cpu_rung *cpu_rung_best(enum math math)
 	for (int i = 0; wanted && i < n; i++)
 		if (!strcmp(rungs[i]->name, wanted))
 			best = rungs[i];
-	if (math == MATH_FAST && has_narrow && best == rungs[n - 1])
-		return &narrow;
-	return best;
+	bool plain = wanted && !strcmp(wanted, best->name); // "avx512": not with BF16 products
+	return math == MATH_FAST && has_narrow && best == rungs[n - 1] && !plain ? &narrow : best;
 }

@@ -147,13 +147,13 @@ static void scale_results(const struct product *p, float factor)
 			p->out[t * p->out_stride + r] = p->out[t * p->out_stride + r] * factor * p->scale;
 }
 
-static void dot_f8(const struct product *p)
+static inline void dot_f8(const struct product *p)
 {
 	dot_e4m3(p);
 	scale_results(p, 256);
 }
 
-static void dot_nvfp4(const struct product *p)
+static inline void dot_nvfp4(const struct product *p)
 {
 	dot_nvfp4_plain(p);
 	scale_results(p, 1);

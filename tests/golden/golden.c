@@ -234,15 +234,18 @@ static void run_one(void **state)
 	}
 	for (int rung = 0; rung < n; rung++)
 		for (int threads = 1; threads <= 2; threads++) {
-			golden_run = (struct golden_run){rungs[rung]->name, threads};
-			setenv("ELASTISCOPE_RUNG", rungs[rung]->name, 1);
+			/* The best one with its BF16 products, which only --math fast takes. */
+			unsetenv("ELASTISCOPE_RUNG");
+			const char *name = rung == n - 1 ? cpu_rung_best(MATH_FAST)->name : rungs[rung]->name;
+			golden_run = (struct golden_run){name, threads};
+			setenv("ELASTISCOPE_RUNG", name, 1);
 			left = 1;
 			current->run();
 			if (threads == 1)
 				one_thread = left;
 			else if (left != one_thread)
 				golden_fail("%s, rung %s: results depend on the number of threads", current->name,
-							rungs[rung]->name);
+							name);
 		}
 }
 

@@ -60,9 +60,13 @@ static void rungs_climb_from_c(void **state)
 	for (int i = 0; i < n; i++) {
 		setenv("ELASTISCOPE_RUNG", rungs[i]->name, 1);
 		assert_ptr_equal(cpu_rung_best(MATH_EXACT), rungs[i]);
-		if (i < n - 1) // BF16 products belong to the best rung alone
-			assert_ptr_equal(cpu_rung_best(MATH_FAST), rungs[i]);
+		assert_ptr_equal(cpu_rung_best(MATH_FAST), rungs[i]); // and nothing above it
 	}
+	setenv("ELASTISCOPE_RUNG", "avx512+bf16", 1); // what is there of it
+	assert_ptr_equal(cpu_rung_best(MATH_EXACT), rungs[n - 1]);
+	const struct cpu_rung *fast = cpu_rung_best(MATH_FAST);
+	unsetenv("ELASTISCOPE_RUNG");
+	assert_ptr_equal(cpu_rung_best(MATH_FAST), fast);
 	unsetenv("ELASTISCOPE_RUNG");
 }
 

@@ -112,6 +112,8 @@ static void dots_agree(void **state)
 		}
 		if (narrow->dot_bf16_bf16)
 			check_dot(DTYPE_BF16, true, c->dot_bf16, narrow->dot_bf16_bf16);
+		if (narrow->dot_nvfp4_bf16)
+			check_dot(DTYPE_NVFP4, true, c->dot_nvfp4, narrow->dot_nvfp4_bf16);
 		case_done();
 	}
 }
