@@ -435,33 +435,66 @@ bool mask_view_key(const struct talk *talk, const struct budget *shown, enum axi
 
 /* ---- drawing ---- */
 
-int mask_view_rows(const struct mask_view *view)
+enum { LINE_MASK, LINE_PROBE, LINE_FOUND, N_LINES };
+
+/* What there is to say, a line each, "" = nothing. */
+static void say_lines(const struct mask_view *view, const struct talk *talk,
+					  struct text lines[N_LINES])
 {
-	bool found = view->asked || view->found.length > 0;
-	return is_open(view) || view->waiting || found ? 2 + found : 0;
+	if (is_open(view)) {
+		text_format(&lines[LINE_MASK], "mask %d of %d%s ", view->mask.n_done, view->mask.n_edits,
+					view->mask.before ? ", flipped" : "");
+		mask_text(&view->mask, &talk->model->config, &lines[LINE_MASK], NULL);
+		text_add(&lines[LINE_PROBE], view->waiting       ? "probe ..."
+									 : view->line.length ? text_chars(&view->line)
+														 : "no probe yet");
+	}
+	if (view->asked)
+		text_format(&lines[LINE_FOUND], "%s ...", view->asked->job.name);
+	else
+		text_add(&lines[LINE_FOUND], text_chars(&view->found));
+}
+
+/* Bytes of the first row of a line that takes two, cut behind a comma or a blank. */
+static size_t first_part(const char *line, size_t columns)
+{
+	size_t at = columns;
+	if (strlen(line) <= columns)
+		return strlen(line);
+	while (at > columns / 2 && line[at - 1] != ',' && line[at - 1] != ' ')
+		at--;
+	return at > columns / 2 ? at : columns;
+}
+
+int mask_view_rows(const struct mask_view *view, const struct talk *talk, int columns)
+{
+	struct text lines[N_LINES] = {0};
+	int rows = 0;
+	say_lines(view, talk, lines);
+	for (int i = 0; i < N_LINES; i++) {
+		size_t length = lines[i].length;
+		rows += (length > 0) + (length > (size_t)columns);
+		text_free(&lines[i]);
+	}
+	return rows > 0 ? rows + 1 : 0;
 }
 
 void mask_view_draw(const struct mask_view *view, const struct talk *talk,
 					const struct canvas *canvas)
 {
-	struct text text = {0};
-	int row = 0;
+	static const enum role roles[N_LINES] = {ROLE_HEADING, ROLE_TEXT, ROLE_MARK};
+	struct text lines[N_LINES] = {0};
+	int row = 1;
 	canvas_rule(canvas, 0, 0, canvas->columns, ROLE_FRAME);
-	if (is_open(view) && mask_text(&view->mask, &talk->model->config, &text, NULL) == 0) {
-		int at = canvas_print(canvas, row, 0, ROLE_HEADING, "mask %d of %d%s ", view->mask.n_done,
-							  view->mask.n_edits, view->mask.before ? ", flipped" : "");
-		canvas_text(canvas, row, at, ROLE_TEXT, text_chars(&text));
+	say_lines(view, talk, lines);
+	for (int i = 0; i < N_LINES; i++) {
+		const char *line = text_chars(&lines[i]);
+		size_t length = first_part(line, (size_t)canvas->columns);
+		if (*line)
+			canvas_bytes(canvas, row++, 0, roles[i], line, length);
+		line += length + strspn(line + length, " ");
+		if (*line)
+			canvas_text(canvas, row++, 1, roles[i], line);
+		text_free(&lines[i]);
 	}
-	row++;
-	text_free(&text);
-	if (view->waiting)
-		canvas_text(canvas, row++, 0, ROLE_DIM, "probe ...");
-	else if (view->line.length)
-		canvas_text(canvas, row++, 0, ROLE_TEXT, text_chars(&view->line));
-	else
-		canvas_text(canvas, row++, 0, ROLE_DIM, "no probe yet");
-	if (view->asked)
-		canvas_print(canvas, row, 0, ROLE_DIM, "%s ...", view->asked->job.name);
-	else if (view->found.length)
-		canvas_text(canvas, row, 0, ROLE_MARK, text_chars(&view->found));
 }

@@ -59,7 +59,8 @@ bool mask_view_stop(struct mask_view *view, const struct talk *talk); // false: 
 bool mask_view_key(const struct talk *talk, const struct budget *shown, enum axis axis, int layer,
 				   int key, char *command, size_t size);
 
-int mask_view_rows(const struct mask_view *view); // lines that it would like, 0 = nothing is edited
+/* Lines that it would like, 0 = there is nothing to show. */
+int mask_view_rows(const struct mask_view *view, const struct talk *talk, int columns);
 void mask_view_draw(const struct mask_view *view, const struct talk *talk,
 					const struct canvas *canvas);
 

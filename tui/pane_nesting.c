@@ -383,9 +383,10 @@ static void nesting_draw(struct pane *pane, struct canvas *canvas)
 	} else {
 		draw_summary(n, canvas);
 	}
-	int detail = canvas->rows >= 16 ? 2 + (n_budgets < 4 ? n_budgets : 4) : 0;
-	int mask = mask_view_rows(&n->mask);
-	mask = canvas->rows - row - detail - mask >= 3 ? mask : 0;
+	int mask = mask_view_rows(&n->mask, pane->talk, canvas->columns);
+	mask = canvas->rows - row - mask >= 3 ? mask : 0; // it comes before the detail
+	int detail = canvas->rows - mask >= 16 ? 2 + (n_budgets < 4 ? n_budgets : 4) : 0;
+	detail = canvas->rows - row - mask - detail >= 3 || mask == 0 ? detail : 0;
 	int left = canvas->rows - row - detail - mask;
 	int wanted = n->nesting.n_rows + 1;
 	struct canvas body =

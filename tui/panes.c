@@ -6,7 +6,7 @@ const struct pane_row panes[] = {
 	{'1', "chat", "Chat", "the conversation, and who wrote each token", pane_chat_open},
 	{'2', "nesting", "Nesting",
 	 "what each budget keeps, and the proof that they are nested: h l budgets, s sorts, v "
-	 "violations",
+	 "violations; of the mask < > width, d layer, u r x undo redo flip",
 	 pane_nesting_open},
 	{'3', "importance", "Importance",
 	 "scores behind the order of channels: j k (J K) layers, h l axes, v curve/map/table, a "

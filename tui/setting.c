@@ -1,4 +1,5 @@
 #include "tui/setting.h"
+#include "core/mask.h"
 #include "core/rule.h"
 #include "core/sampler.h"
 #include "tui/state.h"
@@ -54,7 +55,29 @@ static const struct turn_settings *turn_of(const struct command_context *context
 
 static int set_budget(struct command_context *context, const char *value, struct error *err)
 {
-	return talk_choose_budget(context->talk, value, err);
+	struct talk *talk = context->talk;
+	struct budget budget;
+	struct text whole = {0};
+	char name[BUDGET_NAME_BYTES];
+	if (talk->model && model_budget(talk->model, value, &budget, NULL) == 0) {
+		if (strcmp(budget.source, "typed") == 0)
+			mask_round(&budget, &talk->model->weights, &talk->model->config, &whole);
+		budget_free(&budget);
+	}
+	if (whole.length == 0)
+		return talk_choose_budget(talk, value, err);
+	struct text text = {0};
+	text_format(&text, "%s,%s", value, text_chars(&whole));
+	int status = text_check(&text, err);
+	if (status == 0)
+		status = budget_name_of(name, text_chars(&text), err);
+	if (status == 0)
+		status = talk_choose_budget(talk, name, err);
+	if (status == 0)
+		talk_say(talk, "rounded to whole blocks of the quantisation: %s", text_chars(&whole));
+	text_free(&text);
+	text_free(&whole);
+	return status;
 }
 
 static void get_budget(const struct command_context *context, struct text *out)
