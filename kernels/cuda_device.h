@@ -105,6 +105,8 @@ enum step cuda_begin(struct device *device, uint64_t key);
 int cuda_finish(struct device *device, struct error *err);
 void cuda_graphs_drop(struct device *device); // memory that they may name goes away
 void cuda_graphs_close(struct device *device);
+void cuda_graphs_settle(struct device *device); // waits for what is being captured: for tests
+uint64_t cuda_graphs_replayed(const struct device *device);
 
 extern const struct backend backend_cuda;
 
@@ -120,6 +122,19 @@ void cuda_attention(struct device *device, int n_lanes, const struct attention_o
 void cuda_route(struct device *device, int n_lanes, const struct route_op *op);
 void cuda_experts(struct device *device, int n_lanes, const struct experts_op *op);
 void cuda_pick(struct device *device, int n_lanes, const struct pick_op *op);
+
+/* The same, noted first where the pass is: the table's rows. */
+
+void cuda_note_embed(struct device *device, int n_lanes, const struct embed_op *op);
+void cuda_note_norm(struct device *device, int n_lanes, const struct norm_op *op);
+void cuda_note_linear(struct device *device, int n_lanes, const struct linear_op *op);
+void cuda_note_conv(struct device *device, int n_lanes, const struct conv_op *op);
+void cuda_note_ssm(struct device *device, int n_lanes, const struct ssm_op *op);
+void cuda_note_gated_norm(struct device *device, int n_lanes, const struct gated_norm_op *op);
+void cuda_note_attention(struct device *device, int n_lanes, const struct attention_op *op);
+void cuda_note_route(struct device *device, int n_lanes, const struct route_op *op);
+void cuda_note_experts(struct device *device, int n_lanes, const struct experts_op *op);
+void cuda_note_pick(struct device *device, int n_lanes, const struct pick_op *op);
 
 #ifdef __cplusplus
 }

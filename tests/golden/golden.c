@@ -20,6 +20,23 @@ const struct backend *const golden_backend = &backend_cuda;
 const struct backend *const golden_backend = &backend_cpu;
 #endif
 
+#if defined(GOLDEN_CUDA) && !defined(GOLDEN_SHIM)
+#include "kernels/gpu.h"
+#include <stdio.h>
+#include <unistd.h>
+
+/* A build with CUDA on a machine without a card: skipped. */
+__attribute__((constructor)) static void needs_a_card(void)
+{
+	struct error err = {0};
+	if (gpu_usable(0, &err) == 0)
+		return;
+	printf("skipped: %s\n", err.text);
+	fflush(stdout);
+	_exit(77);
+}
+#endif
+
 struct golden_run golden_run;
 
 static const struct golden_test *current; // the test that runs now

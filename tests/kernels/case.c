@@ -17,6 +17,23 @@ const struct backend *const case_backend = &backend_cuda;
 const struct backend *const case_backend = &backend_cpu;
 #endif
 
+#if defined(CASE_CUDA) && !defined(CASE_SHIM)
+#include "kernels/gpu.h"
+#include <stdio.h>
+#include <unistd.h>
+
+/* A build with CUDA on a machine without a card: skipped. */
+__attribute__((constructor)) static void needs_a_card(void)
+{
+	struct error err = {0};
+	if (gpu_usable(0, &err) == 0)
+		return;
+	printf("skipped: %s\n", err.text);
+	fflush(stdout);
+	_exit(77);
+}
+#endif
+
 #define GUARD 256
 #define GUARD_BYTE 0xa5
 #define MAX_BLOCKS 512

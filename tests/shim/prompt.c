@@ -1,5 +1,6 @@
 /* nest-tiny's prompt of 7 tokens on its largest budget, and what follows it, through forward():
  * once as the golden values have it, and again from recorded passes. */
+#include "kernels/cuda_device.h"
 #include "tests/golden/golden.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -50,10 +51,14 @@ static void prompt_and_greedy_tokens(void)
 		for (int i = 0; i < N_GREEDY; i++) {
 			golden_must(forward(g.workspace, &lane, 1, &greedily, &picked, &err), &err);
 			assert_int_equal(picked.id, greedy[i]);
+			cuda_graphs_settle(g.device);
 			lane.tokens = &picked.id;
 			lane.n_tokens = 1;
 		}
 	}
+	/* seen, noted, then replayed: tokens 3.. of the first round, all of the second (its prompt too
+	 * is a pass that came before) */
+	assert_true(cuda_graphs_replayed(g.device) >= 2 * N_GREEDY - 5);
 	int top_k = g.model->config.num_experts_per_tok;
 	assert_int_equal(n_chosen, 2 * (7 + N_GREEDY - 1) * 3 * top_k); // three MoE layers
 	golden_leave(&g, "7 tokens and what follows");
