@@ -28,6 +28,7 @@ static const struct {
 	{"bisect", 2, "GOOD BAD, two budgets or GOOD DIR#BUDGET", inspect_bisect},
 	{"against", 1, "FILE of residuals or logits", inspect_against},
 	{"agreement", 0, "", inspect_agreement},
+	{"scales", 0, "", inspect_scales},
 };
 
 #define N_VIEWS (sizeof views / sizeof *views)

@@ -18,6 +18,7 @@ int inspect_boundaries(const struct cli *cli, const struct model *model, struct 
 int inspect_sensitivity(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_mask(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_bisect(const struct cli *cli, const struct model *model, struct error *err);
+int inspect_scales(const struct cli *cli, const struct model *model, struct error *err);
 int inspect_against(const struct cli *cli, const struct model *model, struct error *err);
 
 /* --budget, if it is not one of the model's own: *extra is then to be freed and *has true. */

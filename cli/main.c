@@ -29,7 +29,7 @@ const struct subcommand subcommands[] = {
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_FIT | GROUP_JSON, 0, 0, true, cli_info},
 	{"inspect",
 	 "nesting|importance|agreement|masks|router|experts|curve|sensitivity|boundaries|mask|bisect|"
-	 "against "
+	 "against|scales "
 	 "[ARGUMENTS]",
 	 "the views, as tables, and what a text says of every width",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_TOKENS | GROUP_ROUTER | GROUP_CURVE |

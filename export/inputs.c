@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "core/forward.h"
 #include "inspect/modules.h"
+#include "kernels/quantise.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,7 +207,7 @@ static void assign(void *user, const struct module *module)
 		if (cut->matrix != module->matrix || a->q->scale[at] == 0)
 			continue;
 		float amax = amax_of(a, module);
-		a->q->input_scale[at] = amax > 0 ? quantisation_scale(a->q->format, amax) : 0;
+		a->q->input_scale[at] = amax > 0 ? quantise_scale(a->q->format, amax) : 0;
 	}
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "kernels/convert.h"
+#include "kernels/quantise.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -42,12 +42,4 @@ int quantisation_check(const struct quantisation *quantisation, const struct cut
 int quantisation_config(const struct quantisation *quantisation, const struct cuts *cuts,
 						const char *version, struct text *out, struct error *err);
 
-/* n numbers of a row in the format: codes, and for NVFP4 (n a multiple of 16) their scales; either
- * may be NULL. */
-void quantise_row(enum dtype format, float scale, const float *row, int64_t n, uint8_t *codes,
-				  uint8_t *scales);
-
-/* The scale of a matrix whose largest magnitude is this. */
-float quantisation_scale(enum dtype format, float amax);
-
 #endif

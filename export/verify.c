@@ -222,6 +222,7 @@ static int compare(struct running *r, const struct cut *cut, const struct tensor
 			since = 0;
 		}
 	checkpoint_forget(let_go, (uint64_t)(data + cut->from->tensor.bytes - let_go));
+	checkpoint_forget(child_let_go, (uint64_t)(child - child_let_go));
 	return step(r, since) == 0 ? 1 : -1;
 }
 

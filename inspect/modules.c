@@ -75,6 +75,13 @@ void modules_each(const struct slice *slice, module_seen *seen, void *user)
 	}
 }
 
+const char *module_kind_name(enum module_kind kind)
+{
+	if (kind == MODULE_UP || kind == MODULE_DOWN)
+		return kind == MODULE_UP ? "experts.*.up_proj" : "experts.*.down_proj";
+	return kinds[kind].module;
+}
+
 void module_name(const struct module *module, char out[MODULE_NAME])
 {
 	const char *name = kinds[module->kind].module;

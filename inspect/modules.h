@@ -42,6 +42,7 @@ typedef void module_seen(void *user, const struct module *module);
 void modules_each(const struct slice *slice, module_seen *seen, void *user);
 
 #define MODULE_NAME 96
+const char *module_kind_name(enum module_kind kind);                  // "experts.*.up_proj"
 void module_name(const struct module *module, char out[MODULE_NAME]); // a tensor's, without .weight
 
 /* Matrices of one purpose, format and reason. */
