@@ -266,7 +266,7 @@ int mask_text(const struct mask *mask, const struct config *config, struct text 
 	struct text terms = {0};
 	if (!mask->before)
 		budget_terms(&mask->now, &mask->base, config, &terms);
-	text_add(out, mask->base.name);
+	text_add(out, budget_name_text(mask->base.name));
 	if (terms.length)
 		text_format(out, ",%s", text_chars(&terms));
 	int status = text_check(&terms, err);

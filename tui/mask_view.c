@@ -189,7 +189,9 @@ void mask_view_close(struct mask_view *view)
 /* Begins anew where another budget than the mask's writes. */
 static int settle(struct mask_view *view, struct talk *talk, struct error *err)
 {
-	const char *writes = talk_budget_name(talk);
+	const struct turn_settings *turn = &talk->settings;
+	// what was chosen, not what runs: that lags behind by a token
+	const char *writes = turn->policy || *turn->rule ? talk_budget_name(talk) : turn->budget;
 	struct text text = {0};
 	struct budget base;
 	bool same = false;

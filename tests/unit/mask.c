@@ -111,6 +111,33 @@ static void edits_are_undone_redone_and_flipped(void **state)
 	mask_close(&mask);
 }
 
+/* A base that goes by a short name: the whole text again, so that it can be read. */
+static void a_mask_lies_over_a_long_one(void **state)
+{
+	(void)state;
+	struct text text = {0};
+	struct budget base, whole;
+	struct mask mask;
+	struct error err = {0};
+	text_add(&text, "hidden_size=64");
+	while (text.length < 300)
+		text_add(&text, ",4.n_routed_experts=0-3+4-10");
+	good(budget_parse(&base, &config, text_chars(&text), &err), &err);
+	assert_int_equal(base.name[0], '~');
+	good(mask_open(&mask, &base, &err), &err);
+	good(mask_edit(&mask, &config, "skip=2", &err), &err);
+	text_add(&text, ",skip=2");
+	assert_mask(&mask, text_chars(&text));
+	good(budget_parse(&whole, &config, text_chars(&text), &err), &err);
+	text_clear(&text);
+	budget_terms(&whole, &mask.now, &config, &text);
+	assert_string_equal(text_chars(&text), "");
+	budget_free(&whole);
+	budget_free(&base);
+	mask_close(&mask);
+	text_free(&text);
+}
+
 static void a_mask_is_taken_apart(void **state)
 {
 	(void)state;
@@ -294,6 +321,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(edits_are_undone_redone_and_flipped),
+		cmocka_unit_test(a_mask_lies_over_a_long_one),
 		cmocka_unit_test(a_mask_is_taken_apart),
 		cmocka_unit_test(units_are_the_smallest_differences),
 		cmocka_unit_test(deviations_from_the_trained_budgets),

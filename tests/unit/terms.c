@@ -184,6 +184,64 @@ static void terms_lead_from_any_budget_to_any(void **state)
 	}
 }
 
+/* Pieces in any order: refused with a sentence, or a budget that its own terms make again. */
+static void any_text_is_refused_or_means_something(void **state)
+{
+	(void)state;
+	static const char *const pieces[] = {"skip=3+7",
+										 "keep=3",
+										 "drop=4.n_routed_experts:3+5-7",
+										 "add=4.n_routed_experts:0-9",
+										 "norm=masked",
+										 "heads=global",
+										 "heads=grouped",
+										 "num_experts_per_tok=2",
+										 "hidden_size=64",
+										 "drop=hidden_size:8-16",
+										 "n_routed_experts=0-3+4-10",
+										 "0.mamba_num_heads=4",
+										 "0.mamba_num_heads=1-3+4-6",
+										 "drop=2.mamba_num_heads:5",
+										 "5.intermediate_size=7",
+										 "1.force=3",
+										 "1.force=none",
+										 "3.num_attention_heads=2",
+										 "mamba_head_dim=12"};
+	struct config config = tiny();
+	struct error err;
+	uint32_t random = 1;
+	int taken = 0;
+	for (int round = 0; round < 20000; round++) {
+		struct text typed = {0}, terms = {0}, left = {0};
+		struct budget budget, again;
+		for (int n = 1 + round % 5; n > 0; n--) {
+			random = random * 1664525u + 1013904223u;
+			text_format(&typed, "%s%s", typed.length ? "," : "",
+						pieces[(random >> 8) % (sizeof pieces / sizeof *pieces)]);
+		}
+		if (round % 3 == 0) // one byte of it is another
+			typed.data[(random >> 10) % typed.length] = ",.=+-:09aks \xff"[(random >> 5) % 13];
+		err.text[0] = '\0';
+		if (budget_parse(&budget, &config, text_chars(&typed), &err) == 0) {
+			taken++;
+			assert_int_equal(budget_init(&again, &config, "large", &err), 0);
+			budget_terms(&budget, &again, &config, &terms);
+			if (terms.length && budget_edit(&again, &config, text_chars(&terms), &err) < 0)
+				fail_msg("%s: %s", text_chars(&typed), err.text);
+			budget_terms(&budget, &again, &config, &left);
+			assert_string_equal(text_chars(&left), "");
+			budget_free(&again);
+			budget_free(&budget);
+		} else {
+			assert_true(err.text[0] != '\0');
+		}
+		text_free(&typed);
+		text_free(&terms);
+		text_free(&left);
+	}
+	assert_true(taken > 5000 && taken < 19000);
+}
+
 static void long_texts_get_a_name(void **state)
 {
 	(void)state;
@@ -218,6 +276,7 @@ int main(void)
 		cmocka_unit_test(terms_have_one_shortest_text),
 		cmocka_unit_test(bad_terms_are_sentences),
 		cmocka_unit_test(terms_lead_from_any_budget_to_any),
+		cmocka_unit_test(any_text_is_refused_or_means_something),
 		cmocka_unit_test(long_texts_get_a_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
