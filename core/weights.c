@@ -192,6 +192,12 @@ static int bind_fused(const struct binding *b, int layer, const char *which, str
 	}
 	if (!t)
 		return 0;
+	if (t->dtype == DTYPE_U8 || t->dtype == DTYPE_F8_E4M3)
+		return fail(
+			b->err,
+			"tensor \"%s\" is %s: experts stacked into one tensor are read in F32, BF16 and "
+			"F16; quantised ones are expected one by one, as the releases store them",
+			full, dtype_name(t->dtype));
 	struct want want = {3, {experts, one.shape[0], one.shape[1]}, false};
 	struct tensor all = *t;
 	if (check(b, &all, full, &want) != 0)

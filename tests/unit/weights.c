@@ -188,6 +188,8 @@ static void refuses_wrong_tensors(void **state)
 		 "has shape [3, 6], config.json asks for [2, 6]"},
 		{{"", {0}, {{"backbone.layers.2.mixer.experts.up_proj", "BF16", "[2,6,7]", 84}}},
 		 "experts.up_proj\" has shape [2, 6, 7], config.json asks for [2, 7, 6]"},
+		{{"", {0}, {{"backbone.layers.2.mixer.experts.up_proj", "F8_E4M3", "[2,7,6]", 84}}},
+		 "experts.up_proj\" is F8_E4M3: experts stacked into one tensor are read in F32"},
 		{{"A_log", {"backbone.layers.0.mixer.A_log", "I32", "[1]", 4}, {{0}}},
 		 "A_log\" has dtype I32, expected F32, BF16 or F16"},
 		{{"o_proj", {"backbone.layers.1.mixer.o_proj.weight", "F8_E4M3", "[6,20]", 120}, {{0}}},
