@@ -13,6 +13,7 @@ struct builder {
 	struct error *err;
 	bool failed;
 	int line;
+	size_t at; // the event that is taken
 	int *path; // messages, NO_MESSAGE for an answer without text
 	size_t n_path, path_capacity;
 	bool in_turn;
@@ -22,6 +23,8 @@ struct builder {
 	size_t *places;               // (n_turns): where the path stood behind the turn's answer
 	size_t places_capacity;
 };
+
+static void take(struct builder *b, struct event *event);
 
 static void push(struct builder *b, int message)
 {
@@ -60,7 +63,7 @@ static void end_turn(struct builder *b)
 	struct session_turn *turn = &session->turns[session->n_turns - 1];
 	const struct reply *reply = &turn->reply;
 	b->in_turn = false;
-	turn->end = session->n_events;
+	turn->end = b->at + 1;
 	if (reply->answer.length + reply->reasoning.length > 0)
 		turn->answer = append(b, CHAT_ASSISTANT, &reply->answer, &reply->reasoning);
 	push(b, turn->answer);
@@ -116,10 +119,59 @@ static size_t known(const struct builder *b, const struct event *event)
 	return parent < 0 ? 0 : b->places[parent];
 }
 
+/* The turn of this id before that event, since a checkpoint was opened, in whatever column it ran;
+ * -1 = none. */
+static int find_event(const struct builder *b, int id, size_t before)
+{
+	const struct event *events = b->session->events;
+	for (size_t i = before; id >= 0 && i-- > 0 && events[i].type != EV_OPENED;)
+		if (events[i].type == EV_TURN && events[i].turn.id == id)
+			return (int)i;
+	return -1;
+}
+
+/* A turn that ran in a compare column becomes one of the conversation's: its events count as those
+ * of seq 0 from here on. The columns beside it stay what they are. */
+static void adopt(struct builder *b, size_t first)
+{
+	struct session *session = b->session;
+	size_t at = b->at;
+	int seq = session->events[first].seq;
+	bool over = false;
+	int parent = session_find_turn(session, session->events[first].turn.parent, session->n_turns);
+	if (parent >= 0)
+		take_path(b, &session->turns[parent]);
+	for (size_t i = first; i < at && !over; i++) {
+		if (session->events[i].seq != seq)
+			continue;
+		session->events[i].seq = 0;
+		over = session->events[i].type == EV_STOP;
+		b->at = i;
+		take(b, &session->events[i]);
+	}
+	end_turn(b);
+	b->at = at;
+}
+
+/* A column was kept when a turn goes on from one of its: oldest first. */
+static void adopt_kept(struct builder *b, int id)
+{
+	const struct event *events = b->session->events;
+	for (int top = 0; top >= 0 && !b->failed;) {
+		top = -1;
+		for (int i = find_event(b, id, b->at); i >= 0 && events[i].seq != 0;
+			 i = find_event(b, events[i].turn.parent, (size_t)i))
+			top = i;
+		if (top >= 0)
+			adopt(b, (size_t)top);
+	}
+}
+
 static void begin_turn(struct builder *b, const struct event *event)
 {
 	struct session *session = b->session;
 	end_turn(b);
+	adopt_kept(b, event->turn.parent);
 	int left = event->turn.branched && event->turn.left >= 0
 				   ? session_find_turn(session, event->turn.left, session->n_turns)
 				   : -1;
@@ -136,7 +188,7 @@ static void begin_turn(struct builder *b, const struct event *event)
 	}
 	session->turns[session->n_turns++] =
 		(struct session_turn){.left = left,
-							  .first = session->n_events - 1,
+							  .first = b->at,
 							  .opening = (int)session->n_openings - 1,
 							  .user = session->conversation.active,
 							  .answer = NO_MESSAGE,
@@ -181,7 +233,7 @@ static void opening(struct builder *b, const struct event *event)
 		return;
 	}
 	struct session_opening *opening = &session->openings[session->n_openings];
-	opening->event = session->n_events - 1;
+	opening->event = b->at;
 	if (session_origin_read(event, &opening->origin, b->err) == 0)
 		session->n_openings++;
 }
@@ -230,6 +282,7 @@ static int on_line(void *user, const char *line, size_t length)
 		return -1;
 	}
 	session->events[session->n_events++] = event;
+	b->at = session->n_events - 1;
 	take(b, &session->events[session->n_events - 1]);
 	return b->failed ? -1 : 0;
 }

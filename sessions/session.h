@@ -11,7 +11,7 @@
 #include "core/reply.h"
 #include "sessions/event_read.h"
 
-struct session_turn { // of seq 0
+struct session_turn { // of seq 0; those of a compare column that was kept are made so
 	int left; // the turn (index) whose answer it leaves or follows, where its event says so; -1
 	size_t first, end;  // its events: from EV_TURN to behind EV_STOP (or where the log ends)
 	int opening;        // index in openings, -1 = the log names no checkpoint

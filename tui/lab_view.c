@@ -110,7 +110,7 @@ static int draw_costs(const struct lab *lab, const struct canvas *canvas, int ro
 				 lab->carry_ms, lab->carry_tokens);
 	canvas_print(canvas, row++, 1, ROLE_TEXT, "reprefill %8.2f ms %5d tokens read again",
 				 lab->reprefill_ms, lab->reprefill_tokens);
-	canvas_print(canvas, row++, 1, ROLE_TEXT, "KL(reprefill || carry) mean %s max %s, same top %s",
+	canvas_print(canvas, row++, 1, ROLE_TEXT, "KL(reprefill || carry) %s, max %s, same top %s",
 				 number_fixed(lab->kl_mean, 4).text, number_fixed(lab->kl_max, 3).text,
 				 number_percent(lab->top1).text);
 	canvas_print(canvas, row++, 1, ROLE_TEXT, "cosine    conv %s  SSM %s  K %s  V %s",

@@ -334,6 +334,43 @@ static void turns_are_a_tree(void **state)
 	text_free(&out);
 }
 
+static void put_in(struct text *out, int seq, int parent, struct event event)
+{
+	event.seq = seq;
+	if (event.type == EV_TURN)
+		event.turn.parent = parent;
+	put(out, event);
+}
+
+static void a_kept_column_is_the_conversation(void **state)
+{
+	char path[] = "/tmp/elastiscope-session-XXXXXX";
+	struct text lines = {0};
+	struct session session;
+	(void)state;
+	close(mkstemp(path));
+	start(&lines);
+	for (int id = 0; id < 4; id++) {
+		put_in(&lines, 1 + id % 2, id - 2, a_turn(id, id / 2 * 2, 2));
+		put_in(&lines, 1 + id % 2, -1, a_message("user", "Beside?"));
+		for (int seq = 2; id % 2 && seq >= 1; seq--) {
+			put_in(&lines, seq, -1, a_token(3, PHASE_ANSWER, seq == 1 ? "left" : "right"));
+			put_in(&lines, seq, -1, plain(EV_STOP, NULL, 9));
+		}
+	}
+	put_in(&lines, 0, 3, a_turn(5, 4, 9));
+	put(&lines, a_message("user", "On?"));
+	write_file(path, lines.data, lines.length);
+	assert_int_equal(session_read(path, &session, NULL), 0);
+	assert_int_equal(session.n_turns, 3);
+	assert_int_equal(depth(&session), 5);
+	assert_string_equal(session.conversation.messages[session.turns[0].answer].text, "right");
+	assert_string_equal(session.conversation.messages[session.turns[1].answer].text, "right");
+	session_free(&session);
+	unlink(path);
+	text_free(&lines);
+}
+
 /* ---- durability ---- */
 
 static uint32_t draw(uint32_t *seed)
@@ -753,6 +790,7 @@ int main(void)
 		cmocka_unit_test(other_lines_are_told_apart),
 		cmocka_unit_test(a_file_may_end_anywhere),
 		cmocka_unit_test(turns_are_a_tree),
+		cmocka_unit_test(a_kept_column_is_the_conversation),
 		cmocka_unit_test(a_killed_writer_loses_one_batch_at_most),
 		cmocka_unit_test(a_full_disk_keeps_whole_lines),
 		cmocka_unit_test(logs_are_listed_found_and_searched),
