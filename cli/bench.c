@@ -279,6 +279,30 @@ static void kernel_row(void *user, const char *name, const char *rung, double ns
 	print_row(bench, name, what, ns / 1e3, "us", bytes / ns);
 }
 
+/* A card's own memory: a large copy, bytes read and written. The peak that decode is held against.
+ */
+static int bench_copy(struct bench *bench, struct error *err)
+{
+	const size_t bytes = (size_t)1 << 30;
+	double seconds[MAX_RUNS];
+	void *from = bench->backend->alloc(bench->device, bytes, err);
+	void *to = from ? bench->backend->alloc(bench->device, bytes, err) : NULL;
+	int failed = !to;
+	for (int run = -1; run < MAX_RUNS && !failed; run++) { // the first one warms up
+		uint64_t start = clock_ns();
+		bench->backend->copy(bench->device, to, from, bytes);
+		failed = bench->backend->finish(bench->device, err);
+		if (run >= 0)
+			seconds[run] = (double)(clock_ns() - start) / 1e9;
+	}
+	if (!failed)
+		print_row(bench, "copy", "1 GiB of the card", median(seconds, MAX_RUNS) * 1e6, "us",
+				  2 * (double)bytes / median(seconds, MAX_RUNS) / 1e9);
+	bench->backend->release(bench->device, from);
+	bench->backend->release(bench->device, to);
+	return failed ? -1 : 0;
+}
+
 static int bench_all(struct bench *bench, struct error *err)
 {
 	int n_budgets = bench->model->elastic.n_budgets;
@@ -293,7 +317,8 @@ static int bench_all(struct bench *bench, struct error *err)
 		return -1;
 	if (bench->model->tokenizer && bench_screen(bench, err) < 0)
 		return -1;
-	return kernels_bench(kernel_row, bench, err);
+	return bench->backend == &backend_cpu ? kernels_bench(kernel_row, bench, err)
+										  : bench_copy(bench, err);
 }
 
 static int bench_open(struct bench *bench, const struct cli *cli, struct error *err)

@@ -61,6 +61,7 @@ struct gauges {
 	int prefill_done, prefill_total;
 	double pace;
 	bool log_failed;
+	struct device_gauges card; // as of the newest EV_MEMORY
 };
 
 /* Routing counts since the model was opened: counts[(phase * n_layers + layer) * n_experts + e]

@@ -133,6 +133,14 @@ static void emit_memory(struct worker *worker)
 		use->ssm_bytes += (int64_t)bytes->ssm;
 		use->snapshot_bytes += (int64_t)bytes->snapshots;
 	}
+	if (worker->device) {
+		struct device_gauges card;
+		worker->options.backend->gauges(worker->device, &card);
+		use->vram_bytes = card.known ? card.ours_bytes : -1;
+		pthread_mutex_lock(&worker->shared);
+		worker->gauges.card = card;
+		pthread_mutex_unlock(&worker->shared);
+	}
 	worker_emit(worker, &event);
 }
 

@@ -37,6 +37,14 @@ struct device_options {
 	int card;            // which of several, counted from 0
 };
 
+/* What a card does; -1 = not known. */
+struct device_gauges {
+	bool known;                        // false: not a card
+	int64_t ours_bytes, weights_bytes; // of its memory: all that we took; of it weights
+	int64_t used_bytes, total_bytes;   // by everybody
+	int power_mw, clock_mhz, temperature_c, busy_percent;
+};
+
 enum step { STEP_RUN, STEP_REPLAYED };
 
 struct backend {
@@ -47,6 +55,8 @@ struct backend {
 	const char *(*rung)(
 		const struct device *device); // which kernels run: "c", "avx2", "avx512", ...
 	int (*threads)(const struct device *device);
+
+	void (*gauges)(struct device *device, struct device_gauges *out);
 
 	/* Memory: zeroed; NULL and err without memory. adopt gives the device's address of weights that
 	 * lie in a mapping (the CPU: the same address), once for all who ask; abandon says that nobody

@@ -112,6 +112,12 @@ static int cpu_threads(const struct device *device)
 	return pool_size(device->pool);
 }
 
+static void cpu_gauges(struct device *device, struct device_gauges *out)
+{
+	(void)device;
+	*out = (struct device_gauges){0};
+}
+
 static void *cpu_alloc(struct device *device, size_t bytes, struct error *err)
 {
 	(void)device;
@@ -170,6 +176,7 @@ const struct backend backend_cpu = {
 	.close = cpu_close,
 	.rung = cpu_rung_name,
 	.threads = cpu_threads,
+	.gauges = cpu_gauges,
 	.alloc = cpu_alloc,
 	.release = cpu_release,
 	.adopt = cpu_adopt,

@@ -81,6 +81,7 @@ static void cuda_close(struct device *device)
 	cudaFreeHost(device->ring);
 	if (device->stream)
 		cudaStreamDestroy(device->stream);
+	free(device->blocks);
 	free(device);
 }
 
@@ -128,18 +129,41 @@ static int cuda_threads(const struct device *device)
 
 /* ---- memory ---- */
 
+/* Remembers what an allocation takes; without memory for that the gauge is too low. */
+static void count(struct device *device, void *memory, size_t bytes)
+{
+	if (mem_grow(&device->blocks, &device->blocks_capacity, device->n_blocks + 1,
+				 sizeof *device->blocks, NULL))
+		return;
+	device->blocks[device->n_blocks].memory = memory;
+	device->blocks[device->n_blocks++].bytes = bytes;
+	device->allocated_bytes += bytes;
+}
+
+static void uncount(struct device *device, const void *memory)
+{
+	for (size_t i = 0; i < device->n_blocks; i++) {
+		if (device->blocks[i].memory != memory)
+			continue;
+		device->allocated_bytes -= device->blocks[i].bytes;
+		device->blocks[i] = device->blocks[--device->n_blocks];
+		return;
+	}
+}
+
 static void *allocate(struct device *device, size_t bytes, struct error *err)
 {
 	void *memory = NULL;
 	size_t free_bytes = 0, total = 0;
 	cudaError_t error = bytes ? cudaMalloc(&memory, bytes) : cudaMalloc(&memory, 1);
-	if (error == cudaSuccess)
+	if (error == cudaSuccess) {
+		count(device, memory, bytes);
 		return memory;
+	}
 	cudaGetLastError(); // forget it
 	cudaMemGetInfo(&free_bytes, &total);
 	fail(err, "%.2f GB of VRAM are needed, the card has %.2f of %.2f GB left: %s", bytes / GB,
 		 free_bytes / GB, total / GB, cudaGetErrorString(error));
-	(void)device;
 	return NULL;
 }
 
@@ -157,6 +181,7 @@ static void cuda_release(struct device *device, void *memory)
 		return;
 	cudaStreamSynchronize(device->stream);
 	cuda_graphs_drop(device);
+	uncount(device, memory);
 	cudaFree(memory);
 }
 
@@ -228,6 +253,7 @@ const struct backend backend_cuda = {
 	.close = cuda_close,
 	.rung = cuda_rung,
 	.threads = cuda_threads,
+	.gauges = cuda_gauges,
 	.alloc = cuda_alloc,
 	.release = cuda_release,
 	.adopt = cuda_adopt,

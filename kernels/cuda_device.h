@@ -59,7 +59,12 @@ struct device {
 		void *memory;
 		size_t bytes;
 	} scratch[N_CUDA_SCRATCH];
-	uint64_t allocated_bytes; // by alloc() and scratch
+	struct {
+		void *memory;
+		size_t bytes;
+	} * blocks; // taken by alloc() and scratch, to count them
+	size_t n_blocks, blocks_capacity;
+	uint64_t allocated_bytes; // their sum
 	struct cuda_uploads *uploads;
 	struct cuda_graphs *graphs;
 };
@@ -98,6 +103,8 @@ void cuda_abandon(struct device *device, const void *host, size_t bytes);
 uint64_t cuda_uploaded_bytes(const struct device *device);
 void cuda_uploads_wait(struct device *device); // before the first pass reads them
 void cuda_uploads_close(struct device *device);
+
+void cuda_gauges(struct device *device, struct device_gauges *out); // cuda_gauge.c
 
 /* ---- recorded passes: cuda_graph.c ---- */
 

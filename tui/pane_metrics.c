@@ -330,6 +330,35 @@ static void memory_without_engine(const struct pane_metrics *m, struct memory_us
 		use->rss_bytes = (int64_t)facts.rss;
 }
 
+/* "612 W", "N/A" where it is not known. */
+static int draw_reading(const struct canvas *canvas, int row, const char *name, int value,
+						double unit, const char *suffix)
+{
+	char text[32] = "N/A";
+	if (value >= 0)
+		snprintf(text, sizeof text, "%.0f %s", (double)value / unit, suffix);
+	canvas_print(canvas, row, 1, value >= 0 ? ROLE_TEXT : ROLE_DIM, "%-18s %9s", name, text);
+	return row + 1;
+}
+
+static int draw_card(const struct device_gauges *card, const struct canvas *canvas, int row)
+{
+	char used[32], total[32];
+	row = draw_reading(canvas, row, "power", card->known ? card->power_mw : -1, 1000, "W");
+	if (!card->known)
+		return row;
+	row = draw_reading(canvas, row, "card clock", card->clock_mhz, 1, "MHz");
+	row = draw_reading(canvas, row, "temperature", card->temperature_c, 1, "C");
+	row = draw_reading(canvas, row, "card busy", card->busy_percent, 1, "%");
+	snprintf(total, sizeof total, "%.1f GB", (double)card->total_bytes / 1e9);
+	snprintf(used, sizeof used, "N/A");
+	if (card->used_bytes >= 0)
+		snprintf(used, sizeof used, "%.1f", (double)card->used_bytes / 1e9);
+	canvas_print(canvas, row, 1, ROLE_TEXT, "%-18s %9s", "VRAM in use", used);
+	canvas_print(canvas, row++, 30, ROLE_DIM, "of %s", total);
+	return row;
+}
+
 static int draw_memory(const struct pane_metrics *m, const struct canvas *canvas, int row)
 {
 	const struct talk *talk = m->pane.talk;
@@ -368,8 +397,7 @@ static int draw_memory(const struct pane_metrics *m, const struct canvas *canvas
 	canvas_print(canvas, row++, 1, ROLE_TEXT, "%-18s %9s", "weights per token",
 				 number_fixed(derived, 2).text);
 	canvas_print(canvas, row - 1, 30, ROLE_DIM, "MB derived, %.10s", last ? "last" : name);
-	canvas_print(canvas, row++, 1, ROLE_DIM, "%-18s %9s", "power", "N/A");
-	return row + 1;
+	return draw_card(&talk->gauges.card, canvas, row) + 1;
 }
 
 static int draw_formula(const struct pane_metrics *m, const struct canvas *canvas, int row)
@@ -442,8 +470,9 @@ static void metrics_event_pane(struct pane *pane, const struct event *event)
 static void metrics_title(const struct pane *pane, struct text *out)
 {
 	const struct talk *talk = pane->talk;
-	text_format(out, "%s, %d thread%s", talk->rung, talk->n_threads,
-				talk->n_threads == 1 ? "" : "s");
+	text_add(out, talk->rung);
+	if (talk->n_threads > 0) // a card has none
+		text_format(out, ", %d thread%s", talk->n_threads, talk->n_threads == 1 ? "" : "s");
 }
 
 static void metrics_close_pane(struct pane *pane)

@@ -1,0 +1,91 @@
+/*
+ * What the card does: memory as we count it, the rest from NVML, whose library is opened when it is
+ * first asked. Without it everything else is unknown (-1).
+ */
+#include "kernels/cuda_device.h"
+#include <dlfcn.h>
+#include <stdlib.h>
+
+/* The part of nvml.h that is used; a result of 0 is success. */
+typedef struct nvml_card *nvml_card;
+struct nvml_memory {
+	unsigned long long total, free, used;
+};
+struct nvml_busy {
+	unsigned gpu, memory;
+};
+enum { NVML_CLOCK_SM = 1, NVML_TEMPERATURE_GPU = 0 };
+
+static struct {
+	int (*init)(void);
+	int (*find)(const char *bus_id, nvml_card *card);
+	int (*memory)(nvml_card card, struct nvml_memory *out);
+	int (*power)(nvml_card card, unsigned *milliwatts);
+	int (*clock)(nvml_card card, int which, unsigned *mhz);
+	int (*temperature)(nvml_card card, int which, unsigned *celsius);
+	int (*busy)(nvml_card card, struct nvml_busy *out);
+} nvml;
+
+static bool load(void *library)
+{
+	const struct {
+		void *place;
+		const char *name;
+	} all[] = {
+		{&nvml.init, "nvmlInit_v2"},
+		{&nvml.find, "nvmlDeviceGetHandleByPciBusId_v2"},
+		{&nvml.memory, "nvmlDeviceGetMemoryInfo"},
+		{&nvml.power, "nvmlDeviceGetPowerUsage"},
+		{&nvml.clock, "nvmlDeviceGetClockInfo"},
+		{&nvml.temperature, "nvmlDeviceGetTemperature"},
+		{&nvml.busy, "nvmlDeviceGetUtilizationRates"},
+	};
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		void *function = dlsym(library, all[i].name);
+		if (!function)
+			return false;
+		*(void **)all[i].place = function;
+	}
+	return nvml.init() == 0;
+}
+
+static nvml_card find_card(struct device *device)
+{
+	static enum { UNTRIED, LOADED, MISSING } state; // one worker asks
+	nvml_card card = NULL;
+	if (state == UNTRIED) {
+		void *library = dlopen("libnvidia-ml.so.1", RTLD_LAZY | RTLD_LOCAL);
+		state = library && load(library) ? LOADED : MISSING;
+	}
+	return state == LOADED && nvml.find(device->bus_id, &card) == 0 ? card : NULL;
+}
+
+void cuda_gauges(struct device *device, struct device_gauges *out)
+{
+	struct nvml_memory memory;
+	struct nvml_busy busy;
+	unsigned value;
+	*out = (struct device_gauges){.known = true,
+								  .ours_bytes = (int64_t)device->allocated_bytes +
+												(int64_t)cuda_uploaded_bytes(device),
+								  .weights_bytes = (int64_t)cuda_uploaded_bytes(device),
+								  .used_bytes = -1,
+								  .total_bytes = (int64_t)device->total_bytes,
+								  .power_mw = -1,
+								  .clock_mhz = -1,
+								  .temperature_c = -1,
+								  .busy_percent = -1};
+	nvml_card card = find_card(device);
+	if (!card)
+		return;
+	if (nvml.memory(card, &memory) == 0)
+		out->used_bytes = (int64_t)memory.used;
+	if (nvml.power(card, &value) == 0)
+		out->power_mw = (int)value;
+	if (nvml.clock(card, NVML_CLOCK_SM, &value) == 0)
+		out->clock_mhz = (int)value;
+	if (nvml.temperature(card, NVML_TEMPERATURE_GPU, &value) == 0)
+		out->temperature_c = (int)value;
+	if (nvml.busy(card, &busy) == 0)
+		out->busy_percent = (int)busy.gpu;
+}
