@@ -12,16 +12,6 @@ static bool applies(const struct budget *budget, const struct config *config, en
 		   budget_keeps_layer(budget, layer);
 }
 
-static const struct budget_runs *find_runs(const struct budget *budget, enum axis axis, int layer)
-{
-	for (int i = 0; i < budget->n_runs; i++) {
-		const struct budget_runs *runs = &budget->runs[i];
-		if (runs->axis == axis && (axis == AXIS_HIDDEN || runs->layer == layer))
-			return runs;
-	}
-	return NULL;
-}
-
 static void *duplicate(const void *from, size_t n, size_t size, struct error *err)
 {
 	void *to = mem_new(n, size, err);
@@ -98,6 +88,56 @@ void budget_free(struct budget *budget)
 	*budget = (struct budget){0};
 }
 
+const char *norm_rule_name(enum norm_rule rule)
+{
+	static const char *const names[] = {"slice", "masked", "uncorrected"};
+	return names[rule];
+}
+
+const char *heads_rule_name(enum heads_rule rule)
+{
+	return rule == HEADS_GLOBAL ? "global" : "grouped";
+}
+
+const struct budget_runs *budget_runs_of(const struct budget *budget, enum axis axis, int layer)
+{
+	for (int i = 0; i < budget->n_runs; i++) {
+		const struct budget_runs *runs = &budget->runs[i];
+		if (runs->axis == axis && (axis == AXIS_HIDDEN || runs->layer == layer))
+			return runs;
+	}
+	return NULL;
+}
+
+bool budget_has_runs(const struct budget *budget, enum axis axis)
+{
+	for (int i = 0; i < budget->n_runs; i++)
+		if (budget->runs[i].axis == axis)
+			return true;
+	return false;
+}
+
+void budget_remove_runs(struct budget *budget, enum axis axis, int layer)
+{
+	int kept = 0;
+	for (int i = 0; i < budget->n_runs; i++) {
+		struct budget_runs runs = budget->runs[i];
+		if (runs.axis == axis && (layer < 0 || runs.layer == layer))
+			free(runs.spans);
+		else
+			budget->runs[kept++] = runs;
+	}
+	budget->n_runs = kept;
+}
+
+void budget_set_width(struct budget *budget, enum axis axis, int width)
+{
+	budget_remove_runs(budget, axis, -1);
+	free(budget->layer_width[axis]);
+	budget->layer_width[axis] = NULL;
+	budget->width[axis] = width;
+}
+
 bool budget_keeps_layer(const struct budget *budget, int layer)
 {
 	return !budget->keep || budget->keep[layer];
@@ -105,7 +145,7 @@ bool budget_keeps_layer(const struct budget *budget, int layer)
 
 int budget_width(const struct budget *budget, enum axis axis, int layer)
 {
-	const struct budget_runs *runs = find_runs(budget, axis, layer);
+	const struct budget_runs *runs = budget_runs_of(budget, axis, layer);
 	if (runs) {
 		int width = 0;
 		for (int i = 0; i < runs->n_spans; i++)
@@ -134,7 +174,7 @@ int span_list_add(struct span_list *list, int start, int length, struct error *e
 int budget_spans(const struct budget *budget, const struct config *config, enum axis axis,
 				 int layer, struct span_list *out, struct error *err)
 {
-	const struct budget_runs *runs = find_runs(budget, axis, layer);
+	const struct budget_runs *runs = budget_runs_of(budget, axis, layer);
 	if (runs) {
 		for (int i = 0; i < runs->n_spans; i++)
 			if (span_list_add(out, runs->spans[i].start, runs->spans[i].length, err) < 0)
@@ -185,7 +225,7 @@ static int check_runs(const struct budget *budget, const struct config *config, 
 static int check_width(const struct budget *budget, const struct config *config, enum axis axis,
 					   int layer, struct error *err)
 {
-	if (find_runs(budget, axis, layer))
+	if (budget_runs_of(budget, axis, layer))
 		return 0;
 	char where[32] = "";
 	if (axis != AXIS_HIDDEN && budget->layer_width[axis])
@@ -209,7 +249,7 @@ static int check_width(const struct budget *budget, const struct config *config,
 static bool keeps_channel(const struct budget *budget, const struct config *config, enum axis axis,
 						  int layer, int channel)
 {
-	const struct budget_runs *runs = find_runs(budget, axis, layer);
+	const struct budget_runs *runs = budget_runs_of(budget, axis, layer);
 	bool kept = !runs && channel >= 0 && channel < axis_parent_width(axis, config) &&
 				channel < budget_width(budget, axis, layer);
 	for (int i = 0; runs && i < runs->n_spans; i++)

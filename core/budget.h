@@ -109,6 +109,14 @@ bool budget_fixed_key(const char *key);
  * anything. */
 int budget_check(const struct budget *budget, const struct config *config, struct error *err);
 
+/* One width for all layers: the axis' list and runs go. Not checked, budget_check() does. */
+void budget_set_width(struct budget *budget, enum axis axis, int width);
+
+/* The explicit runs of an axis on a layer (AXIS_HIDDEN: whatever the layer); NULL = a width. */
+const struct budget_runs *budget_runs_of(const struct budget *budget, enum axis axis, int layer);
+bool budget_has_runs(const struct budget *budget, enum axis axis);         // on any layer
+void budget_remove_runs(struct budget *budget, enum axis axis, int layer); // of all layers: -1
+
 bool budget_keeps_layer(const struct budget *budget, int layer);
 int budget_width(const struct budget *budget, enum axis axis, int layer); // channels kept there
 
@@ -125,11 +133,12 @@ int budget_spans(const struct budget *budget, const struct config *config, enum 
 /* Appends one span, joined to the last where they touch. */
 int span_list_add(struct span_list *list, int start, int length, struct error *err);
 
-/* Whether inner's channels are a subset of outer's on every axis and layer. Each violation is
- * appended to `violations` as one line naming axis, layer and both (NULL: stop at the first).
- * Returns how many. */
+/* Whether inner's channels are a subset of outer's, on one axis and layer. */
 bool budget_inside(const struct budget *outer, const struct budget *inner,
-				   const struct config *config, enum axis axis, int layer); // one axis and layer
+				   const struct config *config, enum axis axis, int layer);
+
+/* The same of every axis and layer: how many are not. Each is appended to `violations` as one line
+ * naming axis, layer and both budgets (NULL: stop at the first). */
 int budget_violations(const struct budget *outer, const struct budget *inner,
 					  const struct config *config, struct text *violations);
 

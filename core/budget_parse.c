@@ -60,30 +60,15 @@ static int parse_layers(struct parser *p, const char *key, const char *value, ui
 
 /* ---- channels ---- */
 
-static void remove_runs(struct budget *budget, enum axis axis, int layer)
-{
-	int kept = 0;
-	for (int i = 0; i < budget->n_runs; i++) {
-		struct budget_runs runs = budget->runs[i];
-		if (runs.axis == axis && (layer < 0 || runs.layer == layer))
-			free(runs.spans);
-		else
-			budget->runs[kept++] = runs;
-	}
-	budget->n_runs = kept;
-}
-
 /* Of one layer, or of all (-1). */
 static int set_width(struct parser *p, enum axis axis, int layer, int width)
 {
 	struct budget *budget = p->budget;
-	remove_runs(budget, axis, layer);
 	if (layer < 0) {
-		free(budget->layer_width[axis]);
-		budget->layer_width[axis] = NULL;
-		budget->width[axis] = width;
+		budget_set_width(budget, axis, width);
 		return 0;
 	}
+	budget_remove_runs(budget, axis, layer);
 	int *list = budget->layer_width[axis];
 	if (!list) {
 		list = mem_new((size_t)budget->n_layers, sizeof *list, p->err);
@@ -152,7 +137,7 @@ static int set_runs(struct parser *p, enum axis axis, int layer, struct span_lis
 		free(kept->spans);
 		return plain < 0 ? -1 : set_width(p, axis, layer, width);
 	}
-	remove_runs(budget, axis, layer);
+	budget_remove_runs(budget, axis, layer);
 	size_t capacity = (size_t)budget->n_runs;
 	if (mem_grow(&budget->runs, &capacity, capacity + 1, sizeof *budget->runs, p->err) < 0) {
 		free(kept->spans);
@@ -345,17 +330,6 @@ static int parse_force(struct parser *p, int layer, const char *value)
 			break;
 	}
 	return 0;
-}
-
-const char *norm_rule_name(enum norm_rule rule)
-{
-	static const char *const names[] = {"slice", "masked", "uncorrected"};
-	return names[rule];
-}
-
-const char *heads_rule_name(enum heads_rule rule)
-{
-	return rule == HEADS_GLOBAL ? "global" : "grouped";
 }
 
 static int parse_norm(struct parser *p, const char *value)

@@ -10,14 +10,6 @@
 
 /* ---- terms ---- */
 
-static const struct budget_runs *runs_at(const struct budget *budget, enum axis axis, int layer)
-{
-	for (int i = 0; i < budget->n_runs; i++)
-		if (budget->runs[i].axis == axis && (axis == AXIS_HIDDEN || budget->runs[i].layer == layer))
-			return &budget->runs[i];
-	return NULL;
-}
-
 static bool same_runs(const struct budget_runs *a, const struct budget_runs *b)
 {
 	bool same = a->n_spans == b->n_spans;
@@ -28,7 +20,8 @@ static bool same_runs(const struct budget_runs *a, const struct budget_runs *b)
 
 bool budget_same(const struct budget *a, const struct budget *b, enum axis axis, int layer)
 {
-	const struct budget_runs *of_a = runs_at(a, axis, layer), *of_b = runs_at(b, axis, layer);
+	const struct budget_runs *of_a = budget_runs_of(a, axis, layer),
+							 *of_b = budget_runs_of(b, axis, layer);
 	if (of_a || of_b)
 		return of_a && of_b && same_runs(of_a, of_b);
 	return budget_width(a, axis, layer) == budget_width(b, axis, layer);
@@ -42,7 +35,7 @@ static void separate(struct text *out, size_t start)
 
 void budget_term(const struct budget *budget, enum axis axis, int layer, struct text *out)
 {
-	const struct budget_runs *runs = runs_at(budget, axis, layer < 0 ? 0 : layer);
+	const struct budget_runs *runs = budget_runs_of(budget, axis, layer < 0 ? 0 : layer);
 	if (layer >= 0)
 		text_format(out, "%d.", layer);
 	text_format(out, "%s=", axis_name(axis));
@@ -54,14 +47,6 @@ void budget_term(const struct budget *budget, enum axis axis, int layer, struct 
 		text_format(out, "%d", budget_width(budget, axis, layer < 0 ? 0 : layer));
 }
 
-static bool has_runs(const struct budget *budget, enum axis axis)
-{
-	for (int i = 0; i < budget->n_runs; i++)
-		if (budget->runs[i].axis == axis)
-			return true;
-	return false;
-}
-
 static void add_axis(const struct budget *budget, const struct budget *base,
 					 const struct config *config, enum axis axis, struct text *out, size_t start)
 {
@@ -70,7 +55,7 @@ static void add_axis(const struct budget *budget, const struct budget *base,
 		differing += axis_on_layer(axis, config->kinds[i]) && !budget_same(budget, base, axis, i);
 	if (!differing)
 		return;
-	if (axis == AXIS_HIDDEN || (!budget->layer_width[axis] && !has_runs(budget, axis))) {
+	if (axis == AXIS_HIDDEN || (!budget->layer_width[axis] && !budget_has_runs(budget, axis))) {
 		separate(out, start);
 		budget_term(budget, axis, -1, out);
 		return;

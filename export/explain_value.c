@@ -38,9 +38,7 @@ int suspects_open(struct suspects *suspects, const struct verify *verify, struct
 		other.heads = verify->budget.heads;
 	}
 	if (result == 0) {
-		other.width[AXIS_EXPERTS] = axis_parent_width(AXIS_EXPERTS, &parent->config);
-		free(other.layer_width[AXIS_EXPERTS]);
-		other.layer_width[AXIS_EXPERTS] = NULL;
+		budget_set_width(&other, AXIS_EXPERTS, axis_parent_width(AXIS_EXPERTS, &parent->config));
 		result = cuts_plan(&suspects->wide, parent, &other, err);
 	}
 	if (result == 0) {

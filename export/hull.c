@@ -5,29 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool has_runs(const struct budget *budget, enum axis axis)
-{
-	for (int i = 0; i < budget->n_runs; i++)
-		if (budget->runs[i].axis == axis)
-			return true;
-	return false;
-}
-
-static void drop_runs(struct budget *budget, enum axis axis)
-{
-	int n = 0;
-	for (int i = 0; i < budget->n_runs; i++)
-		if (budget->runs[i].axis == axis)
-			free(budget->runs[i].spans);
-		else
-			budget->runs[n++] = budget->runs[i];
-	budget->n_runs = n;
-}
-
 static int widest(const struct model *model, const struct budget *budget, enum axis axis)
 {
 	int width = 0;
-	if (has_runs(budget, axis))
+	if (budget_has_runs(budget, axis))
 		return axis_parent_width(axis, &model->config);
 	for (int i = 0; i < model->config.n_layers; i++)
 		if (budget_keeps_layer(budget, i) && axis_on_layer(axis, model->config.kinds[i]) &&
@@ -44,10 +25,7 @@ int hull_make(const struct model *model, const struct budget *budget, struct bud
 	for (int axis = 0; axis < N_AXES; axis++) {
 		if (child_config_width(model, budget, axis) >= 0)
 			continue;
-		hull->width[axis] = widest(model, budget, axis);
-		free(hull->layer_width[axis]);
-		hull->layer_width[axis] = NULL;
-		drop_runs(hull, axis);
+		budget_set_width(hull, axis, widest(model, budget, axis));
 	}
 	return 0;
 }

@@ -209,9 +209,7 @@ int curve_budget(struct budget *budget, const struct model *model, enum axis axi
 		return -1;
 	snprintf(budget->name, sizeof budget->name, "%s=%d %s", axis_name(axis), width, words[order]);
 	budget->origin = ORIGIN_DERIVED;
-	budget->width[axis] = width;
-	free(budget->layer_width[axis]);
-	budget->layer_width[axis] = NULL;
+	budget_set_width(budget, axis, width);
 	if ((order != CURVE_FIRST && cut_by_runs(budget, model, choice, width, err)) ||
 		budget_check(budget, &model->config, err)) {
 		budget_free(budget);
@@ -316,9 +314,7 @@ int curve_map_run(struct curve_map *map, const struct trials_plan *plan,
 			curve_budget(&budgets[i], plan->model, axes[0].axis, widths[0], CURVE_FIRST, 0, 0, err);
 		if (result)
 			break;
-		budgets[i].width[axes[1].axis] = widths[1];
-		free(budgets[i].layer_width[axes[1].axis]);
-		budgets[i].layer_width[axes[1].axis] = NULL;
+		budget_set_width(&budgets[i], axes[1].axis, widths[1]);
 		snprintf(budgets[i].name, sizeof budgets[i].name, "%s=%d,%s=%d", axis_name(axes[0].axis),
 				 widths[0], axis_name(axes[1].axis), widths[1]);
 	}

@@ -242,6 +242,29 @@ static void any_text_is_refused_or_means_something(void **state)
 	assert_true(taken > 5000 && taken < 19000);
 }
 
+/* A list and runs of the axis would hide the width if they stayed; other axes' stay. */
+static void a_width_for_all_layers_replaces_lists_and_runs(void **state)
+{
+	(void)state;
+	struct config config = tiny();
+	struct budget budget;
+	struct error err;
+	assert_int_equal(budget_parse(&budget, &config,
+								  "1.moe_intermediate_size=32,4.moe_intermediate_size=8-24,"
+								  "4.n_routed_experts=1-9",
+								  &err),
+					 0);
+	assert_non_null(budget_runs_of(&budget, AXIS_EXPERT_FFN, 4));
+	assert_null(budget_runs_of(&budget, AXIS_EXPERT_FFN, 1));
+	budget_set_width(&budget, AXIS_EXPERT_FFN, 24);
+	assert_false(budget_has_runs(&budget, AXIS_EXPERT_FFN));
+	assert_int_equal(budget_width(&budget, AXIS_EXPERT_FFN, 1), 24);
+	assert_int_equal(budget_width(&budget, AXIS_EXPERT_FFN, 4), 24);
+	assert_int_equal(budget_width(&budget, AXIS_EXPERTS, 4), 8);
+	assert_non_null(budget_runs_of(&budget, AXIS_EXPERTS, 4));
+	budget_free(&budget);
+}
+
 static void long_texts_get_a_name(void **state)
 {
 	(void)state;
@@ -277,6 +300,7 @@ int main(void)
 		cmocka_unit_test(bad_terms_are_sentences),
 		cmocka_unit_test(terms_lead_from_any_budget_to_any),
 		cmocka_unit_test(any_text_is_refused_or_means_something),
+		cmocka_unit_test(a_width_for_all_layers_replaces_lists_and_runs),
 		cmocka_unit_test(long_texts_get_a_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
