@@ -37,7 +37,7 @@ int size_parse(const char *text, uint64_t *bytes, struct error *err)
 	} else if (end && strcasecmp(end, "B") == 0) {
 		end++;
 	}
-	if (!end || *end != '\0' || value >= 9e18)
+	if (!end || *end != '\0' || value < 1 || value >= 9e18)
 		return fail(err, "'%s': expected a size such as 24GiB", text);
 	*bytes = (uint64_t)value;
 	return 0;
@@ -53,7 +53,7 @@ int count_parse(const char *text, double *count, struct error *err)
 		*count *= pow(1000, power);
 		end++;
 	}
-	if (!end || *end != '\0')
+	if (!end || *end != '\0' || !isfinite(*count))
 		return fail(err, "'%s': expected a number such as 2.8B", text);
 	return 0;
 }

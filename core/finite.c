@@ -37,7 +37,9 @@ size_t finite_codes(const uint8_t *codes, size_t n, bool negative)
 {
 	for (size_t at = 0; at < n; at += CHUNK) {
 		size_t part = n - at < CHUNK ? n - at : CHUNK;
-		for (size_t i = at; odd_codes(codes + at, part, negative) && i < at + part; i++)
+		if (!odd_codes(codes + at, part, negative))
+			continue;
+		for (size_t i = at; i < at + part; i++)
 			if (odd_codes(codes + i, 1, negative))
 				return i;
 	}
@@ -47,12 +49,15 @@ size_t finite_codes(const uint8_t *codes, size_t n, bool negative)
 /* Tensors lie where their file puts them: aligned to nothing. */
 static bool odd_chunk(const char *data, enum dtype dtype, size_t at, size_t n)
 {
-	uint32_t aligned[CHUNK];
+	union {
+		uint32_t floats[CHUNK];
+		uint16_t halves[CHUNK];
+	} aligned;
 	size_t element = dtype_bytes(dtype);
-	memcpy(aligned, data + at * element, n * element);
+	memcpy(&aligned, data + at * element, n * element);
 	if (dtype == DTYPE_F32)
-		return odd_floats(aligned, n);
-	return odd_halves((const uint16_t *)aligned, n, dtype == DTYPE_BF16 ? 0x7f80 : 0x7c00);
+		return odd_floats(aligned.floats, n);
+	return odd_halves(aligned.halves, n, dtype == DTYPE_BF16 ? 0x7f80 : 0x7c00);
 }
 
 /* The first element that is no number, *value what it is; n if there is none. */

@@ -35,8 +35,7 @@ struct track {
 	struct id_list ids; // the prompt; then of no use
 	struct taps taps;
 	enum phase tapped; // phase of what is being read
-	int prefill_from, prefill_total;
-	int32_t *cuts; // positions where a chunk ended
+	int32_t *cuts;     // positions where a chunk ended
 	size_t n_cuts, cuts_capacity;
 	struct said *said;
 	size_t n_said, said_capacity;

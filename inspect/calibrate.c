@@ -52,7 +52,7 @@ static const int32_t *find_window(const struct work *w, int64_t index, int *n)
 }
 
 /* The identity of what is read: ids, borders, the window. And names for people. */
-static void name_texts(struct work *w)
+static int name_texts(struct work *w, struct error *err)
 {
 	const struct calibrate_texts *texts = w->plan->texts;
 	struct text all = {0}, names = {0};
@@ -69,11 +69,15 @@ static void name_texts(struct work *w)
 	}
 	if (texts->n > 3)
 		text_format(&names, " and %zu more", texts->n - 3);
-	hash_sha256(text_chars(&all), all.length, digest);
-	snprintf(w->text, sizeof w->text, "%.16s", digest);
-	snprintf(w->names, sizeof w->names, "%s", text_chars(&names));
+	int status = text_check(&all, err) < 0 || text_check(&names, err) < 0 ? -1 : 0;
+	if (status == 0) { // half a text would pass for another's scores
+		hash_sha256(text_chars(&all), all.length, digest);
+		snprintf(w->text, sizeof w->text, "%.16s", digest);
+		snprintf(w->names, sizeof w->names, "%s", text_chars(&names));
+	}
 	text_free(&all);
 	text_free(&names);
+	return status;
 }
 
 static const char *math_name(const struct work *w)
@@ -371,8 +375,7 @@ int calibrate_run(struct calibration *c, const struct calibrate_plan *plan, stru
 	if (w.window == 0)
 		w.window = most > 0 && most < CALIBRATE_WINDOW ? most : CALIBRATE_WINDOW;
 	w.n_groups = w.config->n_layers < 2 ? 1 : (w.config->n_layers + SKIPPED - 1) / SKIPPED;
-	name_texts(&w);
-	if (!(c->path = make_path(&w, err)))
+	if (name_texts(&w, err) < 0 || !(c->path = make_path(&w, err)))
 		return -1;
 	c->tokens = w.tokens;
 	c->samples = w.n_windows;

@@ -29,7 +29,8 @@ static void sizes(void **state)
 		OK(size_parse(good[i].typed, &bytes, &err));
 		assert_int_equal(bytes, good[i].bytes);
 	}
-	static const char *const bad[] = {"", "GiB", "-1", "0", "1GG", "inf", "1e400", "9e18", "12 x"};
+	static const char *const bad[] = {"",    "GiB",   "-1",   "0",    "1GG",
+									  "inf", "1e400", "9e18", "12 x", "0.5"};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		uint64_t bytes;
 		assert_int_equal(size_parse(bad[i], &bytes, NULL), -1);
@@ -40,6 +41,7 @@ static void sizes(void **state)
 	OK(count_parse("630k", &count, &err));
 	assert_float_equal(count, 630e3, 1e-6);
 	assert_int_equal(count_parse("2.8GB", &count, NULL), -1);
+	assert_int_equal(count_parse("1e308T", &count, NULL), -1); // no number any more
 	char out[32];
 	assert_string_equal(count_text(2.788e9, out), "2.79B");
 	assert_string_equal(count_text(630840, out), "630.8K");
