@@ -227,3 +227,8 @@ int job_step(struct job *job, int done, int total)
 	pthread_mutex_unlock(&jobs->mutex);
 	return cancelled ? -1 : 0;
 }
+
+int job_plan_step(void *job, int done, int total)
+{
+	return job_step(job, done, total);
+}

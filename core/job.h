@@ -60,4 +60,7 @@ void jobs_cancel(struct jobs *jobs, const struct job *job);
  * that was never submitted (a command runs it itself) is never cancelled. */
 int job_step(struct job *job, int done, int total);
 
+/* The same as the `step` of a plan (fidelity, outlook, lab, ...), whose `user` is the job. */
+int job_plan_step(void *job, int done, int total);
+
 #endif

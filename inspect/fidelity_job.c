@@ -6,11 +6,6 @@
 
 #define LENS_TOKENS 512 // the lens reads lm_head once a layer and token: for answers, not for files
 
-static int step(void *user, int done, int total)
-{
-	return job_step(user, done, total);
-}
-
 static int compare(struct fidelity_job *it, struct slice *slices, struct device *device,
 				   struct error *err)
 {
@@ -40,7 +35,7 @@ static int run(struct job *job, struct error *err)
 	struct device *device = backend_cpu.open(&options, err);
 	if (!device)
 		return -1;
-	it->plan.step = step;
+	it->plan.step = job_plan_step;
 	it->plan.user = job;
 	it->plan.kv_dtype = options.kv_dtype;
 	int result = compare(it, slices, device, err);

@@ -423,15 +423,10 @@ void lab_free(struct lab *lab)
 
 /* ---- in the background ---- */
 
-static int step_job(void *user, int done, int total)
-{
-	return job_step(user, done, total);
-}
-
 static int run_job(struct job *job, struct error *err)
 {
 	struct lab_job *lab = (struct lab_job *)job;
-	lab->plan.step = step_job;
+	lab->plan.step = job_plan_step;
 	lab->plan.user = job;
 	return lab_run(&lab->lab, &lab->plan, err);
 }

@@ -5,11 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int step(void *user, int done, int total)
-{
-	return job_step(user, done, total);
-}
-
 static int probe_mask(struct mask_job *it, struct error *err)
 {
 	struct budget budget;
@@ -68,7 +63,7 @@ static int against(struct mask_job *it, struct error *err)
 static int run(struct job *job, struct error *err)
 {
 	struct mask_job *it = (struct mask_job *)job;
-	it->probe.step = step;
+	it->probe.step = job_plan_step;
 	it->probe.user = job;
 	switch (it->task) {
 	case MASK_PROBE: return probe_mask(it, err);

@@ -176,15 +176,10 @@ const struct outlook_view *outlook_at(const struct outlook *outlook, int budget,
 
 /* ---- in the background ---- */
 
-static int step(void *user, int done, int total)
-{
-	return job_step(user, done, total);
-}
-
 static int run(struct job *job, struct error *err)
 {
 	struct outlook_job *it = (struct outlook_job *)job;
-	it->plan.step = step;
+	it->plan.step = job_plan_step;
 	it->plan.user = job;
 	return outlook_run(&it->outlook, &it->plan, err);
 }
