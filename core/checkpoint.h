@@ -73,6 +73,9 @@ int checkpoint_header(const struct named_tensor *const *order, size_t n,
 					  const struct checkpoint_note *notes, size_t n_notes, struct text *header,
 					  struct error *err);
 
+/* -1 and a sentence where two tensors have one name. */
+int checkpoint_check_names(const struct named_tensor *tensors, size_t n, struct error *err);
+
 /* Lets go of the pages of a range of the mapping that has been read, so that streaming through 59
  * GB does not hold them. */
 void checkpoint_forget(const void *data, uint64_t bytes);

@@ -78,6 +78,27 @@ void checkpoint_order(const struct named_tensor *tensors, size_t n,
 				order[filled++] = &tensors[i];
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp((*(const struct named_tensor *const *)a)->name,
+				  (*(const struct named_tensor *const *)b)->name);
+}
+
+int checkpoint_check_names(const struct named_tensor *tensors, size_t n, struct error *err)
+{
+	const struct named_tensor **order = mem_new(n, sizeof *order, err);
+	int result = order ? 0 : -1;
+	for (size_t i = 0; order && i < n; i++)
+		order[i] = &tensors[i];
+	if (order && n)
+		qsort(order, n, sizeof *order, by_name);
+	for (size_t i = 1; i < n && result == 0; i++)
+		if (strcmp(order[i - 1]->name, order[i]->name) == 0)
+			result = fail(err, "tensor \"%s\" would be written twice", order[i]->name);
+	free(order);
+	return result;
+}
+
 struct contents {
 	const struct text *header;
 	const struct named_tensor *const *order;
@@ -95,12 +116,6 @@ static int write_contents(int fd, void *user)
 	return 0;
 }
 
-static int by_name(const void *a, const void *b)
-{
-	return strcmp((*(const struct named_tensor *const *)a)->name,
-				  (*(const struct named_tensor *const *)b)->name);
-}
-
 int checkpoint_write(const char *path, const struct named_tensor *tensors, size_t n,
 					 struct error *err)
 {
@@ -113,17 +128,11 @@ int checkpoint_write_noted(const char *path, const struct named_tensor *tensors,
 	const struct named_tensor **order = mem_new(n, sizeof *order, err);
 	if (!order)
 		return -1;
-	for (size_t i = 0; i < n; i++)
-		order[i] = &tensors[i];
-	if (n)
-		qsort(order, n, sizeof *order, by_name);
-	int result = 0;
-	for (size_t i = 1; i < n && result == 0; i++)
-		if (strcmp(order[i - 1]->name, order[i]->name) == 0)
-			result = fail(err, "%s: tensor \"%s\" is given twice", path, order[i]->name);
 	checkpoint_order(tensors, n, order);
 	struct text header = {0};
-	if (result == 0 && checkpoint_header(order, n, notes, n_notes, &header, err) != 0)
+	int result = 0;
+	if (checkpoint_check_names(tensors, n, err) != 0 ||
+		checkpoint_header(order, n, notes, n_notes, &header, err) != 0)
 		result = fail_in(err, "%s", path);
 	if (result == 0)
 		result = file_replace(path, write_contents, &(struct contents){&header, order, n}, err);

@@ -19,7 +19,7 @@ struct writing {
 	struct child_report *report;
 	struct cuts cuts;
 	struct piece_list pieces;
-	struct target target;
+	struct staging staging;
 	struct shards shards;
 	uint64_t done;
 };
@@ -33,7 +33,7 @@ static int take(void *user, const void *bytes, size_t n, struct error *err)
 		return -1;
 	w->done += n;
 	if (w->plan->step && w->plan->step(w->plan->user, w->done, w->shards.total) != 0)
-		return fail(err, "%s: stopped, nothing was written", w->target.path);
+		return fail(err, "%s: stopped, nothing was written", w->staging.path);
 	return 0;
 }
 
@@ -41,7 +41,7 @@ static int write_tensors(struct writing *w, struct error *err)
 {
 	uint64_t most = w->plan->max_shard_bytes ? w->plan->max_shard_bytes : CHILD_SHARD_BYTES;
 	struct piece_buffer buffer = {0};
-	if (shards_open(&w->shards, &w->target, w->pieces.tensors, w->pieces.n, most, err) != 0)
+	if (shards_open(&w->shards, &w->staging, w->pieces.tensors, w->pieces.n, most, err) != 0)
 		return -1;
 	int result = piece_buffer_open(&buffer, &w->pieces, err);
 	for (size_t i = 0; i < w->shards.n_tensors && result == 0; i++) {
@@ -90,9 +90,13 @@ static int copy_files(struct writing *w, struct error *err)
 	if (!dir)
 		return fail(err, "%s: %s", directory, strerror(errno));
 	for (struct dirent *e; result == 0 && (e = readdir(dir));) {
-		char *path = is_copied(e->d_name) ? file_join(directory, e->d_name, err) : NULL;
-		if (path && file_exists(path)) {
-			result = target_copy(&w->target, directory, e->d_name, err);
+		if (!is_copied(e->d_name))
+			continue;
+		char *path = file_join(directory, e->d_name, err);
+		if (!path) {
+			result = -1;
+		} else if (file_exists(path)) {
+			result = staging_copy(&w->staging, directory, e->d_name, err);
 			w->report->n_files++;
 		}
 		free(path);
@@ -111,7 +115,7 @@ static int copy_nested(struct writing *w, struct error *err)
 	for (size_t i = 0; i < 3 && result == 0 && w->plan->nested; i++) {
 		char *path = names[i] ? file_join(model->directory, names[i], err) : NULL;
 		if (path && !strchr(names[i], '/') && file_exists(path)) {
-			result = target_copy(&w->target, model->directory, names[i], err);
+			result = staging_copy(&w->staging, model->directory, names[i], err);
 			w->report->n_files++;
 		}
 		free(path);
@@ -129,18 +133,18 @@ static int write_texts(struct writing *w, const struct budget *full, struct erro
 															 w->plan->version, &quantisation, err)
 									   : child_config_quantisation(&w->cuts, &quantisation, err);
 	if (result == 0 && quantisation.length) {
-		result = target_write(&w->target, "hf_quant_config.json", quantisation.data,
-							  quantisation.length, err);
+		result = staging_write(&w->staging, "hf_quant_config.json", quantisation.data,
+							   quantisation.length, err);
 		w->report->n_files++;
 	}
 	if (result == 0 && w->report->elastic) {
 		result = hull_elastic(&w->cuts, full, &elastic, err);
 		if (result == 0)
-			result = target_write(&w->target, "elastic.json", elastic.data, elastic.length, err);
+			result = staging_write(&w->staging, "elastic.json", elastic.data, elastic.length, err);
 		w->report->n_files++;
 	}
 	if (result == 0)
-		result = target_write(&w->target, "config.json", config.data, config.length, err);
+		result = staging_write(&w->staging, "config.json", config.data, config.length, err);
 	w->report->n_files++;
 	text_free(&config);
 	text_free(&quantisation);
@@ -153,7 +157,7 @@ static int write_texts(struct writing *w, const struct budget *full, struct erro
 static int write_all(struct writing *w, struct error *err)
 {
 	const struct child_plan *plan = w->plan;
-	if (target_open(&w->target, plan->target, plan->model->directory, plan->force, err) != 0)
+	if (staging_open(&w->staging, plan->target, plan->model->directory, plan->force, err) != 0)
 		return -1;
 	if (write_tensors(w, err) != 0 || copy_files(w, err) != 0 || copy_nested(w, err) != 0 ||
 		write_texts(w, plan->budget, err) != 0)
@@ -162,12 +166,12 @@ static int write_all(struct writing *w, struct error *err)
 	if (w->cuts.n_left_out)
 		snprintf(w->report->first_left_out, sizeof w->report->first_left_out, "%.120s",
 				 w->cuts.first_left_out);
-	return target_commit(&w->target, err);
+	return staging_commit(&w->staging, err);
 }
 
 int child_write(const struct child_plan *plan, struct child_report *report, struct error *err)
 {
-	struct writing w = {.plan = plan, .report = report, .target.lock = -1, .shards.fd = -1};
+	struct writing w = {.plan = plan, .report = report, .staging.lock = -1, .shards.fd = -1};
 	struct error reason = {0};
 	struct budget hull = {0};
 	*report = (struct child_report){0};
@@ -187,7 +191,7 @@ int child_write(const struct child_plan *plan, struct child_report *report, stru
 		result = write_all(&w, err);
 	shards_close(&w.shards);
 	piece_list_close(&w.pieces);
-	target_discard(&w.target);
+	staging_discard(&w.staging);
 	cuts_free(&w.cuts);
 	budget_free(&hull);
 	return result;

@@ -2,7 +2,7 @@
  * A budget written as a checkpoint of its own: its tensors, byte for byte the parent's (cut.h),
  * config.json and hf_quant_config.json adjusted, tokenizer, template, code, licence copied.
  * Streams: memory is bounded by a buffer, whatever the size. Nothing is there under the target's
- * name until all of it is (target.h).
+ * name until all of it is (staging.h).
  */
 #ifndef EXPORT_CHILD_H
 #define EXPORT_CHILD_H

@@ -43,24 +43,6 @@ static int split(struct shards *s, uint64_t max_bytes, struct error *err)
 	return 0;
 }
 
-static int by_name(const void *a, const void *b)
-{
-	return strcmp((*(const struct named_tensor *const *)a)->name,
-				  (*(const struct named_tensor *const *)b)->name);
-}
-
-static int check_names(struct shards *s, struct error *err)
-{
-	for (size_t i = 0; i < s->n_tensors; i++)
-		s->order[i] = &s->tensors[i];
-	if (s->n_tensors)
-		qsort(s->order, s->n_tensors, sizeof *s->order, by_name);
-	for (size_t i = 1; i < s->n_tensors; i++)
-		if (strcmp(s->order[i - 1]->name, s->order[i]->name) == 0)
-			return fail(err, "tensor \"%s\" would be written twice", s->order[i]->name);
-	return 0;
-}
-
 /* ---- one file after the other ---- */
 
 static int end_shard(struct shards *s, struct error *err)
@@ -69,7 +51,7 @@ static int end_shard(struct shards *s, struct error *err)
 	int fd = s->fd;
 	shard_name(s, s->shard, name);
 	s->fd = -1;
-	return target_close_file(fd, name, err);
+	return staging_close_file(fd, name, err);
 }
 
 static int write_bytes(struct shards *s, const void *bytes, size_t n, struct error *err)
@@ -79,7 +61,7 @@ static int write_bytes(struct shards *s, const void *bytes, size_t n, struct err
 		return 0;
 	int reason = errno;
 	shard_name(s, s->shard, name);
-	return fail(err, "%s of %s: cannot be written: %s", name, s->target->path, strerror(reason));
+	return fail(err, "%s of %s: cannot be written: %s", name, s->staging->path, strerror(reason));
 }
 
 /* Opens the next shard and writes its header. */
@@ -95,7 +77,7 @@ static int begin_shard(struct shards *s, struct error *err)
 	for (size_t i = 0; i < n; i++)
 		s->left += s->order[first + i]->tensor.bytes;
 	shard_name(s, s->shard, name);
-	s->fd = target_create(s->target, name, err);
+	s->fd = staging_create(s->staging, name, err);
 	int result = s->fd < 0 ? -1 : checkpoint_header(s->order + first, n, NULL, 0, &header, err);
 	if (result == 0)
 		result = write_bytes(s, header.data, header.length, err);
@@ -103,14 +85,15 @@ static int begin_shard(struct shards *s, struct error *err)
 	return result;
 }
 
-int shards_open(struct shards *shards, const struct target *target,
+int shards_open(struct shards *shards, const struct staging *staging,
 				const struct named_tensor *tensors, size_t n, uint64_t max_bytes, struct error *err)
 {
 	*shards = (struct shards){
-		.tensors = tensors, .n_tensors = n, .target = target, .fd = -1, .shard = -1};
+		.tensors = tensors, .n_tensors = n, .staging = staging, .fd = -1, .shard = -1};
 	shards->order = mem_new(n, sizeof *shards->order, err);
-	if (!shards->order || check_names(shards, err) != 0 || split(shards, max_bytes, err) != 0 ||
-		target_check_room(target, shards->total, err) != 0) {
+	if (!shards->order || checkpoint_check_names(tensors, n, err) != 0 ||
+		split(shards, max_bytes, err) != 0 ||
+		staging_check_room(staging, shards->total, err) != 0) {
 		shards_close(shards);
 		return -1;
 	}
@@ -156,7 +139,7 @@ static int write_index(const struct shards *s, struct error *err)
 	int result = text_check(&text, err);
 	if (result == 0)
 		result =
-			target_write(s->target, "model.safetensors.index.json", text.data, text.length, err);
+			staging_write(s->staging, "model.safetensors.index.json", text.data, text.length, err);
 	text_free(&text);
 	return result;
 }

@@ -8,7 +8,7 @@
 #define EXPORT_SHARDS_H
 
 #include "core/checkpoint.h"
-#include "export/target.h"
+#include "export/staging.h"
 
 struct shards {
 	const struct named_tensor *tensors; // borrowed; data is not looked at
@@ -17,12 +17,12 @@ struct shards {
 	size_t *first;                     // (n_shards + 1) into order
 	int n_shards;
 	uint64_t total; // bytes of all tensors
-	const struct target *target;
+	const struct staging *staging;
 	int fd, shard; // the one being written; fd -1 = none
 	uint64_t left; // bytes of it that have not come
 };
 
-int shards_open(struct shards *shards, const struct target *target,
+int shards_open(struct shards *shards, const struct staging *staging,
 				const struct named_tensor *tensors, size_t n, uint64_t max_bytes,
 				struct error *err);
 int shards_write(struct shards *shards, const void *bytes, size_t n, struct error *err);

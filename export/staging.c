@@ -1,4 +1,4 @@
-#include "export/target.h"
+#include "export/staging.h"
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -76,21 +76,21 @@ static bool is_or_inside(const char *path, const struct stat *of)
 	return found;
 }
 
-static int check_source(const struct target *target, const char *source, struct error *err)
+static int check_source(const struct staging *staging, const char *source, struct error *err)
 {
 	struct stat st, own;
 	char *real = realpath(source, NULL);
 	int result = 0;
 	if (!real || stat(real, &st) != 0)
 		result = fail(err, "%s: %s", source, strerror(errno));
-	else if (stat(target->path, &own) == 0 && same_file(&own, &st))
-		result = fail(err, "%s: is the source itself, expected another directory", target->path);
-	else if (is_or_inside(target->path, &st))
+	else if (stat(staging->path, &own) == 0 && same_file(&own, &st))
+		result = fail(err, "%s: is the source itself, expected another directory", staging->path);
+	else if (is_or_inside(staging->path, &st))
 		result = fail(err, "%s: is inside the source %s, expected a directory outside of it",
-					  target->path, source);
-	else if (stat(target->path, &own) == 0 && is_or_inside(real, &own))
+					  staging->path, source);
+	else if (stat(staging->path, &own) == 0 && is_or_inside(real, &own))
 		result =
-			fail(err, "%s: holds the source %s, expected another directory", target->path, source);
+			fail(err, "%s: holds the source %s, expected another directory", staging->path, source);
 	free(real);
 	return result;
 }
@@ -147,17 +147,17 @@ static int check_replaceable(const char *path, struct error *err)
 	return result;
 }
 
-static int check_free(struct target *target, bool force, struct error *err)
+static int check_free(struct staging *staging, bool force, struct error *err)
 {
 	struct stat st;
-	if (lstat(target->path, &st) != 0)
-		return errno == ENOENT ? 0 : fail(err, "%s: %s", target->path, strerror(errno));
+	if (lstat(staging->path, &st) != 0)
+		return errno == ENOENT ? 0 : fail(err, "%s: %s", staging->path, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
-		return fail(err, "%s: is there already and is no directory", target->path);
+		return fail(err, "%s: is there already and is no directory", staging->path);
 	if (!force)
-		return fail(err, "%s: is there already; --force replaces it", target->path);
-	target->replace = true;
-	return check_replaceable(target->path, err);
+		return fail(err, "%s: is there already; --force replaces it", staging->path);
+	staging->replace = true;
+	return check_replaceable(staging->path, err);
 }
 
 /* What killed exports to the same name left: their lock is free. */
@@ -190,10 +190,10 @@ static void remove_abandoned(const char *path)
 	free(folder);
 }
 
-static int make_temporary(struct target *target, struct error *err)
+static int make_temporary(struct staging *staging, struct error *err)
 {
 	struct text name = {0};
-	text_format(&name, "%s" PARTIAL "%ld", target->path, (long)getpid());
+	text_format(&name, "%s" PARTIAL "%ld", staging->path, (long)getpid());
 	char *path = text_of(&name, err);
 	if (!path)
 		return -1;
@@ -202,45 +202,45 @@ static int make_temporary(struct target *target, struct error *err)
 		free(path);
 		return result;
 	}
-	target->temporary = path;
-	target->lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (target->lock >= 0)
-		(void)flock(target->lock, LOCK_EX | LOCK_NB);
+	staging->temporary = path;
+	staging->lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (staging->lock >= 0)
+		(void)flock(staging->lock, LOCK_EX | LOCK_NB);
 	return 0;
 }
 
-int target_open(struct target *target, const char *path, const char *source, bool force,
-				struct error *err)
+int staging_open(struct staging *staging, const char *path, const char *source, bool force,
+				 struct error *err)
 {
-	*target = (struct target){.lock = -1};
-	target->path = resolve(path, err);
-	if (target->path && check_source(target, source, err) == 0 &&
-		check_free(target, force, err) == 0) {
-		remove_abandoned(target->path);
-		if (make_temporary(target, err) == 0)
+	*staging = (struct staging){.lock = -1};
+	staging->path = resolve(path, err);
+	if (staging->path && check_source(staging, source, err) == 0 &&
+		check_free(staging, force, err) == 0) {
+		remove_abandoned(staging->path);
+		if (make_temporary(staging, err) == 0)
 			return 0;
 	}
-	target_discard(target);
+	staging_discard(staging);
 	return -1;
 }
 
-int target_check_room(const struct target *target, unsigned long long bytes, struct error *err)
+int staging_check_room(const struct staging *staging, unsigned long long bytes, struct error *err)
 {
 	struct statvfs fs;
-	if (statvfs(target->temporary, &fs) != 0)
+	if (statvfs(staging->temporary, &fs) != 0)
 		return 0; // writing will tell
 	unsigned long long room = (unsigned long long)fs.f_bavail * fs.f_frsize;
 	if (bytes <= room)
 		return 0;
-	return fail(err, "%s: needs %.1f MB, its disk has %.1f MB free", target->path,
+	return fail(err, "%s: needs %.1f MB, its disk has %.1f MB free", staging->path,
 				(double)bytes / 1e6, (double)room / 1e6);
 }
 
 /* ---- files ---- */
 
-int target_create(const struct target *target, const char *name, struct error *err)
+int staging_create(const struct staging *staging, const char *name, struct error *err)
 {
-	char *path = joined(target->temporary, name);
+	char *path = joined(staging->temporary, name);
 	if (!path)
 		return fail(err, "no memory for the path of %s", name);
 	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -250,7 +250,7 @@ int target_create(const struct target *target, const char *name, struct error *e
 	return fd;
 }
 
-int target_close_file(int fd, const char *name, struct error *err)
+int staging_close_file(int fd, const char *name, struct error *err)
 {
 	int result = fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP ? 0 : -1, reason = errno;
 	if (close(fd) != 0 && result == 0) {
@@ -260,27 +260,27 @@ int target_close_file(int fd, const char *name, struct error *err)
 	return result == 0 ? 0 : fail(err, "%s: cannot be written: %s", name, strerror(reason));
 }
 
-int target_write(const struct target *target, const char *name, const char *bytes, size_t n,
-				 struct error *err)
+int staging_write(const struct staging *staging, const char *name, const char *bytes, size_t n,
+				  struct error *err)
 {
-	int fd = target_create(target, name, err);
+	int fd = staging_create(staging, name, err);
 	if (fd < 0)
 		return -1;
 	if (file_write_all(fd, bytes, n) == 0)
-		return target_close_file(fd, name, err);
+		return staging_close_file(fd, name, err);
 	fail(err, "%s: cannot be written: %s", name, strerror(errno));
 	close(fd);
 	return -1;
 }
 
-int target_copy(const struct target *target, const char *directory, const char *name,
-				struct error *err)
+int staging_copy(const struct staging *staging, const char *directory, const char *name,
+				 struct error *err)
 {
 	struct text bytes = {0};
 	char *path = file_join(directory, name, err);
 	int result = path ? file_read(path, MAX_COPY_BYTES, &bytes, err) : -1;
 	if (result == 0)
-		result = target_write(target, name, text_chars(&bytes), bytes.length, err);
+		result = staging_write(staging, name, text_chars(&bytes), bytes.length, err);
 	text_free(&bytes);
 	free(path);
 	return result;
@@ -290,39 +290,39 @@ int target_copy(const struct target *target, const char *directory, const char *
 
 /* The old one steps aside under the temporary's name before it is removed, so that there is no
  * moment without a whole checkpoint. */
-static int exchange(struct target *target, struct error *err)
+static int exchange(struct staging *staging, struct error *err)
 {
-	if (!target->replace)
-		return rename(target->temporary, target->path) == 0
+	if (!staging->replace)
+		return rename(staging->temporary, staging->path) == 0
 				   ? 0
-				   : fail(err, "%s: cannot be put in place: %s", target->path, strerror(errno));
-	if (renameat2(AT_FDCWD, target->temporary, AT_FDCWD, target->path, RENAME_EXCHANGE) != 0)
-		return fail(err, "%s: cannot be replaced: %s", target->path, strerror(errno));
-	if (remove_flat(target->temporary) != 0)
-		return fail(err, "%s: the old checkpoint could not be removed: %s", target->temporary,
+				   : fail(err, "%s: cannot be put in place: %s", staging->path, strerror(errno));
+	if (renameat2(AT_FDCWD, staging->temporary, AT_FDCWD, staging->path, RENAME_EXCHANGE) != 0)
+		return fail(err, "%s: cannot be replaced: %s", staging->path, strerror(errno));
+	if (remove_flat(staging->temporary) != 0)
+		return fail(err, "%s: the old checkpoint could not be removed: %s", staging->temporary,
 					strerror(errno));
 	return 0;
 }
 
-int target_commit(struct target *target, struct error *err)
+int staging_commit(struct staging *staging, struct error *err)
 {
-	if (target->lock >= 0)
-		(void)fsync(target->lock);
-	if (exchange(target, err) != 0)
+	if (staging->lock >= 0)
+		(void)fsync(staging->lock);
+	if (exchange(staging, err) != 0)
 		return -1;
-	file_sync_folder(target->path);
-	free(target->temporary);
-	target->temporary = NULL;
+	file_sync_folder(staging->path);
+	free(staging->temporary);
+	staging->temporary = NULL;
 	return 0;
 }
 
-void target_discard(struct target *target)
+void staging_discard(struct staging *staging)
 {
-	if (target->temporary)
-		(void)remove_flat(target->temporary);
-	if (target->path && target->lock >= 0)
-		close(target->lock);
-	free(target->temporary);
-	free(target->path);
-	*target = (struct target){.lock = -1};
+	if (staging->temporary)
+		(void)remove_flat(staging->temporary);
+	if (staging->path && staging->lock >= 0)
+		close(staging->lock);
+	free(staging->temporary);
+	free(staging->path);
+	*staging = (struct staging){.lock = -1};
 }

@@ -335,7 +335,7 @@ static void a_full_disk_is_one_line(void **state)
 static void the_writer_counts_bytes(void **state)
 {
 	struct folder folder;
-	struct target target;
+	struct staging staging;
 	struct shards shards;
 	char path[300], bytes[300] = {0};
 	(void)state;
@@ -347,8 +347,8 @@ static void the_writer_counts_bytes(void **state)
 		{.name = "c", .tensor = {.dtype = DTYPE_F32, .n_dims = 1, .shape = {0}, .bytes = 0}},
 		{.name = "d", .tensor = {.dtype = DTYPE_F32, .n_dims = 0, .bytes = 4}},
 	};
-	ASSERT_OK(target_open(&target, path, golden("nest-tiny"), false, &err));
-	ASSERT_OK(shards_open(&shards, &target, tensors, 4, 203, &err));
+	ASSERT_OK(staging_open(&staging, path, golden("nest-tiny"), false, &err));
+	ASSERT_OK(shards_open(&shards, &staging, tensors, 4, 203, &err));
 	assert_int_equal(shards.n_shards, 2); // a b c | d
 	assert_string_equal(shards.order[0]->name, "b");
 	ASSERT_OK(shards_write(&shards, bytes, 206, &err));
@@ -360,13 +360,13 @@ static void the_writer_counts_bytes(void **state)
 	assert_non_null(strstr(err.text, "more bytes"));
 	shards_close(&shards);
 	tensors[3].name = "a";
-	assert_int_equal(shards_open(&shards, &target, tensors, 4, 203, &err), -1);
+	assert_int_equal(shards_open(&shards, &staging, tensors, 4, 203, &err), -1);
 	assert_non_null(strstr(err.text, "\"a\" would be written twice"));
 	tensors[3].name = "d";
 	tensors[1].tensor.bytes = UINT64_MAX / 4;
-	assert_int_equal(shards_open(&shards, &target, tensors, 4, 203, &err), -1);
+	assert_int_equal(shards_open(&shards, &staging, tensors, 4, 203, &err), -1);
 	assert_non_null(strstr(err.text, "its disk has"));
-	target_discard(&target);
+	staging_discard(&staging);
 	assert_int_equal(count_entries(folder.path), 0);
 	remove_all(&folder);
 }
