@@ -1,5 +1,5 @@
 /* What `compare` and `tokens` read: a prompt that is rendered as chat does, a file of text, or ids.
- */
+ * Of a checkpoint without a tokenizer prompts and files list ids, too. */
 #ifndef CLI_SOURCE_H
 #define CLI_SOURCE_H
 
