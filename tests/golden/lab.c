@@ -216,7 +216,7 @@ static void alone(void)
 	plan.user = &calls;
 	assert_int_equal(lab_run(&lab, &plan, &err), -1);
 	assert_int_equal(calls, 1);
-	assert_string_equal(err.text, "stopped after 5 of 64 tokens");
+	assert_string_equal(err.text, "stopped after 5 of 70 tokens");
 	plan.at = 7;
 	assert_int_equal(lab_run(&lab, &plan, &err), -1);
 	assert_string_equal(err.text, "a switch before position 7: expected 1 to 6");
