@@ -5,8 +5,8 @@
  */
 #include "core/config.h"
 #include "base/file.h"
-#include "base/json.h"
 #include "base/text.h"
+#include "core/config_reader.h"
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -64,13 +64,6 @@ static const struct size_row {
 static const char *const off_flags[] = {"attention_bias", "mlp_bias", "use_bias",
 										"mamba_proj_bias"};
 
-struct reading {
-	struct config *config;
-	const struct json *json;
-	const struct json_node *root;
-	struct error *err;
-};
-
 char layer_letter(enum layer_kind kind)
 {
 	return "M*E-"[kind];
@@ -102,48 +95,14 @@ int config_conv_channels(const struct config *config)
 
 /* ---- values ---- */
 
-/* A member that is there and not null. */
-static const struct json_node *member(const struct reading *r, const char *key)
-{
-	const struct json_node *node = json_member(r->json, r->root, key);
-	return json_is(node, JSON_NULL) ? NULL : node;
-}
-
-static int read_bool(const struct reading *r, const char *key, bool absent, bool *value)
-{
-	const struct json_node *node = member(r, key);
-	*value = node ? json_is(node, JSON_TRUE) : absent;
-	if (node && !json_is(node, JSON_TRUE) && !json_is(node, JSON_FALSE))
-		return fail(r->err, "%s is neither true nor false", key);
-	return 0;
-}
-
-/* The member under any of its spellings; two that disagree are an error. -1, 0 (absent), 1. */
-static int read_number(const struct reading *r, const char *const *keys, int n_keys, double *value)
-{
-	const char *from = NULL;
-	for (int i = 0; i < n_keys && keys[i]; i++) {
-		const struct json_node *node = member(r, keys[i]);
-		double found;
-		if (!node)
-			continue;
-		if (json_number(r->json, node, keys[i], &found, r->err) != 0)
-			return -1;
-		if (from && found != *value)
-			return fail(r->err, "%s is %g, but %s is %g", from, *value, keys[i], found);
-		from = keys[i];
-		*value = found;
-	}
-	return from != NULL;
-}
-
-/* The same for a whole number between least and most. */
-static int read_whole(const struct reading *r, const struct size_row *row, int least, int *value)
+/* A whole number between least and most, under any of its spellings: as config_number(). */
+static int read_whole(const struct config_reader *r, const struct size_row *row, int least,
+					  int *value)
 {
 	const char *from = NULL;
 	for (size_t i = 0; i < sizeof row->names / sizeof row->names[0] && row->names[i]; i++) {
 		const char *key = row->names[i];
-		const struct json_node *node = member(r, key);
+		const struct json_node *node = config_member(r, key);
 		int64_t found;
 		if (!node)
 			continue;
@@ -160,7 +119,7 @@ static int read_whole(const struct reading *r, const struct size_row *row, int l
 	return from != NULL;
 }
 
-static int read_sizes(const struct reading *r)
+static int read_sizes(const struct config_reader *r)
 {
 	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
 		const struct size_row *row = &sizes[i];
@@ -183,7 +142,7 @@ static int read_sizes(const struct reading *r)
 	return 0;
 }
 
-static int check_products(const struct reading *r)
+static int check_products(const struct config_reader *r)
 {
 	const struct config *c = r->config;
 	int64_t inner = (int64_t)c->mamba_num_heads * c->mamba_head_dim;
@@ -218,7 +177,7 @@ static int check_products(const struct reading *r)
 
 /* ---- layers ---- */
 
-static int add_layer(const struct reading *r, uint8_t *kinds, int *n, int kind)
+static int add_layer(const struct config_reader *r, uint8_t *kinds, int *n, int kind)
 {
 	if (*n == CONFIG_MAX_LAYERS)
 		return fail(r->err, "more than %d layers", CONFIG_MAX_LAYERS);
@@ -226,8 +185,8 @@ static int add_layer(const struct reading *r, uint8_t *kinds, int *n, int kind)
 	return 0;
 }
 
-static int read_letters(const struct reading *r, const struct json_node *node, const char *key,
-						uint8_t *kinds, int *n)
+static int read_letters(const struct config_reader *r, const struct json_node *node,
+						const char *key, uint8_t *kinds, int *n)
 {
 	static const char letters[] = "M*E-";
 	struct text text = {0};
@@ -265,7 +224,7 @@ static int layer_kind_find(const struct json *json, const struct json_node *node
 	return -1;
 }
 
-static int read_names(const struct reading *r, const struct json_node *node, const char *key,
+static int read_names(const struct config_reader *r, const struct json_node *node, const char *key,
 					  uint8_t *kinds, int *n)
 {
 	for (const struct json_node *e = json_first(r->json, node); e;
@@ -284,14 +243,14 @@ static int read_names(const struct reading *r, const struct json_node *node, con
 }
 
 /* hybrid_override_pattern, layers_block_type or layer_types; all that are there must agree. */
-static int read_layers(const struct reading *r)
+static int read_layers(const struct config_reader *r)
 {
 	static const char *const keys[] = {"hybrid_override_pattern", "layers_block_type",
 									   "layer_types"};
 	struct config *c = r->config;
 	const char *from = NULL;
 	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-		const struct json_node *node = member(r, keys[i]);
+		const struct json_node *node = config_member(r, keys[i]);
 		uint8_t kinds[CONFIG_MAX_LAYERS];
 		int n = 0, result;
 		if (!node)
@@ -324,9 +283,9 @@ static int read_layers(const struct reading *r)
 
 /* ---- what the forward pass does not do ---- */
 
-static int check_word(const struct reading *r, const char *key, const char *expected)
+static int check_word(const struct config_reader *r, const char *key, const char *expected)
 {
-	const struct json_node *node = member(r, key);
+	const struct json_node *node = config_member(r, key);
 	if (node && !(json_is(node, JSON_STRING) && json_equals(r->json, node, expected)))
 		return fail(r->err, "%s is %.*s; this family has only \"%s\"", key,
 					(int)(node->end - node->start < 60 ? node->end - node->start : 60),
@@ -335,7 +294,7 @@ static int check_word(const struct reading *r, const char *key, const char *expe
 }
 
 /* One end of time_step_limit: a number, or transformers v5's {"__float__": "Infinity"}. */
-static double limit_value(const struct reading *r, const struct json_node *node)
+static double limit_value(const struct config_reader *r, const struct json_node *node)
 {
 	double value = NAN;
 	const struct json_node *spelled = json_member(r->json, node, "__float__");
@@ -348,11 +307,11 @@ static double limit_value(const struct reading *r, const struct json_node *node)
 
 /* dt is never clamped here (spec 4.3), so that a file which asks for it would give wrong answers.
  */
-static int check_time_step_limit(const struct reading *r)
+static int check_time_step_limit(const struct config_reader *r)
 {
 	static const char *const keys[] = {"time_step_limit", "mamba_dt_limit"};
 	for (size_t i = 0; i < 2; i++) {
-		const struct json_node *node = member(r, keys[i]);
+		const struct json_node *node = config_member(r, keys[i]);
 		if (!node)
 			continue;
 		if (!json_is(node, JSON_ARRAY) || node->n_children != 2)
@@ -370,7 +329,7 @@ static int check_time_step_limit(const struct reading *r)
 	return 0;
 }
 
-static int check_family(const struct reading *r)
+static int check_family(const struct config_reader *r)
 {
 	static const struct size_row groups[] = {{{"n_group"}, 0, 0, 1 << 20, 0, NEED_NEVER},
 											 {{"topk_group"}, 0, 0, 1 << 20, 0, NEED_NEVER}};
@@ -380,7 +339,7 @@ static int check_family(const struct reading *r)
 		return -1;
 	for (size_t i = 0; i < sizeof off_flags / sizeof off_flags[0]; i++) {
 		bool on;
-		if (read_bool(r, off_flags[i], false, &on) != 0)
+		if (config_bool(r, off_flags[i], false, &on) != 0)
 			return -1;
 		if (on)
 			return fail(r->err,
@@ -396,11 +355,11 @@ static int check_family(const struct reading *r)
 						"%s is %d: groups of experts in the router are not supported (expected 1)",
 						groups[i].names[0], value);
 	}
-	if (member(r, "sliding_window"))
+	if (config_member(r, "sliding_window"))
 		return fail(
 			r->err,
 			"sliding_window is set: attention in a window is not supported (expected null)");
-	if (member(r, "moe_latent_size"))
+	if (config_member(r, "moe_latent_size"))
 		return fail(r->err,
 					"moe_latent_size is set: latent experts are not supported (expected null)");
 	return check_time_step_limit(r);
@@ -408,13 +367,13 @@ static int check_family(const struct reading *r)
 
 /* ---- the rest ---- */
 
-static int read_plain(const struct reading *r)
+static int read_plain(const struct config_reader *r)
 {
 	static const char *const eps[] = {"layer_norm_epsilon", "norm_eps", "rms_norm_eps"};
 	static const char *const scale[] = {"routed_scaling_factor"};
 	struct config *c = r->config;
 	double value = 0;
-	int found = read_number(r, eps, 3, &value);
+	int found = config_number(r, eps, 3, &value);
 	if (found < 0)
 		return -1;
 	if (!found)
@@ -424,21 +383,21 @@ static int read_plain(const struct reading *r)
 					value);
 	c->norm_eps = (float)value;
 	value = 1;
-	if (read_number(r, scale, 1, &value) < 0)
+	if (config_number(r, scale, 1, &value) < 0)
 		return -1;
 	if (!(value > 0 && value <= 1e6))
 		return fail(r->err, "routed_scaling_factor is %g, expected more than 0 and at most 1e6",
 					value);
 	c->routed_scaling_factor = (float)value;
-	if (read_bool(r, "tie_word_embeddings", false, &c->tie_word_embeddings) != 0 ||
-		read_bool(r, "norm_topk_prob", true, &c->norm_topk_prob) != 0)
+	if (config_bool(r, "tie_word_embeddings", false, &c->tie_word_embeddings) != 0 ||
+		config_bool(r, "norm_topk_prob", true, &c->norm_topk_prob) != 0)
 		return -1;
-	return read_bool(r, member(r, "use_conv_bias") ? "use_conv_bias" : "mamba_conv_bias", true,
-					 &c->use_conv_bias);
+	return config_bool(r, config_member(r, "use_conv_bias") ? "use_conv_bias" : "mamba_conv_bias",
+					   true, &c->use_conv_bias);
 }
 
 /* n_shared_experts 0 means none; any other number says nothing, the width counts them all. */
-static int read_shared(const struct reading *r)
+static int read_shared(const struct config_reader *r)
 {
 	static const struct size_row row = {{"n_shared_experts"}, 0, 0, 4096, 0, NEED_NEVER};
 	int n = 1;
@@ -449,11 +408,11 @@ static int read_shared(const struct reading *r)
 	return 0;
 }
 
-static void read_dtype(const struct reading *r)
+static void read_dtype(const struct config_reader *r)
 {
-	const struct json_node *node = member(r, "torch_dtype");
+	const struct json_node *node = config_member(r, "torch_dtype");
 	if (!node)
-		node = member(r, "dtype");
+		node = config_member(r, "dtype");
 	struct text text = {0};
 	if (json_is(node, JSON_STRING))
 		json_string(r->json, node, &text);
@@ -462,78 +421,16 @@ static void read_dtype(const struct reading *r)
 	text_free(&text);
 }
 
-static int add_stop(const struct reading *r, const struct json_node *node)
-{
-	struct config *c = r->config;
-	int64_t id;
-	if (json_integer(r->json, node, "eos_token_id", &id, r->err) != 0)
-		return -1;
-	if (id < 0 || id >= c->vocab_size)
-		return fail(r->err, "eos_token_id %lld is outside the vocabulary of %d", (long long)id,
-					c->vocab_size);
-	for (int i = 0; i < c->n_stop_ids; i++)
-		if (c->stop_ids[i] == id)
-			return 0;
-	if (c->n_stop_ids == CONFIG_MAX_STOP_IDS)
-		return fail(r->err, "eos_token_id lists more than %d ids", CONFIG_MAX_STOP_IDS);
-	c->stop_ids[c->n_stop_ids++] = (int32_t)id;
-	return 0;
-}
-
-/* One id or a list. */
-static int read_stops(const struct reading *r)
-{
-	const struct json_node *node = member(r, "eos_token_id");
-	if (!node)
-		return 0;
-	r->config->n_stop_ids = 0;
-	if (!json_is(node, JSON_ARRAY))
-		return add_stop(r, node);
-	for (const struct json_node *e = json_first(r->json, node); e; e = json_next(r->json, node, e))
-		if (add_stop(r, e) != 0)
-			return -1;
-	return 0;
-}
-
-static int read_config(const struct reading *r)
+static int read_config(const struct config_reader *r)
 {
 	if (!json_is(r->root, JSON_OBJECT))
 		return fail(r->err, "is not a JSON object");
 	if (check_family(r) != 0 || read_layers(r) != 0 || read_sizes(r) != 0 || read_shared(r) != 0 ||
-		check_products(r) != 0 || read_plain(r) != 0 || read_stops(r) != 0)
+		check_products(r) != 0 || read_plain(r) != 0 || config_stops(r) != 0)
 		return -1;
 	r->config->eos_token_id = r->config->n_stop_ids ? r->config->stop_ids[0] : -1;
 	read_dtype(r);
 	return 0;
-}
-
-static int read_generation(const struct reading *r)
-{
-	static const char *const temperature[] = {"temperature"}, *const top_p[] = {"top_p"};
-	struct config *c = r->config;
-	double value = 0;
-	if (!json_is(r->root, JSON_OBJECT))
-		return fail(r->err, "is not a JSON object");
-	int found = read_number(r, temperature, 1, &value);
-	if (found < 0)
-		return -1;
-	if (found && !(value >= 0 && value <= 100))
-		return fail(r->err, "temperature is %g, expected 0 to 100", value);
-	if (found)
-		c->temperature = (float)value;
-	found = read_number(r, top_p, 1, &value);
-	if (found < 0)
-		return -1;
-	if (found && !(value > 0 && value <= 1))
-		return fail(r->err, "top_p is %g, expected more than 0 and at most 1", value);
-	if (found)
-		c->top_p = (float)value;
-	bool sample;
-	if (read_bool(r, "do_sample", false, &sample) != 0)
-		return -1;
-	if (member(r, "do_sample"))
-		c->do_sample = sample;
-	return read_stops(r);
 }
 
 void config_spell_infinity(char *text, size_t length)
@@ -549,7 +446,7 @@ void config_spell_infinity(char *text, size_t length)
 }
 
 static int parse(struct config *config, const char *text, size_t length,
-				 int (*read)(const struct reading *r), struct error *err)
+				 int (*read)(const struct config_reader *r), struct error *err)
 {
 	struct text copy = {0};
 	struct json json = {0};
@@ -560,7 +457,7 @@ static int parse(struct config *config, const char *text, size_t length,
 	if (result == 0)
 		result = json_parse(&json, text_chars(&copy), copy.length, err);
 	if (result == 0)
-		result = read(&(struct reading){config, &json, &json.nodes[0], err});
+		result = read(&(struct config_reader){config, &json, &json.nodes[0], err});
 	json_free(&json);
 	text_free(&copy);
 	return result;
@@ -576,13 +473,14 @@ int config_parse(struct config *config, const char *text, const char *generation
 	init(config);
 	if (parse(config, text, strlen(text), read_config, err) != 0)
 		return fail_in(err, "config.json");
-	if (generation && parse(config, generation, strlen(generation), read_generation, err) != 0)
+	if (generation &&
+		parse(config, generation, strlen(generation), generation_config_read, err) != 0)
 		return fail_in(err, "generation_config.json");
 	return 0;
 }
 
 static int read_file(struct config *config, const char *directory, const char *name,
-					 int (*read)(const struct reading *r), struct error *err)
+					 int (*read)(const struct config_reader *r), struct error *err)
 {
 	char *path = file_join(directory, name, err);
 	struct text text = {0};
@@ -604,7 +502,7 @@ int config_read(struct config *config, const char *directory, struct error *err)
 	if (!path)
 		return -1;
 	int result = access(path, F_OK) == 0
-					 ? read_file(config, directory, generation, read_generation, err)
+					 ? read_file(config, directory, generation, generation_config_read, err)
 					 : 0;
 	free(path);
 	return result;
