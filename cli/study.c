@@ -207,8 +207,6 @@ static int prepare(struct run *run, struct error *err)
 	run->engine = cli_open_engine(cli, record, run, &run->model, err);
 	if (!run->engine)
 		return -1;
-	if (!run->model->tokenizer)
-		return fail(err, "%s has no tokenizer.json, which study needs", run->model->directory);
 	if (cli_settings(&plain, run->model, &settings, err) ||
 		grid_complete(&run->grid, run->model, err))
 		return -1;

@@ -170,8 +170,11 @@ int grid_complete(struct grid *grid, const struct model *model, struct error *er
 	for (int axis = 0; axis < N_GRID_AXES; axis++) {
 		if (grid->values[axis].n > 0)
 			continue;
-		if (rows[axis].defaults) {
-			if (grid_add(grid, (enum grid_axis)axis, rows[axis].defaults, err))
+		const char *defaults = rows[axis].defaults;
+		if (axis == GRID_THINK && !model->tokenizer)
+			defaults = GRID_OFF; // ids have no format, so no thoughts
+		if (defaults) {
+			if (grid_add(grid, (enum grid_axis)axis, defaults, err))
 				return -1;
 			continue;
 		}

@@ -45,8 +45,8 @@ int grid_parse(struct grid *grid, const char *typed, struct error *err);
 /* The same for one axis: "small,large". */
 int grid_add(struct grid *grid, enum grid_axis axis, const char *list, struct error *err);
 
-/* Axes without values get the default: every budget thinks (having read the prompt), every budget
- * answers, reprefill and carry, no limit, no policy. */
+/* Axes without values get the default: every budget thinks (having read the prompt; nobody without
+ * a tokenizer), every budget answers, reprefill and carry, no limit, no policy. */
 int grid_complete(struct grid *grid, const struct model *model, struct error *err);
 
 /* The cells, in the axes' order, in *cells (free()); every value is checked. Returns how many, -1

@@ -7,6 +7,7 @@
 #define MAX_WIDTH 200
 #define MAX_HEIGHT 60
 #define STEP '\1' // where the front goes
+#define STEPS 5   // of an axis, about
 
 struct range {
 	double low, high;
@@ -18,19 +19,43 @@ static void widen(struct range *range, double value)
 	range->high = fmax(range->high, value);
 }
 
-/* A margin on both sides, so that no point lies on the frame. */
-static void pad(struct range *range)
+/* 1, 2 or 5 times a power of ten, about `step`. */
+static double round_step(double step)
 {
-	double span = range->high - range->low;
-	double margin = span > 0 ? span / 16 : fmax(fabs(range->high) / 16, 1e-9);
-	range->low -= margin;
-	range->high += margin;
+	double power = pow(10, floor(log10(step))), digit = step / power;
+	return power * (digit < 1.5 ? 1 : digit < 3.5 ? 2 : digit < 7.5 ? 5 : 10);
 }
 
+/* Ends on multiples of a round step, so that labels are short; returns the step, of which there are
+ * about n. */
+static double round_out(struct range *range, int n)
+{
+	double span = range->high - range->low;
+	double step = round_step(span > 0 ? span / n : fmax(fabs(range->high) / 16, 1e-9));
+	bool point = span <= 0;
+	// what is a multiple but for rounding stays
+	range->low = (floor(range->low / step + 1e-9) - point) * step;
+	range->high = (ceil(range->high / step - 1e-9) + point) * step;
+	return step;
+}
+
+/* Of n places, the first at the low end and the last at the high one. */
 static int place(const struct range *range, double value, int n)
 {
-	int at = (int)((value - range->low) / (range->high - range->low) * n);
+	int at = (int)lround((value - range->low) / (range->high - range->low) * (n - 1));
 	return at < 0 ? 0 : at >= n ? n - 1 : at;
+}
+
+/* The multiple of step that stands in this row, the upper one of two; false = none does. */
+static bool tick_of(const struct range *y, double step, int row, int height, double *value)
+{
+	int n = (int)lround((y->high - y->low) / step);
+	for (int i = n; i >= 0; i--) {
+		*value = (round(y->low / step) + i) * step;
+		if (height - 1 - place(y, *value, height) == row)
+			return true;
+	}
+	return false;
 }
 
 /* The next free column of the row, so that points that coincide all show. */
@@ -95,11 +120,8 @@ void scatter_draw(const struct scatter *scatter, struct text *out)
 	}
 	if (shown == 0)
 		x = y = (struct range){0, 1};
-	pad(&x);
-	double top = y.high; // a share ends at 100 %
-	pad(&y);
-	if (!scatter->plain)
-		y.high = top;
+	round_out(&x, STEPS);
+	double step = round_out(&y, height < 3 * STEPS ? 2 : STEPS), value;
 	memset(cells, ' ', sizeof cells);
 	if (!scatter->plain)
 		draw_front(scatter, &x, &y, width, height, cells);
@@ -113,13 +135,8 @@ void scatter_draw(const struct scatter *scatter, struct text *out)
 		}
 	text_format(out, "%8s %s\n", "", scatter->y_label);
 	for (int row = 0; row < height; row++) {
-		bool labelled = row == 0 || row == height - 1 || row == height / 2;
-		// the frame's ends, and the middle of the row between
-		double value = row == 0            ? y.high
-					   : row == height - 1 ? y.low
-										   : y.high - (row + 0.5) * (y.high - y.low) / height;
-		if (labelled)
-			text_format(out, "%8.4g ", value);
+		if (tick_of(&y, step, row, height, &value))
+			text_format(out, "%8.6g ", value);
 		else
 			text_format(out, "%8s ", "");
 		text_add(out, scatter->ascii ? "|" : "│");
@@ -128,8 +145,8 @@ void scatter_draw(const struct scatter *scatter, struct text *out)
 	text_format(out, "%8s %s", "", scatter->ascii ? "+" : "└");
 	for (int column = 0; column < width; column++)
 		text_add(out, scatter->ascii ? "-" : "─");
-	snprintf(low, sizeof low, "%.4g", x.low > 0 || shown == 0 ? x.low : 0);
-	snprintf(high, sizeof high, "%.4g", x.high);
+	snprintf(low, sizeof low, "%.6g", x.low);
+	snprintf(high, sizeof high, "%.6g", x.high);
 	int label = (int)strlen(scatter->x_label);
 	int gap = width - (int)(strlen(low) + strlen(high)) - label;
 	text_format(out, "\n%9s %s%*s%s%*s%s\n", "", low, gap > 1 ? gap / 2 : 1, "", scatter->x_label,

@@ -1,6 +1,7 @@
 /*
  * Points in a frame of characters, for terminals and files. Points have letters; those of the
- * front are joined by dots, so that what is worse on both axes lies below and right of them.
+ * front are joined by dots, so that what is worse on both axes lies below and right of them. The
+ * axes end at, and are labelled with, round numbers.
  */
 #ifndef INSPECT_SCATTER_H
 #define INSPECT_SCATTER_H
@@ -21,7 +22,7 @@ struct scatter {
 	int width, height; // of the inside, at least 10 x 4
 	const char *x_label, *y_label;
 	bool ascii;
-	bool plain; // curves: no dots, a margin above too
+	bool plain; // curves: no dots
 };
 
 /* Appends height + 4 lines. Points with NAN are left out. */

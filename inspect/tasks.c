@@ -160,6 +160,15 @@ static int parse_line(struct tasks *tasks, const char *line, size_t length, int 
 	return result;
 }
 
+/* The reader of JSON saw one line only, so its "line 1, column 12: " gives just the column. */
+static void name_broken(struct tasks *tasks, const char *name, int number, const char *why)
+{
+	static const char own[] = "line 1, column ";
+	bool placed = strncmp(why, own, sizeof own - 1) == 0;
+	text_format(&tasks->broken, "%s: line %d%s %s\n", name, number, placed ? "," : ":",
+				why + (placed ? strlen("line 1, ") : 0));
+}
+
 int tasks_parse(struct tasks *tasks, const char *name, const char *source, size_t length,
 				struct error *err)
 {
@@ -171,7 +180,7 @@ int tasks_parse(struct tasks *tasks, const char *name, const char *source, size_
 		bool blank = strspn(source + at, " \t\r\n") >= n;
 		if (!blank && parse_line(tasks, source + at, n, number, &why)) {
 			tasks->n_broken++;
-			text_format(&tasks->broken, "%s, line %d: %s\n", name, number, why.text);
+			name_broken(tasks, name, number, why.text);
 		}
 		at += n + 1;
 	}

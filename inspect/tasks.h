@@ -31,7 +31,7 @@ struct tasks {
 	struct task *items;
 	size_t n, capacity;
 	int n_broken;
-	struct text broken; // a line each: "tasks.jsonl, line 7: ..."
+	struct text broken; // a line each: "tasks.jsonl: line 7: ..."
 };
 
 /* -1: the file can't be read, or no line of it is a task. tasks starts as {0}. */

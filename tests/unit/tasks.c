@@ -53,14 +53,14 @@ static void broken_lines_are_named(void **state)
 	assert_int_equal(tasks.items[1].line, 11);
 	assert_true(tasks.items[1].number == 12.5);
 	assert_string_not_equal(tasks.items[0].hash, tasks.items[1].hash);
-	assert_non_null(strstr(broken, "tasks, line 3: no \"answer\"\n"));
-	assert_non_null(strstr(broken, "tasks, line 4: "));
-	assert_non_null(strstr(broken, "tasks, line 5: expected an object"));
-	assert_non_null(strstr(broken, "tasks, line 6: \"prompt\" is empty\n"));
-	assert_non_null(strstr(broken, "tasks, line 7: \"match\": expected exact, regex or number\n"));
-	assert_non_null(strstr(broken, "tasks, line 8: answer: the pattern is wrong at 2: "));
-	assert_non_null(strstr(broken, "tasks, line 9: \"answer\": 'b' is not a number"));
-	assert_non_null(strstr(broken, "tasks, line 10: \"prompt\": expected a string\n"));
+	assert_non_null(strstr(broken, "tasks: line 3: no \"answer\"\n"));
+	assert_non_null(strstr(broken, "tasks: line 4, column "));
+	assert_non_null(strstr(broken, "tasks: line 5: expected an object"));
+	assert_non_null(strstr(broken, "tasks: line 6: \"prompt\" is empty\n"));
+	assert_non_null(strstr(broken, "tasks: line 7: \"match\": expected exact, regex or number\n"));
+	assert_non_null(strstr(broken, "tasks: line 8: answer: the pattern is wrong at 2: "));
+	assert_non_null(strstr(broken, "tasks: line 9: \"answer\": 'b' is not a number"));
+	assert_non_null(strstr(broken, "tasks: line 10: \"prompt\": expected a string\n"));
 	tasks_free(&tasks);
 }
 
@@ -72,7 +72,8 @@ static void a_file_without_tasks_is_an_error(void **state)
 	assert_int_equal(tasks_parse(&tasks, "t", "\n", 1, &err), -1);
 	assert_string_equal(err.text, "t: no tasks, expected a line of JSON for each");
 	assert_int_equal(tasks_parse(&tasks, "t", "x\n{}", 4, &err), -1);
-	assert_non_null(strstr(err.text, "t: none of 2 lines is a task; the first: t, line 1: "));
+	assert_non_null(
+		strstr(err.text, "t: none of 2 lines is a task; the first: t: line 1, column 1: "));
 	tasks_free(&tasks);
 	assert_int_equal(tasks_read(&tasks, "/nowhere/tasks", &err), -1);
 	assert_non_null(strstr(err.text, "/nowhere/tasks"));
