@@ -34,6 +34,7 @@ enum cuda_scratch_use {
 	CUDA_SCRATCH_OUTPUTS,
 	CUDA_SCRATCH_PICK,
 	CUDA_SCRATCH_GEMM,
+	CUDA_SCRATCH_PLAN, // pairs of token and choice by expert
 	N_CUDA_SCRATCH
 };
 

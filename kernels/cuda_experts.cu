@@ -5,6 +5,10 @@
  */
 #include "kernels/cuda_dot.cuh"
 
+extern "C" {
+#include "kernels/cuda_prefill.h"
+}
+
 #define WARPS 8
 #define ROWS 2 // stored rows of up a warp
 #define MAX_EXPERTS 4096
@@ -269,6 +273,6 @@ static void run_experts(struct device *device, const struct experts_op *o)
 extern "C" void cuda_experts(struct device *device, int n_lanes, const struct experts_op *op)
 {
 	for (const struct experts_op *o = op; o < op + n_lanes && !device->failed; o++)
-		if (o->n_experts > 0 && o->n > 0 && o->ffn > 0)
+		if (o->n_experts > 0 && o->n > 0 && o->ffn > 0 && !cuda_grouped(device, o))
 			run_experts(device, o);
 }

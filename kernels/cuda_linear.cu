@@ -4,6 +4,10 @@
  */
 #include "kernels/cuda_dot.cuh"
 
+extern "C" {
+#include "kernels/cuda_prefill.h"
+}
+
 #define WARPS 8
 #define TOKENS 8 // activation rows that share a pass over the weights
 #define ROWS 2   // stored rows a warp
@@ -118,7 +122,7 @@ template <enum dtype D> static void launch(struct device *device, const struct l
 extern "C" void cuda_linear(struct device *device, int n_lanes, const struct linear_op *op)
 {
 	for (const struct linear_op *o = op; o < op + n_lanes && !device->failed; o++) {
-		if (o->w->n_rows == 0 || o->n == 0)
+		if (o->w->n_rows == 0 || o->n == 0 || cuda_gemm(device, o))
 			continue;
 		switch (o->w->dtype) {
 		case DTYPE_F32: launch<DTYPE_F32>(device, o); break;

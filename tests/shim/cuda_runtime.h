@@ -53,6 +53,8 @@ void shim_meet_block(void);
 uint64_t shim_exchange(uint64_t mine, int source);
 uint32_t shim_ballot(bool mine);
 int shim_lane(void);
+/* mma.m16n8k16, BF16 with F32 sums: see kernels/cuda_mma.cuh. */
+void shim_mma(float sums[4], const uint32_t a[4], const uint32_t b[2]);
 
 #define __syncthreads() shim_meet_block()
 #define __syncwarp() ((void)shim_ballot(true))

@@ -68,6 +68,7 @@ static thread_local barrier block, warps[MAX_THREADS / 32];
 static thread_local uint64_t slots[2][MAX_THREADS];
 static thread_local context scheduler;
 static thread_local int current, n_fibers, idle; // idle: turns since somebody got on
+static thread_local bool backwards; // every second block: a barrier that is missing shows
 static thread_local const std::function<void()> *body;
 static thread_local unsigned char *shared;
 
@@ -124,6 +125,29 @@ uint32_t shim_ballot(bool mine)
 	return all;
 }
 
+static float wide(uint32_t pair, int high)
+{
+	return __uint_as_float(high ? pair & 0xffff0000u : pair << 16);
+}
+
+/* Element (i, k) of A lies with lane i % 8 * 4 + k % 8 / 2, of B (k, i) likewise. */
+void shim_mma(float sums[4], const uint32_t a[4], const uint32_t b[2])
+{
+	static thread_local uint32_t given[2][MAX_THREADS][6];
+	barrier *warp = &warps[current / 32];
+	uint32_t(*set)[6] = given[warp->generation & 1] + current / 32 * 32;
+	int lane = current % 32;
+	memcpy(set[lane], a, 4 * sizeof *a);
+	memcpy(set[lane] + 4, b, 2 * sizeof *b);
+	meet(warp);
+	for (int i = 0; i < 4; i++) {
+		int row = lane / 4, column = lane % 4 * 2 + i % 2;
+		for (int k = 0; k < 16; k++)
+			sums[i] += wide(set[row * 4 + k % 8 / 2][i / 2 + k / 8 * 2], k % 2) *
+					   wide(set[column * 4 + k % 8 / 2][4 + k / 8], k % 2);
+	}
+}
+
 /* A thread that ends no longer counts among those that must meet. */
 static void leave(barrier *b)
 {
@@ -159,8 +183,10 @@ static void run_block()
 			warps[i / 32] = {n_fibers - i < 32 ? n_fibers - i : 32, 0, 0};
 	}
 	memset(shared, 0xcd, SHARED_BYTES < 4096 ? SHARED_BYTES : 4096);
+	backwards = !backwards;
 	for (idle = 0; left > 0;)
-		for (current = 0; current < n_fibers; current++) {
+		for (int turn = 0; turn < n_fibers; turn++) {
+			current = backwards ? n_fibers - 1 - turn : turn;
 			if (fibers[current].done)
 				continue;
 			if (idle++ > 4 * n_fibers) {

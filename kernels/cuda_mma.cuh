@@ -1,0 +1,107 @@
+/*
+ * Tensor cores, as prefill uses them: a warp multiplies 16 x 16 by 16 x 8 in BF16 with F32 sums.
+ * The shim does the same exchange of fragments in C, so that which lane holds what is tested there
+ * (PTX ISA, "Matrix Fragments for mma.m16n8k16").
+ *
+ * multiply_16x8 is the plain way to use them: both factors lie in shared memory as F32 with any
+ * strides and are rounded on the way; with NARROW false the same lanes sum the same elements in
+ * F32.
+ */
+#ifndef KERNELS_CUDA_MMA_CUH
+#define KERNELS_CUDA_MMA_CUH
+
+#include "kernels/cuda_kernel.cuh"
+
+/* More shared memory than the 48 KB that a kernel gets unasked. */
+#ifdef __CUDACC__
+#define ALLOW_SHARED(device, kernel, bytes)                                                        \
+	cuda_failed(                                                                                   \
+		device,                                                                                    \
+		cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)),   \
+		"shared memory of " #kernel)
+#else
+#define ALLOW_SHARED(device, kernel, bytes) ((void)(bytes))
+#endif
+
+/* Two values as BF16, the first in the lower half. */
+static __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
+{
+#ifdef __CUDACC__
+	uint32_t both;
+	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+	return both;
+#else
+	return to_bf16(low) | (uint32_t)to_bf16(high) << 16;
+#endif
+}
+
+/* sums += A B. With g = lane / 4 and c = lane % 4, a lane holds of A (16, 16) the rows g and g + 8
+ * at the columns 2c, 2c + 1 and the same + 8: a[0] = (g, 2c), a[1] = (g + 8, 2c), a[2] = (g, 2c +
+ * 8), a[3] = (g + 8, 2c + 8), the neighbour in the upper half; of B (16, 8) column g: b[0] = rows
+ * 2c, 2c + 1, b[1] = + 8; of the sums (g, 2c), (g, 2c + 1), (g + 8, 2c), (g + 8, 2c + 1). */
+static __device__ __forceinline__ void mma_bf16(float sums[4], const uint32_t a[4],
+												const uint32_t b[2])
+{
+#ifdef __CUDACC__
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+				 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+				 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+				 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+	shim_mma(sums, a, b);
+#endif
+}
+
+/* A factor in shared memory: element (i, k) at [i * outer + k * inner]. i is its row (A) or column
+ * (B), k what is summed over. */
+struct factor {
+	const float *at;
+	int outer, inner;
+};
+
+static __device__ __forceinline__ uint32_t factor_pair(const struct factor &f, int i, int k)
+{
+	const float *at = f.at + i * f.outer + k * f.inner;
+	return pack_bf16(at[0], at[f.inner]);
+}
+
+/* sums += A[row..row+15, 0..depth-1] B[0..depth-1, column..column+7] of the whole warp; a lane's
+ * four are those of mma_bf16. depth is a multiple of 16; what lies beyond the data is 0. */
+template <bool NARROW>
+static __device__ __forceinline__ void multiply_16x8(float sums[4], const struct factor &a, int row,
+													 const struct factor &b, int column, int depth)
+{
+	int lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4 * 2;
+	if (NARROW) {
+		for (int k = 0; k < depth; k += 16) {
+			const uint32_t left[4] = {
+				factor_pair(a, row + g, k + c), factor_pair(a, row + g + 8, k + c),
+				factor_pair(a, row + g, k + c + 8), factor_pair(a, row + g + 8, k + c + 8)};
+			const uint32_t right[2] = {factor_pair(b, column + g, k + c),
+									   factor_pair(b, column + g, k + c + 8)};
+			mma_bf16(sums, left, right);
+		}
+		return;
+	}
+	const float *a0 = a.at + (row + g) * a.outer, *a1 = a0 + 8 * a.outer;
+	const float *b0 = b.at + (column + c) * b.outer, *b1 = b0 + b.outer;
+	for (int k = 0; k < depth; k++) {
+		sums[0] += a0[k * a.inner] * b0[k * b.inner];
+		sums[1] += a0[k * a.inner] * b1[k * b.inner];
+		sums[2] += a1[k * a.inner] * b0[k * b.inner];
+		sums[3] += a1[k * a.inner] * b1[k * b.inner];
+	}
+}
+
+/* Where a lane's sum i of multiply_16x8 stands in the 16 x 8. */
+static __device__ __forceinline__ int mma_row(int i)
+{
+	return threadIdx.x % WARP / 4 + i / 2 * 8;
+}
+
+static __device__ __forceinline__ int mma_column(int i)
+{
+	return threadIdx.x % WARP % 4 * 2 + i % 2;
+}
+
+#endif
