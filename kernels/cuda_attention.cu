@@ -4,7 +4,11 @@
  * together. How the cache is divided does not depend on its length, which lies in device memory: a
  * recorded pass stays right while the sequence grows.
  */
-#include "kernels/cuda_kernel.cuh"
+#include "kernels/cuda_cache.cuh"
+
+extern "C" {
+#include "kernels/cuda_prefill.h"
+}
 
 #define HEADS 16 // query heads that share a pass over K and V
 #define TILE 32  // rows of the cache at a time
@@ -15,33 +19,6 @@
 
 /* ---- the cache ---- */
 
-/* How a value is stored: float, BF16's bits, E4M3's code (times a scale that is applied to queries
- * and results). */
-static __device__ __forceinline__ float read_kv(const float *cache, int64_t i)
-{
-	return cache[i];
-}
-static __device__ __forceinline__ float read_kv(const uint16_t *cache, int64_t i)
-{
-	return from_bf16(cache[i]);
-}
-static __device__ __forceinline__ float read_kv(const uint8_t *cache, int64_t i)
-{
-	return from_e4m3(cache[i]);
-}
-static __device__ __forceinline__ void write_kv(float *cache, int64_t i, float v, float)
-{
-	cache[i] = v;
-}
-static __device__ __forceinline__ void write_kv(uint16_t *cache, int64_t i, float v, float)
-{
-	cache[i] = to_bf16(v);
-}
-static __device__ __forceinline__ void write_kv(uint8_t *cache, int64_t i, float v, float scale)
-{
-	cache[i] = to_e4m3(v / scale);
-}
-
 template <typename KV> static __global__ void append_kernel(struct attention_op o)
 {
 	int64_t width = (int64_t)o.n_kv_heads * o.head_dim, n = o.n * width, at = *o.length * width;
@@ -50,6 +27,17 @@ template <typename KV> static __global__ void append_kernel(struct attention_op 
 		return;
 	write_kv((KV *)o.k_cache, at + i, o.k[i], o.k_scale);
 	write_kv((KV *)o.v_cache, at + i, o.v[i], o.v_scale);
+}
+
+static void append(struct device *device, const struct attention_op *o)
+{
+	unsigned blocks = blocks_of((int64_t)o->n * o->n_kv_heads * o->head_dim, 256);
+	if (device->options.kv_dtype == DTYPE_F32)
+		LAUNCH(device, append_kernel<float>, blocks, 256, 0, *o);
+	else if (device->options.kv_dtype == DTYPE_BF16)
+		LAUNCH(device, append_kernel<uint16_t>, blocks, 256, 0, *o);
+	else
+		LAUNCH(device, append_kernel<uint8_t>, blocks, 256, 0, *o);
 }
 
 /* ---- a part of the cache ---- */
@@ -199,8 +187,6 @@ static void attend(struct device *device, const struct attention_op *o, struct p
 	int groups = (o->n_heads + HEADS - 1) / HEADS; // at most so many of one KV head
 	size_t shared =
 		((size_t)HEADS * o->head_dim + (size_t)TILE * (o->head_dim + 1)) * sizeof(float);
-	LAUNCH(device, append_kernel<KV>, blocks_of((int64_t)o->n * o->n_kv_heads * o->head_dim, 256),
-		   256, 0, *o);
 	LAUNCH(device, attend_kernel<KV>, dim3(parts.n_splits, o->n_kv_heads * groups, o->n), THREADS,
 		   shared, *o, parts);
 	LAUNCH(device, combine_kernel, dim3(o->n_heads, o->n), 128, 0, *o, parts,
@@ -215,6 +201,9 @@ extern "C" void cuda_attention(struct device *device, int n_lanes, const struct 
 				 MAX_DIM);
 			return;
 		}
+		append(device, o);
+		if (cuda_flash(device, o))
+			continue;
 		struct parts parts = {NULL, NULL, NULL, splits_of(device, o)};
 		size_t n = (size_t)o->n * o->n_heads * parts.n_splits;
 		parts.y = (float *)cuda_scratch(device, CUDA_SCRATCH_ATTENTION,

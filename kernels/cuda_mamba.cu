@@ -4,6 +4,10 @@
  */
 #include "kernels/cuda_kernel.cuh"
 
+extern "C" {
+#include "kernels/cuda_prefill.h"
+}
+
 #define CONV_MAX_KERNEL 16
 #define CONV_TOKENS 64 // a thread's; at least CONV_MAX_KERNEL: only the first chunk sees the state
 #define SSM_MAX_STATES 256
@@ -92,6 +96,8 @@ extern "C" void cuda_ssm(struct device *device, int n_lanes, const struct ssm_op
 {
 	for (const struct ssm_op *o = op; o < op + n_lanes && !device->failed; o++) {
 		unsigned blocks = blocks_of(o->n_heads * o->head_dim, SSM_WARPS);
+		if (cuda_chunked(device, o))
+			continue;
 		if (o->state_size > SSM_MAX_STATES)
 			fail(cuda_failure(device), "a state of %d values a channel, expected at most %d",
 				 o->state_size, SSM_MAX_STATES);

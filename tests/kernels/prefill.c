@@ -171,15 +171,155 @@ static void experts_are_right(void **state)
 	}
 }
 
+/* ---- recurrence ---- */
+
+/* n of 0..stored-1, ascending. */
+static int32_t *random_choice(int n, int stored)
+{
+	int32_t *list = case_new_bytes((size_t)n * sizeof *list);
+	for (int i = 0, at = 0; i < n; i++, at++) {
+		at += case_int(0, 3) ? 0 : case_int(0, stored - at - (n - i));
+		list[i] = at;
+	}
+	return list;
+}
+
+/* Heads of odd widths, states of the parent's rows: what is not kept stays as it was. */
+static void recurrence_is_right(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 10; round++) {
+		case_seed(1200 + (uint64_t)round);
+		int n = case_int(16, 110), heads = case_int(1, 3), head_dim = case_int(1, 70);
+		int groups = case_int(1, heads), size = round % 3 ? case_int(1, 128) : 128;
+		int inner = heads * head_dim, stored = inner + case_int(0, 20);
+		size_t width = (size_t)(inner + 2 * groups * size), n_y = (size_t)n * (size_t)inner;
+		size_t n_state = (size_t)stored * (size_t)size;
+		struct ssm_op op = {.dt_stride = heads + 3,
+							.n = n,
+							.n_heads = heads,
+							.head_dim = head_dim,
+							.n_groups = groups,
+							.state_size = size};
+		float *dt = case_new((size_t)(n * op.dt_stride)), *a = case_new((size_t)heads);
+		int32_t *group = case_new_bytes((size_t)heads * sizeof *group);
+		dt[17 % n] = 30; // past softplus's threshold
+		for (int h = 0; h < heads; h++) {
+			a[h] = -0.3f * expf(a[h]);
+			group[h] = h * groups / heads;
+		}
+		op.xbc = case_new((size_t)n * width);
+		op.dt = dt;
+		op.a = a;
+		op.d = case_new((size_t)heads);
+		op.dt_bias = case_new((size_t)heads);
+		op.head_group = group;
+		op.state_row = random_choice(inner, stored);
+		op.state = case_new(n_state);
+		op.y = case_new(n_y);
+		struct ssm_op expected = op;
+		expected.state = copy_of(op.state, n_state);
+		expected.y = case_new(n_y);
+		case_backend->ssm(case_device(1), 1, &op);
+		backend_cpu.ssm(reference, 1, &expected);
+		finish_both(case_device(1));
+		check_close(expected.y, op.y, n_y, "ssm");
+		check_close(expected.state, op.state, n_state, "ssm state");
+		case_done();
+	}
+}
+
+/* ---- attention ---- */
+
+static void *cache_of(const float *values, size_t n, enum dtype kv)
+{
+	uint8_t *cache = case_new_bytes(n * dtype_bytes(kv));
+	if (kv == DTYPE_F32)
+		memcpy(cache, values, n * sizeof *values);
+	for (size_t i = 0; kv != DTYPE_F32 && i < n; i++)
+		if (kv == DTYPE_BF16)
+			((uint16_t *)(void *)cache)[i] = f32_to_bf16(values[i]);
+		else
+			cache[i] = f32_to_e4m3(values[i]);
+	return cache;
+}
+
+static void check_attention(enum dtype kv)
+{
+	struct device_options options = {
+		.n_threads = 1, .kv_dtype = kv, .math = case_looseness() > 1 ? MATH_FAST : MATH_EXACT};
+	struct device *device = case_backend->open(&options, NULL);
+	options.math = MATH_EXACT;
+	struct device *plain = backend_cpu.open(&options, NULL);
+	assert_non_null(device);
+	assert_non_null(plain);
+	for (int round = 0; round < 4; round++) {
+		case_seed(1300 + (uint64_t)round);
+		int n = case_int(16, 140), n_kv = case_int(1, 2), heads = n_kv * case_int(1, 2);
+		int dim = round ? case_int(1, 128) : 128, past = round % 2 ? case_int(1, 90) : 0;
+		size_t n_q = (size_t)(n * heads * dim), n_rows = (size_t)(n * n_kv * dim);
+		size_t n_cache = (size_t)((past + n) * n_kv * dim);
+		int32_t *kv_head = case_new_bytes((size_t)heads * sizeof *kv_head);
+		int32_t *length = case_new_bytes(2 * sizeof *length);
+		for (int h = 0; h < heads; h++)
+			kv_head[h] = h * n_kv / heads;
+		length[0] = length[1] = past;
+		struct attention_op op = {.q = case_new(n_q),
+								  .k = case_new(n_rows),
+								  .v = case_new(n_rows),
+								  .length = &length[0],
+								  .kv_head = kv_head,
+								  .y = case_new(n_q),
+								  .n = n,
+								  .n_heads = heads,
+								  .n_kv_heads = n_kv,
+								  .head_dim = dim,
+								  .scale = 1 / sqrtf((float)dim),
+								  .k_scale = 0.5f,
+								  .v_scale = 0.25f};
+		const float *k = case_new(n_cache), *v = case_new(n_cache);
+		op.k_cache = cache_of(k, n_cache, kv);
+		op.v_cache = cache_of(v, n_cache, kv);
+		struct attention_op expected = op;
+		expected.length = &length[1];
+		expected.k_cache = cache_of(k, n_cache, kv);
+		expected.v_cache = cache_of(v, n_cache, kv);
+		expected.y = case_new(n_q);
+		case_backend->attention(device, 1, &op);
+		backend_cpu.attention(plain, 1, &expected);
+		case_finish(device);
+		assert_int_equal(backend_cpu.finish(plain, NULL), 0);
+		assert_int_equal(length[0], past + n);
+		assert_memory_equal(op.k_cache, expected.k_cache, n_cache * dtype_bytes(kv));
+		assert_memory_equal(op.v_cache, expected.v_cache, n_cache * dtype_bytes(kv));
+		check_close(expected.y, op.y, n_q, dtype_name(kv));
+		case_done();
+	}
+	case_backend->close(device);
+	backend_cpu.close(plain);
+}
+
+static void attention_is_right(void **state)
+{
+	(void)state;
+	check_attention(DTYPE_F32);
+	check_attention(DTYPE_BF16);
+	check_attention(DTYPE_F8_E4M3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest exact[] = {
 		cmocka_unit_test(products_are_right),
 		cmocka_unit_test(experts_are_right),
+		cmocka_unit_test(recurrence_is_right),
+		cmocka_unit_test(attention_is_right),
 	};
 	const struct CMUnitTest fast[] = {
 		cmocka_unit_test(products_are_right),
 		cmocka_unit_test(experts_are_right),
+		cmocka_unit_test(recurrence_is_right),
+		cmocka_unit_test(attention_is_right),
 	};
 	int failed = cmocka_run_group_tests(exact, open_both, close_both);
 	return failed + cmocka_run_group_tests(fast, open_both_fast, close_both);
