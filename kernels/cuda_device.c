@@ -3,6 +3,7 @@
  */
 #include "kernels/cuda_device.h"
 #include "base/memory.h"
+#include "kernels/cuda_blas.h"
 #include "kernels/gpu.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,6 +75,7 @@ static void cuda_close(struct device *device)
 	if (device->stream)
 		cudaStreamSynchronize(device->stream);
 	cuda_graphs_close(device);
+	cuda_blas_close(device->blas);
 	cuda_uploads_close(device);
 	for (int i = 0; i < N_CUDA_SCRATCH; i++)
 		cudaFree(device->scratch[i].memory);
@@ -113,6 +115,7 @@ static struct device *cuda_open(const struct device_options *options, struct err
 		return NULL;
 	}
 	memset(device->mailbox, 0, sizeof *device->mailbox);
+	device->blas = options->math == MATH_FAST ? cuda_blas_open() : NULL;
 	return device;
 }
 

@@ -35,6 +35,9 @@ enum cuda_scratch_use {
 	CUDA_SCRATCH_PICK,
 	CUDA_SCRATCH_GEMM,
 	CUDA_SCRATCH_PLAN, // pairs of token and choice by expert
+	CUDA_SCRATCH_X,    // activations and weights in BF16
+	CUDA_SCRATCH_WEIGHTS,
+	CUDA_SCRATCH_BLAS, // cuBLASLt's own
 	N_CUDA_SCRATCH
 };
 
@@ -68,6 +71,7 @@ struct device {
 	uint64_t allocated_bytes; // their sum
 	struct cuda_uploads *uploads;
 	struct cuda_graphs *graphs;
+	struct cuda_blas *blas; // NULL: no cuBLASLt, or exact math
 };
 
 #ifdef __cplusplus

@@ -113,6 +113,7 @@ static inline int __ffs(int v)
 	return __builtin_ffs(v);
 }
 
+void shim_later(const std::function<void()> &what); // now, or recorded while a stream captures
 void shim_run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
 
 /* Arguments are taken by value at the launch, as a graph keeps them. */

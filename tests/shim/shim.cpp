@@ -239,12 +239,17 @@ void shim_run(dim3 grid, dim3 dim, size_t bytes, const std::function<void()> &th
 		run_now(grid, dim, bytes, thread);
 }
 
-static cudaError_t later(const std::function<void()> &what)
+void shim_later(const std::function<void()> &what)
 {
 	if (capturing)
 		capturing->capturing->launches.push_back(what);
 	else
 		what();
+}
+
+static cudaError_t later(const std::function<void()> &what)
+{
+	shim_later(what);
 	return cudaSuccess;
 }
 
