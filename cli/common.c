@@ -7,7 +7,6 @@
 #include "core/sampler.h"
 #include "core/target.h"
 #include "core/tokenizer.h"
-#include "kernels/gpu.h"
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -72,45 +71,20 @@ struct model *cli_open_model(const struct cli *cli, struct error *err)
 	return model;
 }
 
-/* The card of "cuda" or "cuda:N"; -1 = neither. */
-static int card_named(const char *device)
-{
-	char *end;
-	if (strcmp(device, "cuda") == 0)
-		return 0;
-	if (strncmp(device, "cuda:", 5) != 0 || device[5] < '0' || device[5] > '9')
-		return -1;
-	long card = strtol(device + 5, &end, 10);
-	return *end == '\0' && card < 1000 ? (int)card : -1;
-}
-
 const struct backend *cli_device(const struct cli *cli, struct device_options *options,
 								 struct error *err)
 {
-	const char *name = cli->device ? cli->device : "auto";
-	bool automatic = strcmp(name, "auto") == 0;
-	int card = automatic ? 0 : card_named(name);
 	struct cli on_cpu = *cli;
 	on_cpu.device = NULL;
 	if (cli_device_options(&on_cpu, options, err) < 0)
 		return NULL;
-	if (strcmp(name, "cpu") == 0 || (automatic && gpu_usable(card, NULL) < 0))
-		return &backend_cpu;
-	if (card < 0) {
-		fail(err, "--device: '%s': expected auto, cpu, cuda or cuda:N%s", name,
-			 strchr(name, ',') ? "; a model runs on one card, not on several" : "");
-		return NULL;
-	}
-	if (gpu_usable(card, err) < 0)
-		return NULL;
-	options->card = card;
-	return backend_find("cuda", err);
+	return backend_choose(cli->device ? cli->device : "auto", &options->card, err);
 }
 
 int cli_device_options(const struct cli *cli, struct device_options *options, struct error *err)
 {
 	*options = (struct device_options){.n_threads = (int)cli->threads};
-	if (cli->device && card_named(cli->device) >= 0)
+	if (cli->device && strncmp(cli->device, "cuda", 4) == 0)
 		return fail(err, "--device: '%s': %s runs on the CPU", cli->device, cli->command->name);
 	if (cli->device && strcmp(cli->device, "auto") != 0 && strcmp(cli->device, "cpu") != 0)
 		return fail(err, "--device: '%s': expected auto or cpu", cli->device);

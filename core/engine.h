@@ -11,10 +11,13 @@
 #include "core/event.h"
 
 enum request_type {
-	REQUEST_OPEN, // directory, budgets_file, lenient; EV_OPENED or EV_ERROR (the old model stays)
-	REQUEST_TURN, // messages + settings: the model answers. With tokens it goes on from exactly
-				  // these ids (prompt and answer so far, perhaps another last one: a branch)
-				  // instead of the rendered messages; whether it thinks is read off them
+	REQUEST_OPEN,   // directory, budgets_file, lenient; EV_OPENED or EV_ERROR (the old model stays)
+	REQUEST_DEVICE, // text: "cpu", "cuda:N", .. (backend_choose): the open model moves there.
+					// EV_OPENED, and the next turn reads the conversation again; or EV_ERROR, and
+					// all stays
+	REQUEST_TURN,     // messages + settings: the model answers. With tokens it goes on from exactly
+					  // these ids (prompt and answer so far, perhaps another last one: a branch)
+					  // instead of the rendered messages; whether it thinks is read off them
 	REQUEST_COMPLETE, // tokens or text + settings: raw continuation, no chat format, no BOS
 	REQUEST_SETTINGS, // settings for what is running and the next turn: budget, policy, handoff,
 					  // limit

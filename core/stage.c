@@ -40,6 +40,19 @@ int stage_open(struct stage *stage, const struct engine_options *options, struct
 	return 0;
 }
 
+int stage_move(struct stage *stage, const struct engine_options *options, struct device *device,
+			   struct model *model, struct text *notices, struct error *err)
+{
+	*stage = (struct stage){
+		.backend = options->backend, .device = device, .kv_dtype = options->device.kv_dtype};
+	stage->model = model_retain(model);
+	if (prepare(stage, options, notices, err)) {
+		stage_close(stage);
+		return -1;
+	}
+	return 0;
+}
+
 void stage_close(struct stage *stage)
 {
 	for (size_t i = 0; i < stage->n_slices; i++) {

@@ -33,6 +33,9 @@ struct stage {
  * each. On -1 nothing is left open. */
 int stage_open(struct stage *stage, const struct engine_options *options, struct device *device,
 			   const struct request *request, struct text *notices, struct error *err);
+/* The same for a model that is open already: it gets one more count. */
+int stage_move(struct stage *stage, const struct engine_options *options, struct device *device,
+			   struct model *model, struct text *notices, struct error *err);
 void stage_close(struct stage *stage); // takes {0}; no sequence may use its slices any more
 
 /* The slice of a budget as model_budget() takes it ("" = the parent), built if need be. */

@@ -268,12 +268,63 @@ static void open_model(struct worker *worker, const struct request *request)
 	emit_memory(worker);
 }
 
+/* Everything that the new device needs is made before the old one goes. */
+static int move_stage(struct worker *worker, const struct engine_options *options,
+					  struct device *device, struct error *err)
+{
+	struct stage stage;
+	struct sequence sequence = {0};
+	struct text notices = {0}; // were said when the model was opened
+	int failed = stage_move(&stage, options, device, worker->stage.model, &notices, err);
+	text_free(&notices);
+	if (failed)
+		return -1;
+	if (sequence_open(&sequence, &stage.model->config, stage.backend, device, stage.kv_dtype,
+					  stage.context, err)) {
+		stage_close(&stage);
+		return -1;
+	}
+	for (int i = 0; i < MAX_SEQUENCES; i++)
+		track_finish(&worker->tracks[i]);
+	stage_close(&worker->stage);
+	worker->stage = stage;
+	worker->tracks[0].sequence = sequence;
+	return 0;
+}
+
+static void move_model(struct worker *worker, const struct request *request)
+{
+	struct engine_options options = worker->options;
+	struct device *device = NULL;
+	struct error err = {0};
+	int failed = worker->stage.model ? 0 : fail(&err, "no model is open");
+	if (!failed)
+		options.backend =
+			backend_choose(request->text ? request->text : "", &options.device.card, &err);
+	if (!failed && options.backend)
+		device = options.backend->open(&options.device, &err);
+	if (!device || move_stage(worker, &options, device, &err)) {
+		if (device)
+			options.backend->close(device);
+		worker_say(worker, EV_ERROR, request->seq, err.text);
+		return;
+	}
+	worker->options.backend->close(worker->device);
+	worker->options.backend = options.backend;
+	worker->options.device.card = options.device.card;
+	worker->device = device;
+	worker_gauge(worker, &worker->tracks[0]);
+	emit_opened(worker);
+	emit_memory(worker);
+}
+
 /* ---- requests ---- */
 
 static bool at_once(const struct request *request)
 {
 	switch (request->type) {
 	case REQUEST_OPEN:
+	case REQUEST_DEVICE:
 	case REQUEST_TURN:
 	case REQUEST_COMPLETE:
 	case REQUEST_CLEAR:
@@ -293,6 +344,11 @@ struct order { // what must wait, while the queue is searched from its oldest re
 	bool all, seq[MAX_SEQUENCES];
 };
 
+static bool for_all(const struct request *request)
+{
+	return request->type == REQUEST_OPEN || request->type == REQUEST_DEVICE;
+}
+
 /* A turn waits for the one before it on the same sequence, opening for all. */
 static bool in_order(void *user, const struct request *request)
 {
@@ -302,9 +358,9 @@ static bool in_order(void *user, const struct request *request)
 	bool wait = order->all;
 	int other = request->type == REQUEST_FORK ? (int)request->value : request->seq;
 	for (int i = 0; i < MAX_SEQUENCES; i++)
-		if (i == request->seq || i == other || request->type == REQUEST_OPEN)
+		if (i == request->seq || i == other || for_all(request))
 			wait |= order->seq[i] || order->worker->tracks[i].state != TRACK_IDLE;
-	if (wait && request->type == REQUEST_OPEN)
+	if (wait && for_all(request))
 		order->all = true;
 	if (wait)
 		order->seq[request->seq] = order->seq[other] = true;
@@ -367,6 +423,8 @@ static void serve_requests(struct worker *worker)
 		}
 		if (type == REQUEST_OPEN)
 			open_model(worker, &copy->request);
+		else if (type == REQUEST_DEVICE)
+			move_model(worker, &copy->request);
 		else if (type == REQUEST_CLEAR)
 			track_clear(track);
 		else if (type == REQUEST_FORK)

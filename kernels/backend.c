@@ -1,5 +1,6 @@
 #include "kernels/backend.h"
 #include "kernels/gpu.h"
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(HAVE_CUDA)
@@ -24,17 +25,36 @@ int gpu_usable(int card, struct error *err)
 }
 #endif
 
-const struct backend *backend_find(const char *name, struct error *err)
+/* The card of "cuda" or "cuda:N"; -1 = neither. */
+static int card_named(const char *device)
 {
-	static const struct backend *const all[] = {
-		&backend_cpu,
+	char *end;
+	if (strcmp(device, "cuda") == 0)
+		return 0;
+	if (strncmp(device, "cuda:", 5) != 0 || device[5] < '0' || device[5] > '9')
+		return -1;
+	long card = strtol(device + 5, &end, 10);
+	return *end == '\0' && card < 1000 ? (int)card : -1;
+}
+
+const struct backend *backend_choose(const char *device, int *card, struct error *err)
+{
+	bool automatic = strcmp(device, "auto") == 0;
+	int named = automatic ? 0 : card_named(device);
+	*card = 0;
+	if (strcmp(device, "cpu") == 0 || (automatic && gpu_usable(named, NULL) < 0))
+		return &backend_cpu;
+	if (named < 0) {
+		fail(err, "--device: '%s': expected auto, cpu, cuda or cuda:N%s", device,
+			 strchr(device, ',') ? "; a model runs on one card, not on several" : "");
+		return NULL;
+	}
+	if (gpu_usable(named, err) < 0)
+		return NULL;
+	*card = named;
 #if defined(HAVE_CUDA)
-		&backend_cuda,
+	return &backend_cuda;
+#else
+	return NULL; // gpu_usable() has said why
 #endif
-	};
-	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-		if (!strcmp(all[i]->name, name))
-			return all[i];
-	fail(err, "device '%s': expected cpu or cuda", name);
-	return NULL;
 }

@@ -90,7 +90,8 @@ struct backend {
 
 extern const struct backend backend_cpu;
 
-/* By name: "cpu", "cuda" (where gpu_usable() says so); or NULL and a sentence. */
-const struct backend *backend_find(const char *name, struct error *err);
+/* What "cpu", "cuda", "cuda:N" or "auto" (a card that can be used, else the CPU) stands for, and
+ * the card's number; NULL and a sentence where it is neither, or can't be used. */
+const struct backend *backend_choose(const char *device, int *card, struct error *err);
 
 #endif

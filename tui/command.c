@@ -151,6 +151,13 @@ static int run_open(struct command_context *context, const char *arguments, bool
 	return talk_open(context->talk, arguments, NULL, false, err);
 }
 
+static int run_device(struct command_context *context, const char *arguments, bool forced,
+					  struct error *err)
+{
+	(void)forced;
+	return talk_device(context->talk, arguments, err);
+}
+
 /* A new file, or any with `!`. */
 static int write_file(const char *what, const char *path, const struct text *text, bool forced,
 					  struct error *err)
@@ -324,6 +331,7 @@ const struct command commands[] = {
 	{"set", "[NAME [VALUE]]", "show or change a setting", COMPLETE_SETTING, run_set, false},
 	{"system", "[TEXT]", "show or set the system text (:system! removes it)", COMPLETE_NOTHING, run_system, false},
 	{"open", "DIR", "open another checkpoint", COMPLETE_FOLDER, run_open, false},
+	{"device", "cpu|cuda[:N]", "the open model goes on there; the conversation is read again", COMPLETE_NOTHING, run_device, false},
 	{"write", "FILE", "write the conversation as Markdown (:write! overwrites)", COMPLETE_FILE, run_write, false},
 	{"save-screen", "FILE", "write the screen as text", COMPLETE_FILE, run_save_screen, true},
 	{"theme", "[NAME]", "colours", COMPLETE_THEME, run_theme, true},

@@ -70,9 +70,25 @@ static bool is_small(const struct model *model)
 	return result == 0 && active < SMALL_MODEL_PARAMETERS;
 }
 
+/* The same model on another device. */
+static void moved(struct talk *talk, const struct event *event)
+{
+	memcpy(talk->rung, event->opened.rung, sizeof talk->rung);
+	talk->n_threads = event->opened.n_threads;
+	talk->moving = talk->opening = false;
+	talk->progress[0] = 0;
+	submit(talk, &(struct request){.type = REQUEST_PACE, .value = talk->pace}, NULL);
+	talk_say(talk, "%s runs on %s now; the next turn reads the conversation again",
+			 talk->model->name, talk->rung);
+}
+
 static void opened(struct talk *talk, const struct event *event)
 {
 	bool first = !talk->model;
+	if (talk->moving && event->opened.model == talk->model) {
+		moved(talk, event);
+		return;
+	}
 	model_release(talk->model);
 	talk->model = model_retain(event->opened.model);
 	talk->math = event->opened.math;
@@ -237,7 +253,7 @@ void talk_event(struct talk *talk, const struct event *event)
 		break;
 	case EV_STOP: stopped(talk, event); break;
 	case EV_ERROR:
-		talk->opening = false;
+		talk->opening = talk->moving = false;
 		talk->open_with[0] = 0;
 		talk->progress[0] = 0;
 		talk_say(talk, "error: %s", event->text ? event->text : "unknown");
@@ -300,6 +316,22 @@ int talk_open(struct talk *talk, const char *directory, const char *budgets_file
 		return -1;
 	talk->opening = true;
 	snprintf(talk->progress, sizeof talk->progress, "opening %s", directory);
+	talk->progress_done = talk->progress_total = 0;
+	return 0;
+}
+
+int talk_device(struct talk *talk, const char *device, struct error *err)
+{
+	if (talk->running)
+		return fail(err, "the model is still answering; Ctrl-C stops it");
+	if (!talk->model || talk->replay)
+		return fail(err, "no model is open");
+	if (!*device)
+		return fail(err, "device: %s; expected cpu, cuda or cuda:N", talk->rung);
+	if (submit(talk, &(struct request){.type = REQUEST_DEVICE, .text = device}, err))
+		return -1;
+	talk->opening = talk->moving = true;
+	snprintf(talk->progress, sizeof talk->progress, "moving to %s", device);
 	talk->progress_done = talk->progress_total = 0;
 	return 0;
 }

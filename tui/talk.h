@@ -41,6 +41,7 @@ struct talk {
 	bool has_memory;
 	bool lab;                          // :set lab on: every change of budget is taken apart
 	bool opening;                      // REQUEST_OPEN is under way
+	bool moving;                       // :device: the open model, settings and conversation stay
 	char open_with[BUDGET_NAME_BYTES]; // writes once that is open; "" = the file's first budget
 	struct memory_use beside; // what other engines hold (columns of other checkpoints), see
 							  // compare_memory()
@@ -73,6 +74,8 @@ struct memory_use talk_memory(const struct talk *talk); // of the last EV_MEMORY
 /* What the user should know, in the notice line. */
 void talk_say(struct talk *talk, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* :device: the open model goes on there, and reads the conversation again with the next turn. */
+int talk_device(struct talk *talk, const char *device, struct error *err);
 int talk_open(struct talk *talk, const char *directory, const char *budgets_file, bool lenient,
 			  struct error *err);
 int talk_send(struct talk *talk, const char *text, size_t length, struct error *err);

@@ -510,6 +510,32 @@ static void a_bad_open_keeps_the_model(void **state)
 	reply_free(&seen.reply);
 }
 
+/* The open model goes on elsewhere and reads again; where it can't, everything stays. */
+static void a_model_moves_to_another_device(void **state)
+{
+	struct engine *engine = open_demo((struct engine_options){0});
+	struct seen seen = {0};
+	(void)state;
+	turn(engine, question, use("large"), &seen);
+	turn(engine, question, use("large"), &seen);
+	assert_true(seen.reply.cached_tokens > 0);
+	ask_for(engine, (struct request){.type = REQUEST_DEVICE, .text = "tpu"});
+	const struct event *event = until(engine, EV_ERROR, NULL);
+	assert_non_null(strstr(event->text, "'tpu': expected auto, cpu, cuda or cuda:N"));
+	ask_for(engine, (struct request){.type = REQUEST_DEVICE, .text = "cuda:999"});
+	event = until(engine, EV_ERROR, NULL); // whatever the machine has
+	assert_non_null(strstr(event->text, "--device cuda:999: "));
+	turn(engine, question, use("large"), &seen);
+	assert_true(seen.reply.cached_tokens > 0);
+	ask_for(engine, (struct request){.type = REQUEST_DEVICE, .text = "cpu"});
+	event = until(engine, EV_OPENED, NULL);
+	assert_string_equal(event->opened.model->name, "demo");
+	turn(engine, question, use("large"), &seen);
+	assert_int_equal(seen.reply.cached_tokens, 0);
+	equals_golden(&seen, 0, "large");
+	engine_close(engine);
+}
+
 static void without_a_tokenizer_tokens_can_be_completed(void **state)
 {
 	static const char *const files[] = {"config.json",        "generation_config.json",
@@ -696,6 +722,7 @@ int main(void)
 		cmocka_unit_test(sequences_run_side_by_side),
 		cmocka_unit_test(a_full_context_is_said),
 		cmocka_unit_test(a_bad_open_keeps_the_model),
+		cmocka_unit_test(a_model_moves_to_another_device),
 		cmocka_unit_test(without_a_tokenizer_tokens_can_be_completed),
 		cmocka_unit_test(experts_memory_and_pace_are_told),
 		cmocka_unit_test(a_log_that_fails_is_said_once),
