@@ -163,8 +163,8 @@ static cJSON *to_json(const struct work *w, const struct calibration *c)
 
 static void to_text(const struct work *w, const struct calibration *c)
 {
-	printf("%lld tokens in %lld windows of %s", (long long)c->tokens, (long long)c->samples,
-		   w->scores.text);
+	printf("%lld tokens in %lld window%s of %s", (long long)c->tokens, (long long)c->samples,
+		   c->samples == 1 ? "" : "s", w->scores.text);
 	if (c->from_cache)
 		printf(", from the cache\n");
 	else

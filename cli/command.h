@@ -149,8 +149,8 @@ int cli_settings(const struct cli *cli, const struct model *model, struct turn_s
 /* "1,2,3" or whitespace between; free(*ids). */
 int cli_token_list(const char *text, int32_t **ids, int *n, struct error *err);
 
-/* What --tokens lists, or the ids of --text (raw: no chat format, no special tokens); free(*ids).
- */
+/* What --tokens lists, or the ids of --text (raw: no chat format, special tokens with --special);
+ * free(*ids). */
 int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int *n,
 			struct error *err);
 

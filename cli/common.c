@@ -249,8 +249,8 @@ int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int
 		return cli_token_list(cli->tokens, ids, n, err);
 	if (!model->tokenizer)
 		return fail(err, "%s has no tokenizer.json, which --text needs", model->directory);
-	int result = tokenizer_encode_text(model->tokenizer, cli->text, strlen(cli->text), TRUST_NONE,
-									   &list, err);
+	int result = tokenizer_encode_text(model->tokenizer, cli->text, strlen(cli->text),
+									   cli->special ? TRUST_ALL : TRUST_NONE, &list, err);
 	if (result == 0 && (list.n == 0 || list.n > INT32_MAX))
 		result = fail(err, "--text: %zu tokens, expected at least 1", list.n);
 	if (result != 0) {

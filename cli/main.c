@@ -17,8 +17,8 @@ const struct subcommand subcommands[] = {
 		 GROUP_JSON,
 	 0, 0, true, cli_complete},
 	{"logits", "", "logits of every position into a safetensors file",
-	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_TOKENS | GROUP_LOGITS, 0, 0, true,
-	 cli_logits},
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_TOKENS | GROUP_SPECIAL | GROUP_LOGITS, 0, 0,
+	 true, cli_logits},
 	{"tokenize", "", "lines of stdin to ids; --json: a JSON string a line to an array",
 	 GROUP_MODEL | GROUP_SPECIAL | GROUP_JSON, 0, 0, true, cli_tokenize},
 	{"detokenize", "", "lines of ids to text; --json: an array a line to a JSON string",
@@ -32,21 +32,21 @@ const struct subcommand subcommands[] = {
 	 "against|scales "
 	 "[ARGUMENTS]",
 	 "the views, as tables, and what a text says of every width",
-	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_TOKENS | GROUP_ROUTER | GROUP_CURVE |
-		 GROUP_SCORES | GROUP_JSON | GROUP_CSV,
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_TOKENS | GROUP_SPECIAL | GROUP_ROUTER |
+		 GROUP_CURVE | GROUP_SCORES | GROUP_JSON | GROUP_CSV,
 	 1, 3, true, cli_inspect},
 	{"compare", "A B [C]", "how far budgets (or DIR#BUDGET) are from A, and where it comes from",
-	 GROUP_MODEL | GROUP_DEVICE | GROUP_SAMPLING | GROUP_TOKENS | GROUP_COMPARE | GROUP_JSON |
-		 GROUP_CSV,
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_SAMPLING | GROUP_TOKENS | GROUP_SPECIAL | GROUP_COMPARE |
+		 GROUP_JSON | GROUP_CSV,
 	 2, 3, true, cli_compare},
 	{"tokens", "",
 	 "what every budget says at each token: the likeliest ids, rank and p of the actual",
-	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_SAMPLING | GROUP_TOKENS | GROUP_ASK |
-		 GROUP_JSON | GROUP_CSV,
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_BUDGET | GROUP_SAMPLING | GROUP_TOKENS | GROUP_SPECIAL |
+		 GROUP_ASK | GROUP_JSON | GROUP_CSV,
 	 0, 0, true, cli_tokens},
 	{"lab", "FROM TO", "one switch of budget: what carry loses, what repair and re-prefill cost",
-	 GROUP_MODEL | GROUP_DEVICE | GROUP_TOKENS | GROUP_LAB | GROUP_JSON | GROUP_CSV, 2, 2, true,
-	 cli_lab},
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_TOKENS | GROUP_SPECIAL | GROUP_LAB | GROUP_JSON | GROUP_CSV,
+	 2, 2, true, cli_lab},
 	{"slice", "", "a budget as a checkpoint of its own, byte for byte the leading slices",
 	 GROUP_EXPORT | GROUP_SLICE, 0, 0, true, cli_slice},
 	{"quantize", "", "a nested FP8 or NVFP4 parent, so that every budget stays a slice of it",

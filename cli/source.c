@@ -19,16 +19,27 @@ static int take(struct id_list *list, int32_t **ids, int *n, struct error *err)
 	return 0;
 }
 
+static int encode(const struct cli *cli, const struct model *model, const struct text *text,
+				  struct id_list *ids, struct error *err)
+{
+	if (cli->special && model->tokenizer)
+		return tokenizer_encode_text(model->tokenizer, text_chars(text), text->length, TRUST_ALL,
+									 ids, err);
+	return model_encode(model, text_chars(text), text->length, ids, err);
+}
+
 static int read_file(const struct cli *cli, const struct model *model, struct id_list *ids,
 					 struct error *err)
 {
 	struct text text = {0};
 	int result = file_read(cli->text, MAX_TEXT_BYTES, &text, err);
 	const char *zero = result ? NULL : memchr(text_chars(&text), 0, text.length);
-	if (zero)
+	if (!result && text.length == 0)
+		result = fail(err, "--text: %s is empty, expected a text", cli->text);
+	else if (zero)
 		result = fail(err, "--text: %s: byte %zu is 0: expected text", cli->text,
 					  (size_t)(zero - text_chars(&text)));
-	else if (!result && model_encode(model, text_chars(&text), text.length, ids, err))
+	else if (!result && encode(cli, model, &text, ids, err))
 		result = fail_in(err, "--text: %s", cli->text);
 	text_free(&text);
 	return result;

@@ -182,8 +182,8 @@ static int parse_runs(struct parser *p, enum axis axis, const char *value, struc
 		}
 		if (from < 0 || to <= from || (*text && *text != '+')) {
 			return fail(p->err,
-						"%s: %s expects a width, or runs such as 0-64+66-%d, found \"%.60s\"",
-						p->typed, axis_name(axis), parent, value);
+						"%s: %s expects a width, or runs such as 0-%d+%d-%d, found \"%.60s\"",
+						p->typed, axis_name(axis), parent / 2, parent / 2 + 1, parent, value);
 		}
 		if (from < end || to > parent) {
 			return fail(p->err,

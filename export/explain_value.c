@@ -332,8 +332,9 @@ static struct ratio row_ratio(const struct asking *a, int64_t row, double given)
 				largest = fabs(p);
 				r.c = q / p;
 			} else if (pass == 1) {
+				double off = isfinite(q - p) ? fabs(q - p) : INFINITY;
 				r.exact = r.exact && fabs(q - r.c * p) <= fabs(r.c * p) / 64 + 1e-30;
-				r.worst = fabs(q - p) > r.worst ? fabs(q - p) : r.worst;
+				r.worst = off > r.worst ? off : r.worst;
 			}
 		}
 	return r;
@@ -365,7 +366,7 @@ static double whole_ratio(const struct asking *a, int64_t rows)
 static int ask_numbers(struct asking *a)
 {
 	int64_t rows = a->cut->kept_bytes ? (int64_t)a->child->bytes / a->cut->kept_bytes : 0;
-	int64_t differing = 0, scaled = 0, first = -1;
+	int64_t differing = 0, scaled = 0, zeros = 0, first = -1;
 	double c = whole_ratio(a, rows), worst = 0, first_c = 0;
 	bool whole = c != 0 && fabs(c - 1) > 1e-3;
 	for (int64_t row = 0; row < rows; row++) {
@@ -377,6 +378,7 @@ static int ask_numbers(struct asking *a)
 			continue;
 		differing++;
 		if (r.exact && fabs(r.c - 1) > 1e-3) {
+			zeros += r.c == 0;
 			if (scaled++ == 0) {
 				first = row;
 				first_c = r.c;
@@ -388,13 +390,22 @@ static int ask_numbers(struct asking *a)
 		SAY(a, "is the parent's times %.4g", c);
 		return answer(a, CAUSE_SCALED);
 	}
+	if (differing > 0 && zeros == differing) {
+		SAY(a, "%lld of %lld %ss are 0, the first is %s %lld", (long long)zeros, (long long)rows,
+			what, what, (long long)first);
+		return answer(a, CAUSE_NUMBERS);
+	}
 	if (scaled == differing && a->child->n_dims >= 2) {
 		SAY(a, "%lld of %lld rows are scaled, row %lld by %.4g", (long long)scaled, (long long)rows,
 			(long long)first, first_c);
 		return answer(a, CAUSE_ROWS_SCALED);
 	}
-	SAY(a, "%lld of %lld %ss hold other numbers, off by up to %.4g", (long long)differing,
-		(long long)rows, what, worst);
+	if (isinf(worst))
+		SAY(a, "%lld of %lld %ss hold other numbers, NaN or infinity among them",
+			(long long)differing, (long long)rows, what);
+	else
+		SAY(a, "%lld of %lld %ss hold other numbers, off by up to %.4g", (long long)differing,
+			(long long)rows, what, worst);
 	return answer(a, CAUSE_NUMBERS);
 }
 

@@ -120,10 +120,10 @@ static void bad_terms_are_sentences(void **state)
 	refuses("2.hidden_size=16", "2.hidden_size=16: hidden_size is one for the whole model, found "
 								"it for layer 2");
 	refuses("hidden_size=64-66-80",
-			"hidden_size=64-66-80: hidden_size expects a width, or runs such as 0-64+66-80, found "
+			"hidden_size=64-66-80: hidden_size expects a width, or runs such as 0-40+41-80, found "
 			"\"64-66-80\"");
 	refuses("hidden_size=4-4", "hidden_size=4-4: hidden_size expects a width, or runs such as "
-							   "0-64+66-80, found \"4-4\"");
+							   "0-40+41-80, found \"4-4\"");
 	refuses("hidden_size=0-64+60-80", "hidden_size=0-64+60-80: run 60-80 of hidden_size overlaps "
 									  "the one before it or leaves the parent's 80");
 	refuses("hidden_size=0-81", "hidden_size=0-81: run 0-81 of hidden_size overlaps the one before "

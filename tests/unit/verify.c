@@ -224,6 +224,13 @@ static void changes_by_hand_are_named(void **state)
 		half[i] = f32_to_bf16(bf16_to_f32(half[i]) * -0.5f);
 	check_changed(&c, parent, child, CAUSE_ROWS_SCALED, "1 of 32 rows are scaled, row 9 by -0.5");
 
+	change(&c, child, up); // a row of zeros, and a NaN
+	memset(c.data + 9 * c.row_bytes, 0, (size_t)c.row_bytes);
+	check_changed(&c, parent, child, CAUSE_NUMBERS, "1 of 32 rows are 0, the first is row 9");
+	change(&c, child, up);
+	((uint16_t *)(void *)(c.data + 9 * c.row_bytes))[3] = 0x7fc0;
+	check_changed(&c, parent, child, CAUSE_NUMBERS, "1 of 32 rows hold other numbers, NaN");
+
 	change(&c, child, up); // one bit
 	c.data[4 * c.row_bytes + 20] ^= 1;
 	check_changed(&c, parent, child, CAUSE_NUMBERS, "1 of 32 rows hold other numbers");
