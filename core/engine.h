@@ -28,8 +28,10 @@ enum request_type {
 	REQUEST_STEP,   // one token while paused
 	REQUEST_MEMORY, // EV_MEMORY soon
 	REQUEST_CLEAR, // forget the sequence: a new conversation, or a column, whose memory is released
+	REQUEST_SAY,   // conversation: what was said elsewhere, for the log; nobody answers
 	REQUEST_FORK,  // value: another seq, whose tokens and state are copied to this one, so that
-				   // columns and branches start warm; in order, when both are idle
+				   // columns and branches start warm; in order, when both are idle. To seq 0:
+				   // EV_KEPT
 };
 
 struct request {

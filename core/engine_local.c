@@ -23,7 +23,8 @@ static int submit(struct engine *engine, const struct request *request, struct e
 		return fail(err, "sequence %d: expected 0 to %d", request->seq, MAX_SEQUENCES - 1);
 	if (request->type == REQUEST_OPEN && !request->directory)
 		return fail(err, "open: no directory is named");
-	if (request->type == REQUEST_TURN && !request->conversation && !request->tokens)
+	if ((request->type == REQUEST_TURN || request->type == REQUEST_SAY) && !request->conversation &&
+		!request->tokens)
 		return fail(err, "turn: there is no conversation");
 	if ((request->type == REQUEST_COMPLETE || request->type == REQUEST_TURN) &&
 		request->n_tokens < 0)

@@ -21,6 +21,8 @@ enum event_type {
 	EV_PREFILL,  // tokens were read
 	EV_TOKEN,    // one token was chosen; text = what may be shown of it (may be empty)
 	EV_SWITCH,   // another budget reads from now on
+	EV_KEPT,     // a compare column became the conversation
+	EV_CLEARED,  // the conversation was forgotten; a log goes on in a new file
 	EV_MASK,     // a budget that is not the file's comes into use; text: its whole text
 	EV_MEMORY,   // what memory is used for
 	EV_STOP,     // the turn is over: exactly one for every turn or completion asked for
@@ -79,7 +81,8 @@ struct event {
 			enum dtype kv_dtype;
 			char rung[32];
 			int n_threads, context;
-		} opened; // a replayed one has no model; text: the recorded line, a JSON object
+		} opened; // CLEARED too. A replayed one has no model; text: the recorded line, a JSON
+				  // object
 		struct {
 			int id, parent; // of the turn; parent -1 = none
 			int known; // messages of the path before that stay; those that follow come behind them
@@ -121,6 +124,9 @@ struct event {
 			uint64_t took_ns;
 		} change; // numbers: stale layers; text: why, e.g. "entropy 2.31 > 2" (SWITCH_POLICY), or
 				  // NULL
+		struct {
+			int turn; // its last, which the next one follows; -1 = nothing was said
+		} kept;
 		struct {
 			char budget[BUDGET_NAME_BYTES]; // what later events call it
 		} mask;

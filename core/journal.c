@@ -46,6 +46,12 @@ struct journal {
 	int n_readers;
 };
 
+static struct model *model_of(const struct event *event)
+{
+	bool has = event->type == EV_OPENED || event->type == EV_CLEARED;
+	return has ? event->opened.model : NULL;
+}
+
 static struct record *record_at(struct block *block, size_t offset)
 {
 	return (struct record *)(void *)(block->data + offset);
@@ -136,8 +142,8 @@ static int append_locked(struct journal *journal, const struct event *event, str
 		base[text_at + event->length] = 0;
 		record->event.text = base + text_at;
 	}
-	if (event->type == EV_OPENED && event->opened.model)
-		model_retain(event->opened.model);
+	if (model_of(event))
+		model_retain(model_of(event));
 	journal->last->used += bytes;
 	journal->last->left++;
 	return 0;
@@ -165,8 +171,7 @@ static struct model *pass(struct journal *journal, struct reader *reader)
 	reader->offset += record->bytes;
 	reader->handed = false;
 	if (--record->readers == 0) {
-		if (record->event.type == EV_OPENED)
-			model = record->event.opened.model;
+		model = model_of(&record->event);
 		reader->block->left--;
 		free_passed(journal);
 	}
@@ -195,8 +200,8 @@ void journal_close(struct journal *journal)
 		next = block->next;
 		for (size_t at = 0; at < block->used; at += record_at(block, at)->bytes) {
 			struct record *record = record_at(block, at);
-			if (record->readers > 0 && record->event.type == EV_OPENED)
-				model_release(record->event.opened.model);
+			if (record->readers > 0)
+				model_release(model_of(&record->event));
 		}
 		free(block);
 	}

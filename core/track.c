@@ -72,16 +72,17 @@ static int copy_track(struct track *track, const struct track *from, struct erro
 	return 0;
 }
 
-void track_fork(struct track *track, const struct track *from)
+int track_fork(struct track *track, const struct track *from)
 {
 	struct error err = {0};
 	if (track == from)
-		return;
+		return 0;
 	track_clear(track);
 	if (!copy_track(track, from, &err))
-		return;
+		return 0;
 	track_clear(track);
 	worker_say(track->worker, EV_ERROR, track->seq, err.text);
+	return -1;
 }
 
 /* ---- accepting ---- */
@@ -167,6 +168,7 @@ static int parent_of(const struct track *track, size_t n_known)
 	return parent;
 }
 
+/* Leaves room for the answer. */
 static int say_messages(struct track *track, const struct conversation *conversation, size_t known,
 						struct error *err)
 {
@@ -185,9 +187,20 @@ static int say_messages(struct track *track, const struct conversation *conversa
 			emit_message(track, "reasoning", message->reasoning, message->reasoning_length);
 		emit_message(track, chat_role_name(message->role), message->text, message->text_length);
 	}
-	track->said[n] = (struct said){.turn = track->id};
-	track->n_said = n + 1;
+	track->n_said = n;
 	return 0;
+}
+
+void track_say(struct track *track, const struct conversation *conversation)
+{
+	struct error err = {0};
+	if (say_messages(track, conversation, said_before(track, conversation), &err))
+		worker_say(track->worker, EV_ERROR, track->seq, err.text);
+}
+
+int track_last_turn(const struct track *track)
+{
+	return parent_of(track, track->n_said);
 }
 
 /* A branch: the path is what the owner says, but for what is asked now. */
@@ -210,8 +223,8 @@ static size_t place(struct track *track, int *parent)
 	struct worker *worker = track->worker;
 	const struct request *asked = &track->request->request;
 	bool chat = asked->type == REQUEST_TURN && asked->conversation != NULL;
-	bool leaves = chat && asked->branched && asked->left >= 0 && asked->left < track->id &&
-				  asked->conversation->n_messages > 0;
+	bool leaves = chat && asked->branched && asked->left >= worker->first_turn &&
+				  asked->left < track->id && asked->conversation->n_messages > 0;
 	size_t known = leaves ? said_in_branch(track, asked)
 				   : chat ? said_before(track, asked->conversation)
 						  : 0;
@@ -230,7 +243,7 @@ static void emit_turn(struct track *track, int parent, size_t known)
 	const struct request *asked = &track->request->request;
 	struct event event = {.type = EV_TURN, .seq = track->seq};
 	event.turn.branched = asked->branched;
-	event.turn.left = asked->branched ? asked->left : -1;
+	event.turn.left = asked->branched && asked->left >= worker->first_turn ? asked->left : -1;
 	if (asked->type == REQUEST_TURN && asked->tokens) {
 		event.numbers = asked->tokens;
 		event.n_numbers = (size_t)asked->n_tokens;
@@ -273,6 +286,8 @@ void track_accept(struct track *track, struct request_copy *request)
 	emit_turn(track, parent, known);
 	if (chat && asked->conversation && !failed)
 		failed = say_messages(track, asked->conversation, known, &err);
+	if (chat && asked->conversation && !failed)
+		track->said[track->n_said++] = (struct said){.turn = track->id};
 	worker_gauge(worker, track);
 	if (failed)
 		track_stop(track, STOP_ERROR, &err);

@@ -50,8 +50,14 @@ void track_finish(struct track *track); // closes the sequence, frees all
 void track_clear(struct track *track);
 
 /* Becomes a copy of `from`: what was said, and the state with its snapshots. Both idle. A failure
- * is an EV_ERROR and leaves nothing said. */
-void track_fork(struct track *track, const struct track *from);
+ * (-1) is an EV_ERROR and leaves nothing said. */
+int track_fork(struct track *track, const struct track *from);
+
+/* The last turn of what was said, -1 = none. */
+int track_last_turn(const struct track *track);
+
+/* Messages that nobody here made or answers, as events. */
+void track_say(struct track *track, const struct conversation *conversation);
 
 /* Takes a TURN or COMPLETE over: emits EV_TURN and the new messages. */
 void track_accept(struct track *track, struct request_copy *request);

@@ -198,16 +198,19 @@ static int reset_experts(struct worker *worker, const struct config *config, str
 	return 0;
 }
 
-static void emit_opened(struct worker *worker)
+static void emit_opened(struct worker *worker, enum event_type type)
 {
 	const struct backend *backend = worker->options.backend;
-	struct event event = {.type = EV_OPENED};
+	struct event event = {.type = type};
 	event.opened.model = worker->stage.model;
 	event.opened.math = worker->options.device.math;
 	event.opened.kv_dtype = worker->stage.kv_dtype;
-	strncpy(event.opened.rung, backend->rung(worker->device), sizeof event.opened.rung - 1);
-	event.opened.n_threads = backend->threads(worker->device);
+	if (worker->device) {
+		strncpy(event.opened.rung, backend->rung(worker->device), sizeof event.opened.rung - 1);
+		event.opened.n_threads = backend->threads(worker->device);
+	}
 	event.opened.context = worker->stage.context;
+	worker->first_turn = worker->n_turns;
 	worker_emit(worker, &event);
 }
 
@@ -259,7 +262,7 @@ static void open_model(struct worker *worker, const struct request *request)
 	worker->stage = stage;
 	worker->tracks[0].sequence = sequence;
 	worker_gauge(worker, &worker->tracks[0]);
-	emit_opened(worker);
+	emit_opened(worker, EV_OPENED);
 	emit_lines(worker, &stage.model->notices);
 	emit_lines(worker, &notices);
 	text_free(&notices);
@@ -314,7 +317,7 @@ static void move_model(struct worker *worker, const struct request *request)
 	worker->options.device.card = options.device.card;
 	worker->device = device;
 	worker_gauge(worker, &worker->tracks[0]);
-	emit_opened(worker);
+	emit_opened(worker, EV_OPENED);
 	emit_memory(worker);
 }
 
@@ -328,6 +331,7 @@ static bool at_once(const struct request *request)
 	case REQUEST_TURN:
 	case REQUEST_COMPLETE:
 	case REQUEST_CLEAR:
+	case REQUEST_SAY:
 	case REQUEST_FORK: return false;
 	default: return true;
 	}
@@ -405,6 +409,22 @@ void worker_look(struct worker *worker)
 	}
 }
 
+/* A new conversation, and with it a new log, which names the masks in use again. */
+static void clear_conversation(struct worker *worker)
+{
+	track_clear(&worker->tracks[0]);
+	for (size_t i = 0; i < worker->stage.n_slices; i++)
+		worker->stage.slices[i]->said = false;
+	emit_opened(worker, EV_CLEARED);
+}
+
+static void fork_track(struct worker *worker, struct track *track, const struct track *from)
+{
+	struct event event = {.type = EV_KEPT, .kept.turn = track_last_turn(from)};
+	if (track_fork(track, from) == 0 && track->seq == 0 && from != track)
+		worker_emit(worker, &event);
+}
+
 /* Does all that may be done now. */
 static void serve_requests(struct worker *worker)
 {
@@ -425,10 +445,14 @@ static void serve_requests(struct worker *worker)
 			open_model(worker, &copy->request);
 		else if (type == REQUEST_DEVICE)
 			move_model(worker, &copy->request);
+		else if (type == REQUEST_CLEAR && track->seq == 0)
+			clear_conversation(worker);
 		else if (type == REQUEST_CLEAR)
 			track_clear(track);
 		else if (type == REQUEST_FORK)
-			track_fork(track, &worker->tracks[(int)copy->request.value]);
+			fork_track(worker, track, &worker->tracks[(int)copy->request.value]);
+		else if (type == REQUEST_SAY)
+			track_say(track, copy->request.conversation);
 		else
 			do_at_once(worker, &copy->request);
 		request_free(copy);

@@ -36,7 +36,8 @@ struct worker {
 	bool paused;
 	int steps; // that may be made while paused
 	int n_turns;
-	int *parents; // (n_turns): the turn that each follows, -1 = none
+	int first_turn; // of this conversation: what was before stands in another log
+	int *parents;   // (n_turns): the turn that each follows, -1 = none
 	size_t parents_capacity;
 	uint64_t memory_ns; // of the last EV_MEMORY
 	bool log_failed;

@@ -328,6 +328,12 @@ static void fields(struct text *out, const struct event *event)
 		if (event->text)
 			add_text(out, event);
 		break;
+	case EV_KEPT:
+		if (event->kept.turn >= 0)
+			add_integer(out, "turn", event->kept.turn);
+		else
+			add_name(out, "turn", NULL);
+		break;
 	case EV_MASK: mask(out, event); break;
 	case EV_MEMORY: memory(out, event); break;
 	case EV_STOP:
@@ -339,6 +345,7 @@ static void fields(struct text *out, const struct event *event)
 		break;
 	case EV_ERROR:
 	case EV_NOTICE: add_text(out, event); break;
+	case EV_CLEARED:
 	case EV_PROGRESS:
 	case N_EVENT_TYPES: break;
 	}
@@ -350,7 +357,7 @@ const char *event_type_name(enum event_type type)
 		[EV_OPENED] = "session",  [EV_TURN] = "turn",     [EV_MESSAGE] = "message",
 		[EV_PREFILL] = "prefill", [EV_TOKEN] = "token",   [EV_SWITCH] = "switch",
 		[EV_MASK] = "mask",       [EV_MEMORY] = "memory", [EV_STOP] = "stop",
-		[EV_ERROR] = "error",     [EV_NOTICE] = "notice",
+		[EV_ERROR] = "error",     [EV_NOTICE] = "notice", [EV_KEPT] = "kept",
 	};
 	return (unsigned)type < N_EVENT_TYPES ? names[type] : NULL;
 }

@@ -401,6 +401,7 @@ static void fields(struct reader *r, struct event *event, const char *line, size
 		break;
 	case EV_TOKEN: token(r, event); break;
 	case EV_SWITCH: change(r, event); break;
+	case EV_KEPT: event->kept.turn = optional_integer(r, "turn", -1); break;
 	case EV_MASK: mask(r, event); break;
 	case EV_MEMORY: memory(r, event); break;
 	case EV_STOP:

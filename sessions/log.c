@@ -42,19 +42,25 @@ static struct session_log *new_log(char *path, char *directory, struct error *er
 	return log;
 }
 
-struct session_log *session_log_open(const char *directory, struct error *err)
+/* Named after the present second. */
+static char *new_path(const char *folder, struct error *err)
 {
 	char now[24], name[64];
-	char *folder = directory ? mem_string(directory, strlen(directory), err)
-							 : file_place(PLACE_DATA, "sessions", err);
-	if (!folder)
-		return NULL;
 	clock_utc(now);
 	for (char *c = now; *c; c++)
 		if (*c == ':')
 			*c = '-';
 	snprintf(name, sizeof name, "%s-%ld.jsonl", now, (long)getpid());
-	return new_log(file_join(folder, name, err), folder, err);
+	return file_join(folder, name, err);
+}
+
+struct session_log *session_log_open(const char *directory, struct error *err)
+{
+	char *folder = directory ? mem_string(directory, strlen(directory), err)
+							 : file_place(PLACE_DATA, "sessions", err);
+	if (!folder)
+		return NULL;
+	return new_log(new_path(folder, err), folder, err);
 }
 
 struct session_log *session_log_open_file(const char *path, struct error *err)
@@ -137,11 +143,39 @@ static int sync_file(struct session_log *log, struct error *err)
 	return fail(err, "%s: fsync: %s", log->path, strerror(errno));
 }
 
+/* Another conversation: the file ends here. One that can't be finished goes on instead, and what
+ * was never written has nothing to end. */
+static int begin_anew(struct session_log *log, const struct event *event, struct error *err)
+{
+	struct event opened = *event;
+	opened.type = EV_OPENED;
+	if (!log->directory || (event->type != EV_CLEARED && event->type != EV_OPENED))
+		return 0;
+	if (log->begun) {
+		char *path = new_path(log->directory, err);
+		if (!path || (log->lines.length && write_lines(log, err)) || sync_file(log, err)) {
+			free(path);
+			return -1;
+		}
+		close(log->fd);
+		free(log->path);
+		log->path = path;
+		log->fd = -1;
+		log->begun = log->failed = false;
+		return event->type == EV_CLEARED ? event_json(&opened, &log->lines, err) : 0;
+	}
+	if (event->type == EV_OPENED)
+		text_clear(&log->lines);
+	return 0;
+}
+
 int session_log_record(void *user, const struct event *event, struct error *err)
 {
 	struct session_log *log = user;
 	struct error unknown;
 	err = err ? err : &unknown;
+	if (begin_anew(log, event, err))
+		return -1;
 	size_t before = log->lines.length;
 	if (event_json(event, &log->lines, err)) {
 		log->lines.length = before; // no memory: only what is whole may be written later

@@ -1,8 +1,8 @@
 /*
- * What happened, on disk: one JSONL file a session, append-only, one write() per batch of events,
- * fsync at the end of a turn. A torn last line is what a crash may leave, and readers tolerate it.
- * A failed write (a full disk) is an error that names the file; later events are tried again,
- * nothing stops.
+ * What happened, on disk: one JSONL file a session (one checkpoint, one conversation: with another
+ * one a new file begins), append-only, one write() per batch of events, fsync at the end of a turn.
+ * A torn last line is what a crash may leave, and readers tolerate it. A failed write (a full disk)
+ * is an error that names the file; later events are tried again, nothing stops.
  */
 #ifndef SESSIONS_LOG_H
 #define SESSIONS_LOG_H
@@ -13,7 +13,8 @@
 struct session_log;
 
 /* directory NULL: $XDG_DATA_HOME/elastiscope/sessions, made if needed; the file's name is date,
- * time and pid. Nothing is created before the first event. */
+ * time and pid. Nothing is created before the first turn or message; EV_OPENED and EV_CLEARED
+ * behind these end the file, and the next one begins with the session line. */
 struct session_log *session_log_open(const char *directory, struct error *err);
 
 /* Exactly this file (--events FILE; "-" = stdout). */
@@ -22,8 +23,8 @@ struct session_log *session_log_open(const char *directory, struct error *err);
 int session_log_check(const struct session_log *log, struct error *err);
 
 struct session_log *session_log_open_file(const char *path, struct error *err);
-void session_log_close(struct session_log *log); // takes NULL
-const char *session_log_path(const struct session_log *log);
+void session_log_close(struct session_log *log);             // takes NULL
+const char *session_log_path(const struct session_log *log); // until the next event
 
 /* Fits engine_options.record. Tokens are batched: written when a turn ends, 64 KiB are full, or an
  * event other than a token comes, or 200 ms have passed. */

@@ -167,6 +167,17 @@ static void adopt_kept(struct builder *b, int id)
 	}
 }
 
+/* The column's last turn, or one of the conversation's where the column said nothing of its own. */
+static void keep(struct builder *b, const struct event *event)
+{
+	end_turn(b);
+	adopt_kept(b, event->kept.turn);
+	int turn = session_find_turn(b->session, event->kept.turn, b->session->n_turns);
+	if (turn >= 0)
+		take_path(b, &b->session->turns[turn]);
+	cut(b, turn >= 0 ? b->n_path : 0);
+}
+
 static void begin_turn(struct builder *b, const struct event *event)
 {
 	struct session *session = b->session;
@@ -249,6 +260,8 @@ static void take(struct builder *b, struct event *event)
 		begin_turn(b, event);
 	else if (event->type == EV_MESSAGE)
 		message(b, event);
+	else if (event->type == EV_KEPT)
+		keep(b, event);
 	if (!b->in_turn || b->failed)
 		return;
 	struct session_turn *turn = &session->turns[session->n_turns - 1];

@@ -11,11 +11,18 @@
 
 #define FOUND_BYTES 60
 
+struct shelf_turn {
+	int id, parent, seq;
+};
+
 struct look { // at one log
 	struct shelf_row *row;
 	const char *search;
-	struct text said; // by one side, until the other one speaks
-	struct text last; // line
+	struct text said;  // by one side, until the other one speaks
+	struct text last;  // line
+	uint64_t began_ns; // session line
+	struct shelf_turn *turns;
+	size_t n_turns, capacity;
 	bool is_log;
 };
 
@@ -50,11 +57,48 @@ static void search_said(struct look *look)
 	text_clear(&look->said);
 }
 
+/* That turn and those before it count; a column's, too, once it was kept. */
+static void count_turns(struct look *look, int id)
+{
+	for (size_t i = look->n_turns; i-- > 0;) {
+		struct shelf_turn *turn = &look->turns[i];
+		if (turn->id != id)
+			continue;
+		look->row->n_turns += turn->seq != 0;
+		turn->seq = 0;
+		id = turn->parent;
+	}
+}
+
+static void take_turn(struct look *look, const struct event *event)
+{
+	if (event->seq == 0) {
+		count_turns(look, event->turn.parent);
+		look->row->n_turns++;
+	}
+	if (mem_grow(&look->turns, &look->capacity, look->n_turns + 1, sizeof *look->turns, NULL) == 0)
+		look->turns[look->n_turns++] =
+			(struct shelf_turn){event->turn.id, event->turn.parent, event->seq};
+}
+
+static void open_log(struct look *look, const struct event *event)
+{
+	struct shelf_row *row = look->row;
+	struct session_origin origin;
+	if (session_origin_read(event, &origin, NULL))
+		return;
+	if (!row->origin.checkpoint)
+		look->began_ns = event->at_ns;
+	session_origin_free(&row->origin);
+	row->origin = origin;
+	look->n_turns = 0; // ids are those of one opening
+}
+
 static void take(struct look *look, const struct event *event)
 {
 	struct shelf_row *row = look->row;
-	if (event->type == EV_OPENED && !row->origin.checkpoint)
-		session_origin_read(event, &row->origin, NULL);
+	if (event->type == EV_OPENED)
+		open_log(look, event);
 	if (event->type == EV_MESSAGE) {
 		if (!strcmp(event->message.role, "user") && row->first.length == 0)
 			flat(&row->first, event->text, event->length);
@@ -64,8 +108,10 @@ static void take(struct look *look, const struct event *event)
 	}
 	if (event->type == EV_TOKEN && event->seq == 0 && !event->token.given)
 		text_append(&look->said, event->text, event->length);
-	if (event->type == EV_TURN && event->seq == 0)
-		row->n_turns++;
+	if (event->type == EV_TURN)
+		take_turn(look, event);
+	if (event->type == EV_KEPT)
+		count_turns(look, event->kept.turn);
 	if (event->type == EV_STOP)
 		search_said(look);
 }
@@ -110,15 +156,17 @@ static enum found look_at(struct shelf_row *row, const char *search)
 	if (session_log_read(row->path, on_line, &look, &torn, NULL) < 0) {
 		text_free(&look.last);
 		text_free(&look.said);
+		free(look.turns);
 		return NO_LOG;
 	}
 	search_said(&look);
 	if (event_read(text_chars(&look.last), look.last.length, &last, NULL) > 0) {
-		row->length_ns = last.at_ns;
+		row->length_ns = last.at_ns > look.began_ns ? last.at_ns - look.began_ns : 0;
 		event_release(&last);
 	}
 	text_free(&look.last);
 	text_free(&look.said);
+	free(look.turns);
 	return !look.is_log ? NO_LOG : !search || row->found.length > 0 ? FOUND : NOT_FOUND;
 }
 

@@ -11,7 +11,7 @@
 struct shelf_row {
 	char *path;
 	size_t number;                // in the whole list, from 1
-	struct session_origin origin; // of the first session line; empty if the log has none
+	struct session_origin origin; // of the last session line; empty if the log has none
 	int n_turns, n_tokens;
 	uint64_t length_ns; // from the first event to the last
 	struct text first;  // what the user said first

@@ -104,6 +104,9 @@ static void opened(struct talk *talk, const struct event *event)
 	if (!talk->pace_chosen)
 		talk_pace(talk, is_small(talk->model) ? SMALL_MODEL_PACE : 0, NULL);
 	submit(talk, &(struct request){.type = REQUEST_MEMORY}, NULL);
+	if (talk->open_with[0] && talk->conversation.active != NO_MESSAGE)
+		submit(talk, &(struct request){.type = REQUEST_SAY, .conversation = &talk->conversation},
+			   NULL);
 	if (talk->open_with[0])
 		talk_say(talk, "%s is open; %s writes, and reads the conversation again first",
 				 talk->model->name, talk->settings.budget);

@@ -141,6 +141,16 @@ static int record(struct session_log *log, enum event_type type, struct error *e
 	return session_log_record(log, &event, err);
 }
 
+static int n_files(const char *folder)
+{
+	struct dirent **names;
+	int n = scandir(folder, &names, NULL, NULL);
+	for (int i = 0; i < n; i++)
+		free(names[i]);
+	free(n < 0 ? NULL : names);
+	return n - 2; // . and ..
+}
+
 static long size_of(const char *path)
 {
 	struct stat info;
@@ -159,6 +169,53 @@ static int see(void *user, const char *line, size_t length)
 	seen->whole += json_parse(&json, line, length, NULL) == 0;
 	json_free(&json);
 	return 0;
+}
+
+static int see_types(void *user, const char *line, size_t length)
+{
+	struct json json = {0};
+	struct text *types = user;
+	if (json_parse(&json, line, length, NULL) == 0)
+		json_string(&json, json_member(&json, json.nodes, "ev"), types);
+	text_add_char(types, ' ');
+	json_free(&json);
+	return 0;
+}
+
+/* One checkpoint and one conversation a file; what was never said has none. */
+static void another_conversation_is_another_file(void **state)
+{
+	static const struct {
+		enum event_type events[5];
+		int n;
+		const char *lines; // of the file
+	} files[] = {
+		{{EV_OPENED, EV_NOTICE, EV_OPENED, EV_CLEARED, EV_TURN}, 5, "session turn "},
+		{{EV_CLEARED, EV_CLEARED, EV_NOTICE, EV_TURN, EV_STOP}, 5, "session notice turn stop "},
+		{{EV_OPENED, EV_MESSAGE}, 2, "session message "},
+	};
+	char folder[] = "/tmp/elastiscope-log-XXXXXX";
+	struct error err = {0};
+	char *paths[3];
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	struct session_log *log = session_log_open(folder, &err);
+	for (int k = 0; k < 3; k++) {
+		for (int i = 0; i < files[k].n; i++)
+			assert_int_equal(record(log, files[k].events[i], &err), 0);
+		paths[k] = mem_string(session_log_path(log), strlen(session_log_path(log)), NULL);
+	}
+	session_log_close(log);
+	assert_int_equal(n_files(folder), 3);
+	for (int k = 0; k < 3; k++) {
+		struct text seen = {0};
+		session_log_read(paths[k], see_types, &seen, NULL, &err);
+		assert_string_equal(text_chars(&seen), files[k].lines);
+		text_free(&seen);
+		unlink(paths[k]);
+		free(paths[k]);
+	}
+	rmdir(folder);
 }
 
 static void a_session_is_recorded_in_batches(void **state)
@@ -262,6 +319,7 @@ int main(void)
 		cmocka_unit_test(every_event_has_its_fields),
 		cmocka_unit_test(a_token_line_is_exact),
 		cmocka_unit_test(a_session_is_recorded_in_batches),
+		cmocka_unit_test(another_conversation_is_another_file),
 		cmocka_unit_test(a_full_disk_loses_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,7 +8,6 @@
 #include "sessions/export.h"
 #include "sessions/log.h"
 #include "sessions/replay.h"
-#include "sessions/shelf.h"
 #include "sessions/verify.h"
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -358,15 +357,24 @@ static void a_kept_column_is_the_conversation(void **state)
 			put_in(&lines, seq, -1, plain(EV_STOP, NULL, 9));
 		}
 	}
-	put_in(&lines, 0, 3, a_turn(5, 4, 9));
-	put(&lines, a_message("user", "On?"));
-	write_file(path, lines.data, lines.length);
-	assert_int_equal(session_read(path, &session, NULL), 0);
-	assert_int_equal(session.n_turns, 3);
-	assert_int_equal(depth(&session), 5);
-	assert_string_equal(session.conversation.messages[session.turns[0].answer].text, "right");
-	assert_string_equal(session.conversation.messages[session.turns[1].answer].text, "right");
-	session_free(&session);
+	size_t before = lines.length;
+	for (int way = 0; way < 3; way++) { // its event; a turn that goes on from it; both
+		lines.length = before;
+		if (way != 1)
+			put(&lines, (struct event){.type = EV_KEPT, .kept.turn = 3});
+		if (way != 0)
+			put_in(&lines, 0, 3, a_turn(5, 4, 9));
+		if (way != 0)
+			put(&lines, a_message("user", "On?"));
+		write_file(path, lines.data, lines.length);
+		assert_int_equal(session_read(path, &session, NULL), 0);
+		assert_int_equal(session.n_turns, way ? 3 : 2);
+		assert_int_equal(depth(&session), way ? 5 : 4);
+		for (int i = 0; i < 2; i++)
+			assert_string_equal(session.conversation.messages[session.turns[i].answer].text,
+								"right");
+		session_free(&session);
+	}
 	unlink(path);
 	text_free(&lines);
 }
@@ -494,77 +502,6 @@ static void a_full_disk_keeps_whole_lines(void **state)
 		assert_true(session_log_read(path, see_line, &whole, &torn, NULL) >= 0);
 		unlink(path);
 	}
-}
-
-/* ---- the list ---- */
-
-static void put_log(const char *folder, const char *name, const char *question)
-{
-	struct text lines = {0};
-	char *path = file_join(folder, name, NULL);
-	start(&lines);
-	put_turn(&lines, 0, 0, question, "\nforty-two");
-	write_file(path, lines.data, lines.length);
-	text_free(&lines);
-	free(path);
-}
-
-static void logs_are_listed_found_and_searched(void **state)
-{
-	char folder[] = "/tmp/elastiscope-session-XXXXXX";
-	struct shelf shelf;
-	struct error err = {0};
-	struct text table = {0};
-	(void)state;
-	assert_non_null(mkdtemp(folder));
-	put_log(folder, "2026-01-01T00-00-00Z-1.jsonl", "the oldest");
-	put_log(folder, "2026-01-03T00-00-00Z-1.jsonl", "the newest\nof all");
-	put_log(folder, "2026-01-02T00-00-00Z-1.jsonl", "a Needle here");
-	char *junk = file_join(folder, "2026-01-04T00-00-00Z-1.jsonl", NULL);
-	write_file(junk, "no log\n", 7);
-	assert_int_equal(shelf_open(folder, NULL, &shelf, &err), 0);
-	assert_int_equal(shelf.n_rows, 3);
-	assert_string_equal(shelf.rows[0].first.data, "the newest of all");
-	assert_int_equal(shelf.rows[0].n_turns, 1);
-	assert_int_equal(shelf.rows[0].n_tokens, 3);
-	assert_int_equal(shelf.rows[0].length_ns, 9000000);
-	shelf_table(&shelf, 120, &table);
-	assert_non_null(strstr(table.data, "  2  2026-11-22 12:00  model        0123456789abcdef"));
-	char *third = mem_string(shelf.rows[2].path, strlen(shelf.rows[2].path), NULL);
-	shelf_close(&shelf);
-	assert_int_equal(shelf_open(folder, "nEEdle", &shelf, &err), 0);
-	assert_int_equal(shelf.n_rows, 1);
-	assert_int_equal(shelf.rows[0].number, 2);
-	assert_string_equal(shelf.rows[0].found.data, "a Needle here");
-	shelf_close(&shelf);
-	assert_int_equal(shelf_open(folder, "TY-Two", &shelf, &err), 0); // across tokens or not
-	assert_int_equal(shelf.n_rows, 3);
-	shelf_close(&shelf);
-	static const char *const names[] = {"3", "2026-01-01T00-00-00Z-1",
-										"2026-01-01T00-00-00Z-1.jsonl"};
-	for (int i = 0; i < 3; i++) {
-		char *path = shelf_find(folder, names[i], &err);
-		assert_string_equal(path, third);
-		free(path);
-	}
-	assert_null(shelf_find(folder, "4", &err));
-	assert_non_null(strstr(err.text, "there are 3"));
-	assert_null(shelf_find(folder, "nobody", &err));
-	assert_int_equal(shelf_open("/nowhere/at/all", NULL, &shelf, &err), 0);
-	assert_int_equal(shelf.n_rows, 0);
-	shelf_close(&shelf);
-	static const char *const files[] = {
-		"2026-01-01T00-00-00Z-1.jsonl", "2026-01-02T00-00-00Z-1.jsonl",
-		"2026-01-03T00-00-00Z-1.jsonl", "2026-01-04T00-00-00Z-1.jsonl"};
-	for (int i = 0; i < 4; i++) {
-		char *path = file_join(folder, files[i], NULL);
-		unlink(path);
-		free(path);
-	}
-	assert_int_equal(rmdir(folder), 0);
-	text_free(&table);
-	free(third);
-	free(junk);
 }
 
 /* ---- a session of the demo ---- */
@@ -793,7 +730,6 @@ int main(void)
 		cmocka_unit_test(a_kept_column_is_the_conversation),
 		cmocka_unit_test(a_killed_writer_loses_one_batch_at_most),
 		cmocka_unit_test(a_full_disk_keeps_whole_lines),
-		cmocka_unit_test(logs_are_listed_found_and_searched),
 		cmocka_unit_test(a_demo_session_is_replayed_and_verified),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
