@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "core/config.h"
 #include "core/quantised.h"
 #include <fnmatch.h>
 #include <stdio.h>
@@ -135,8 +136,10 @@ static int read_file(struct declared *d, const char *directory, const char *file
 		free(path);
 		return 0;
 	}
-	if (file_read(path, MAX_CONFIG_BYTES, &source, &problem) == 0 &&
-		json_parse(&json, source.data, source.length, &problem) == 0) {
+	int read = file_read(path, MAX_CONFIG_BYTES, &source, &problem);
+	if (read == 0 && source.data)
+		config_spell_infinity(source.data, source.length);
+	if (read == 0 && json_parse(&json, text_chars(&source), source.length, &problem) == 0) {
 		const struct json_node *said = json_member(&json, &json.nodes[0], member);
 		if (json_is(said, JSON_OBJECT)) {
 			d->file = file;

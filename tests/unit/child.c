@@ -4,6 +4,7 @@
  */
 #include "export/child.h"
 #include "base/file.h"
+#include "export/edit.h"
 #include "export/shards.h"
 #include "tests/unit/folder.h"
 #include <errno.h>
@@ -209,6 +210,44 @@ static void what_config_cannot_say(void **state)
 	remove_all(&folder);
 }
 
+static bool keep_odd(void *user, int i, const char *string, struct text *text)
+{
+	const char *first = user;
+	if (strcmp(string, first) == 0)
+		text_add(text, "renamed \"one\"");
+	return i % 2 != 0 || strcmp(string, first) == 0;
+}
+
+/* What is not changed keeps its spelling, numbers that JSON lacks included. */
+static void json_is_edited_in_place(void **state)
+{
+	static const char before[] =
+		"{ \"a\":1e-05,\n  \"b\" : [0.0, Infinity],\"c\":[\"x\",\"y\" , \"z\"],\n"
+		"  \"d\": {\"m\": 2.50, \"n\":{\"k\":[]}},\"e\":[],\"f\":[\"q\"]}\n";
+	static const char after[] =
+		"{ \"a\":1e-05,\n  \"b\" : [0.0, Infinity],\"c\":[\"renamed \\\"one\\\"\",\"y\"],\n"
+		"  \"d\": {\"n\":{\"k\":[]}},\"e\":[7],\"f\":[]}\n";
+	struct folder folder;
+	struct edits edits;
+	struct text out = {0};
+	char first[] = "x";
+	(void)state;
+	folder_make(&folder);
+	folder_write(&folder, "j", before, strlen(before));
+	ASSERT_OK(edits_open(&edits, folder_file(&folder, "j"), &err));
+	const struct json_node *root = edits.json.nodes;
+	ASSERT_OK(edits_filter(&edits, json_member(&edits.json, root, "f"), keep_odd, first, &err));
+	ASSERT_OK(edits_filter(&edits, json_member(&edits.json, root, "c"), keep_odd, first, &err));
+	ASSERT_OK(edits_filter(&edits, json_member(&edits.json, root, "d"), keep_odd, first, &err));
+	ASSERT_OK(edits_set(&edits, "e", "[7]", &err));
+	ASSERT_OK(edits_set(&edits, "not there", "1", &err));
+	ASSERT_OK(edits_apply(&edits, &out, &err));
+	assert_string_equal(out.data, after);
+	text_free(&out);
+	edits_free(&edits);
+	folder_remove(&folder);
+}
+
 /* ---- what goes wrong ---- */
 
 static void paths_are_refused(void **state)
@@ -375,9 +414,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(children_are_golden),     cmocka_unit_test(skipped_layers_are_counted_out),
-		cmocka_unit_test(what_config_cannot_say),  cmocka_unit_test(paths_are_refused),
-		cmocka_unit_test(nothing_half_is_left),    cmocka_unit_test(a_full_disk_is_one_line),
-		cmocka_unit_test(the_writer_counts_bytes),
+		cmocka_unit_test(what_config_cannot_say),  cmocka_unit_test(json_is_edited_in_place),
+		cmocka_unit_test(paths_are_refused),       cmocka_unit_test(nothing_half_is_left),
+		cmocka_unit_test(a_full_disk_is_one_line), cmocka_unit_test(the_writer_counts_bytes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
