@@ -16,6 +16,9 @@ static void note(const struct cli *cli, const struct child_plan *plan,
 		fprintf(stderr,
 				"elastiscope: %zu tensors that no budget reads were left out, the first is %s\n",
 				report->n_left_out, report->first_left_out);
+	if (plan->quantisation)
+		fprintf(stderr, "elastiscope: quantised on the way with the parent's scales, without "
+						"input_scale: for weights only (quantize --text measures inputs)\n");
 	if (report->elastic)
 		fprintf(stderr,
 				"elastiscope: layers of %s differ in width: stored at the widest, with an "

@@ -288,6 +288,27 @@ int staging_copy(const struct staging *staging, const char *directory, const cha
 
 /* ---- the end ---- */
 
+/* Where a file system cannot exchange names (NFS): one after the other, and back if that fails. */
+static int step_aside(const struct staging *staging)
+{
+	struct text new = {0};
+	int result = -1;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -1;
+	text_format(&new, "%s-new", staging->temporary);
+	if (!new.failed && rename(staging->temporary, new.data) == 0) {
+		if (rename(staging->path, staging->temporary) == 0) {
+			result = rename(new.data, staging->path);
+			if (result != 0)
+				(void)rename(staging->temporary, staging->path);
+		}
+		if (result != 0)
+			(void)rename(new.data, staging->temporary);
+	}
+	text_free(&new);
+	return result;
+}
+
 /* The old one steps aside under the temporary's name before it is removed, so that there is no
  * moment without a whole checkpoint. */
 static int exchange(struct staging *staging, struct error *err)
@@ -296,7 +317,8 @@ static int exchange(struct staging *staging, struct error *err)
 		return rename(staging->temporary, staging->path) == 0
 				   ? 0
 				   : fail(err, "%s: cannot be put in place: %s", staging->path, strerror(errno));
-	if (renameat2(AT_FDCWD, staging->temporary, AT_FDCWD, staging->path, RENAME_EXCHANGE) != 0)
+	if (renameat2(AT_FDCWD, staging->temporary, AT_FDCWD, staging->path, RENAME_EXCHANGE) != 0 &&
+		step_aside(staging) != 0)
 		return fail(err, "%s: cannot be replaced: %s", staging->path, strerror(errno));
 	if (remove_flat(staging->temporary) != 0)
 		return fail(err, "%s: the old checkpoint could not be removed: %s", staging->temporary,
