@@ -76,9 +76,9 @@ int checkpoint_header(const struct named_tensor *const *order, size_t n,
 /* -1 and a sentence where two tensors have one name. */
 int checkpoint_check_names(const struct named_tensor *tensors, size_t n, struct error *err);
 
-/* Lets go of the pages of a range of the mapping that has been read, so that streaming through 59
- * GB does not hold them. */
-void checkpoint_forget(const void *data, uint64_t bytes);
+/* Lets go of the mapped pages after every 32 MiB that were read, so that streaming through 59 GB
+ * does not hold them. since: the caller's count, 0 at the start. */
+void checkpoint_forget(const struct checkpoint *checkpoint, uint64_t *since, uint64_t bytes);
 
 /* SHA-256 (hex, first 16 digits and NUL) over names, sizes, headers and evenly spaced samples of
  * the data of every shard, so that opening 59 GB stays fast: the checkpoint's identity in logs. */

@@ -74,7 +74,8 @@ static int add_quantised(struct listing *l, const struct cut *cut, const struct 
 int piece_list_open(struct piece_list *pieces, const struct cuts *cuts,
 					const struct quantisation *quantisation, struct error *err)
 {
-	*pieces = (struct piece_list){.buffer_bytes = BUFFER_BYTES};
+	*pieces =
+		(struct piece_list){.buffer_bytes = BUFFER_BYTES, .checkpoint = &cuts->model->checkpoint};
 	struct listing l = {.pieces = pieces, .cuts = cuts, .err = err};
 	int result = quantisation ? quantisation_check(quantisation, cuts, err) : 0;
 	for (size_t i = 0; i < cuts->n && result == 0; i++) {
@@ -107,7 +108,8 @@ void piece_list_close(struct piece_list *pieces)
 int piece_buffer_open(struct piece_buffer *buffer, const struct piece_list *pieces,
 					  struct error *err)
 {
-	*buffer = (struct piece_buffer){.bytes = pieces->buffer_bytes};
+	*buffer =
+		(struct piece_buffer){.bytes = pieces->buffer_bytes, .checkpoint = pieces->checkpoint};
 	// stored numbers have two bytes and more, made ones at most one
 	buffer->stored = mem_new_aligned(pieces->buffer_bytes, 1, err);
 	buffer->made = buffer->stored ? mem_new_aligned(pieces->buffer_bytes, 1, err) : NULL;
@@ -153,26 +155,18 @@ static size_t encode(const struct piece *piece, const struct piece_buffer *buffe
 	return (size_t)(to - (uint8_t *)buffer->made);
 }
 
-static const char *position(const struct cut_reader *reader)
-{
-	const struct cut *cut = reader->cut;
-	int64_t row =
-		reader->span < cut->n_row_spans ? cut->rows[reader->span].start + reader->row : cut->n_rows;
-	return (const char *)cut->from->tensor.data + row * cut->row_bytes;
-}
-
-int piece_stream(const struct piece *piece, const struct piece_buffer *buffer, struct sink sink,
+int piece_stream(const struct piece *piece, struct piece_buffer *buffer, struct sink sink,
 				 struct error *err)
 {
 	const struct cut *cut = piece->cut;
 	struct cut_reader reader = {.cut = cut};
-	const char *before = position(&reader);
 	if (piece->encoding == ENCODE_NUMBER)
 		return sink.take(sink.user, &piece->number, sizeof piece->number, err);
 	for (size_t n; (n = cut_read(&reader, buffer->stored, buffer->bytes)) > 0;) {
-		const char *now = position(&reader), *bytes = buffer->stored;
-		checkpoint_forget(before, (uint64_t)(now - before));
-		before = now;
+		const char *bytes = buffer->stored;
+		// rows are touched whole
+		checkpoint_forget(buffer->checkpoint, &buffer->since,
+						  n / (size_t)cut->kept_bytes * (uint64_t)cut->row_bytes);
 		if (check_codes(cut, bytes, n, err) != 0)
 			return -1;
 		if (piece->encoding != ENCODE_NOT) {

@@ -26,6 +26,7 @@ struct piece {
 struct piece_list {
 	struct piece *list;
 	struct named_tensor *tensors; // (n) what they are called
+	const struct checkpoint *checkpoint;
 	size_t n, capacity;
 	size_t buffer_bytes, row_bytes;
 	struct text names;
@@ -46,14 +47,16 @@ struct sink {
 struct piece_buffer {
 	char *stored, *made;
 	float *row;
-	size_t bytes; // of `stored`
+	size_t bytes;                        // of `stored`
+	const struct checkpoint *checkpoint; // what is read
+	uint64_t since;
 };
 int piece_buffer_open(struct piece_buffer *buffer, const struct piece_list *pieces,
 					  struct error *err);
 void piece_buffer_close(struct piece_buffer *buffer); // takes {0}
 
 /* E4M3 bytes that are NaN are refused, with the tensor's name. */
-int piece_stream(const struct piece *piece, const struct piece_buffer *buffer, struct sink sink,
+int piece_stream(const struct piece *piece, struct piece_buffer *buffer, struct sink sink,
 				 struct error *err);
 
 #endif

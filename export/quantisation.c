@@ -19,7 +19,7 @@ struct choosing {
 	struct quantisation *q;
 	const struct quantisation_plan *plan;
 	struct cuts cuts; // the parent's own
-	uint64_t done, total;
+	uint64_t done, total, since;
 	struct error *err;
 	int result;
 };
@@ -138,7 +138,7 @@ static int measure(struct choosing *c, const struct named_tensor *named, float *
 							(unsigned long long)(at / width + i));
 			*amax = fabsf(wide[i]) > *amax ? fabsf(wide[i]) : *amax;
 		}
-		checkpoint_forget(from, bytes);
+		checkpoint_forget(&c->q->model->checkpoint, &c->since, bytes);
 		c->done += bytes;
 		if (c->plan->step && c->plan->step(c->plan->user, c->done, c->total) != 0)
 			return fail(c->err, "stopped, nothing was written");

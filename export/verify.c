@@ -15,7 +15,7 @@
 struct running {
 	struct verify *v;
 	uint8_t *seen; // (n_tensors of the child)
-	uint64_t done, total;
+	uint64_t done, total, since, child_since;
 	int (*step)(void *user, uint64_t done, uint64_t total);
 	void *user;
 	struct error *err;
@@ -187,9 +187,13 @@ static int differs_in_value(struct running *r, const struct cut *cut, const stru
 	return 0;
 }
 
-static int step(struct running *r, uint64_t bytes)
+static int step(struct running *r, const struct cut *cut, uint64_t bytes)
 {
 	r->done += bytes;
+	if (cut->kept_bytes) // the parent's rows are touched whole
+		checkpoint_forget(&r->v->parent->checkpoint, &r->since,
+						  bytes / (uint64_t)cut->kept_bytes * (uint64_t)cut->row_bytes);
+	checkpoint_forget(&r->v->child, &r->child_since, bytes);
 	if (r->step && r->step(r->user, r->done, r->total) != 0)
 		return fail(r->err, "stopped");
 	return 0;
@@ -198,8 +202,7 @@ static int step(struct running *r, uint64_t bytes)
 /* Row by row; pages behind are let go. 1 = equal, 0 = not, -1 = stopped. */
 static int compare(struct running *r, const struct cut *cut, const struct tensor *found)
 {
-	const char *data = cut->from->tensor.data, *child = found->data, *let_go = data;
-	const char *child_let_go = child;
+	const char *data = cut->from->tensor.data, *child = found->data;
 	uint64_t since = 0;
 	int64_t row = 0;
 	for (int s = 0; s < cut->n_row_spans; s++)
@@ -213,17 +216,11 @@ static int compare(struct running *r, const struct cut *cut, const struct tensor
 			since += (uint64_t)cut->kept_bytes;
 			if (since < CHUNK_BYTES)
 				continue;
-			checkpoint_forget(let_go, (uint64_t)(from - let_go));
-			checkpoint_forget(child_let_go, (uint64_t)(child - child_let_go));
-			let_go = from;
-			child_let_go = child;
-			if (step(r, since) != 0)
+			if (step(r, cut, since) != 0)
 				return -1;
 			since = 0;
 		}
-	checkpoint_forget(let_go, (uint64_t)(data + cut->from->tensor.bytes - let_go));
-	checkpoint_forget(child_let_go, (uint64_t)(child - child_let_go));
-	return step(r, since) == 0 ? 1 : -1;
+	return step(r, cut, since) == 0 ? 1 : -1;
 }
 
 static int check_tensor(struct running *r, const struct cut *cut)
