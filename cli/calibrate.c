@@ -26,6 +26,7 @@ struct work {
 	const struct cli *cli;
 	struct model *model;
 	struct calibrate_texts texts;
+	struct calibration result;
 	struct scores scores;
 	struct sorted axes[N_AXES];
 	uint64_t start_ns, shown_ns;
@@ -85,6 +86,8 @@ static int progress(void *user, int64_t done, int64_t total)
 	if (w->start_ns == 0) {
 		w->start_ns = w->shown_ns = now;
 		w->first = done;
+		if (!w->cli->quiet && w->result.damaged.text[0])
+			fprintf(stderr, "%s: measuring again\n", w->result.damaged.text);
 		if (!w->cli->quiet && done > 4096)
 			fprintf(stderr, "going on behind %lld of %lld tokens\n", (long long)done,
 					(long long)total);
@@ -131,8 +134,9 @@ static int copy_scores(const struct work *w, struct error *err)
 	return status;
 }
 
-static cJSON *to_json(const struct work *w, const struct calibration *c)
+static cJSON *to_json(const struct work *w)
 {
+	const struct calibration *c = &w->result;
 	cJSON *root = cJSON_CreateObject();
 	cJSON_AddStringToObject(root, "file", c->path);
 	cJSON_AddBoolToObject(root, "from_cache", c->from_cache);
@@ -161,8 +165,9 @@ static cJSON *to_json(const struct work *w, const struct calibration *c)
 	return root;
 }
 
-static void to_text(const struct work *w, const struct calibration *c)
+static void to_text(const struct work *w)
 {
+	const struct calibration *c = &w->result;
 	printf("%lld tokens in %lld window%s of %s", (long long)c->tokens, (long long)c->samples,
 		   c->samples == 1 ? "" : "s", w->scores.text);
 	if (c->from_cache)
@@ -188,8 +193,9 @@ static void to_text(const struct work *w, const struct calibration *c)
 
 /* ---- the command ---- */
 
-static int measure(struct work *w, struct calibration *c, struct error *err)
+static int measure(struct work *w, struct error *err)
 {
+	struct calibration *c = &w->result;
 	struct calibrate_plan plan = {.texts = &w->texts, .step = progress, .user = w};
 	if (cli_device_options(w->cli, &plan.device, err) < 0 ||
 		!(w->model = cli_open_model(w->cli, err)) || open_texts(w, err) < 0)
@@ -208,20 +214,19 @@ static int measure(struct work *w, struct calibration *c, struct error *err)
 int cli_calibrate(const struct cli *cli)
 {
 	struct work w = {.cli = cli};
-	struct calibration c = {0};
 	struct error err = {0};
 	if (cli->texts.n + cli->sessions.n == 0) {
 		fail(&err, "calibrate: expected --text FILE... or --sessions NUMBER...");
 		return cli_usage(&err);
 	}
 	run_catch_interrupt();
-	int status = measure(&w, &c, &err);
+	int status = measure(&w, &err);
 	if (status == 0 && cli->json)
-		status = print_line(to_json(&w, &c), &err);
+		status = print_line(to_json(&w), &err);
 	else if (status == 0)
-		to_text(&w, &c);
+		to_text(&w);
 	int code = status == 0 ? EXIT_DONE : cli_fail(&err);
-	calibration_free(&c);
+	calibration_free(&w.result);
 	scores_close(&w.scores);
 	calibrate_texts_free(&w.texts);
 	model_release(w.model);

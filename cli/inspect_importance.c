@@ -126,6 +126,9 @@ int inspect_scores_open(struct inspect_scores *all, const struct cli *cli,
 			inspect_scores_close(all);
 			return fail_in(err, "--scores");
 		}
+		const char *damaged = all->files[all->n].passed_over.text;
+		if (damaged[0] && !cli->quiet)
+			fprintf(stderr, "%s: passed over, the next of the cache is read\n", damaged);
 		all->list[all->n] = &all->files[all->n];
 		all->n++;
 	}

@@ -364,6 +364,16 @@ static int measure(struct work *w, const char *path, struct error *err)
 	return 0;
 }
 
+/* A file that is there and can't be read is measured again, and replaced. */
+static bool is_cached(struct calibration *c, const struct model *model)
+{
+	struct scores scores;
+	if (!file_exists(c->path) || scores_open(&scores, c->path, model, &c->damaged) < 0)
+		return false;
+	scores_close(&scores);
+	return true;
+}
+
 int calibrate_run(struct calibration *c, const struct calibrate_plan *plan, struct error *err)
 {
 	struct work w = {.plan = plan, .config = &plan->model->config, .window = plan->window};
@@ -379,7 +389,7 @@ int calibrate_run(struct calibration *c, const struct calibrate_plan *plan, stru
 		return -1;
 	c->tokens = w.tokens;
 	c->samples = w.n_windows;
-	c->from_cache = file_exists(c->path);
+	c->from_cache = is_cached(c, plan->model);
 	int status = c->from_cache ? 0 : measure(&w, c->path, err);
 	c->took_ns = clock_ns() - start;
 	work_close(&w);

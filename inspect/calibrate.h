@@ -51,6 +51,7 @@ struct calibrate_plan {
 struct calibration {
 	char *path;              // of the scores, in the cache; free()
 	bool from_cache;         // they were there already
+	struct error damaged;    // why what was there is measured again; set before the first step
 	int64_t tokens, samples; // of the texts; windows
 	uint64_t took_ns;
 };

@@ -174,47 +174,88 @@ char *scores_folder(struct error *err)
 	return file_place(PLACE_CACHE, "importance", err);
 }
 
-char *scores_newest(const struct model *model, struct error *err)
+struct candidate {
+	char *path;
+	struct timespec changed;
+};
+
+struct candidates {
+	struct candidate *items;
+	size_t n, capacity;
+};
+
+static int newest_first(const void *a, const void *b)
 {
-	char *folder = scores_folder(err), *best = NULL;
-	struct timespec newest = {0};
-	DIR *directory = folder ? opendir(folder) : NULL;
+	const struct timespec *x = &((const struct candidate *)a)->changed;
+	const struct timespec *y = &((const struct candidate *)b)->changed;
+	if (x->tv_sec != y->tv_sec)
+		return x->tv_sec < y->tv_sec ? 1 : -1;
+	return (x->tv_nsec < y->tv_nsec) - (x->tv_nsec > y->tv_nsec);
+}
+
+/* The folder's files of this checkpoint, by their names. */
+static int list_candidates(struct candidates *all, const char *folder, const struct model *model,
+						   struct error *err)
+{
+	DIR *directory = opendir(folder);
 	const struct dirent *entry;
-	while (directory && (entry = readdir(directory))) {
+	int status = 0;
+	while (directory && status == 0 && (entry = readdir(directory))) {
 		size_t length = strlen(entry->d_name), hash = strlen(model->hash);
 		struct stat st;
 		if (length < 13 || strcmp(entry->d_name + length - 12, ".safetensors") != 0 ||
 			strncmp(entry->d_name, model->hash, hash) != 0 || entry->d_name[hash] != '-')
 			continue;
 		char *path = file_join(folder, entry->d_name, err);
-		bool newer = path && stat(path, &st) == 0 &&
-					 (!best || st.st_mtim.tv_sec > newest.tv_sec ||
-					  (st.st_mtim.tv_sec == newest.tv_sec && st.st_mtim.tv_nsec > newest.tv_nsec));
-		if (newer) {
-			free(best);
-			best = path;
-			newest = st.st_mtim;
-		} else {
+		status =
+			path ? mem_grow(&all->items, &all->capacity, all->n + 1, sizeof *all->items, err) : -1;
+		if (status == 0 && stat(path, &st) == 0)
+			all->items[all->n++] = (struct candidate){path, st.st_mtim};
+		else
 			free(path);
-		}
 	}
 	if (directory)
 		closedir(directory);
-	if (folder && !best)
-		fail(err, "nothing was measured on %s (%s) yet: calibrate does it; looked in %s",
-			 model->name, model->hash, folder);
+	if (all->n)
+		qsort(all->items, all->n, sizeof *all->items, newest_first);
+	return status;
+}
+
+/* The newest that can be read; what a damaged one says is kept for the user. */
+static int open_first(struct scores *scores, const struct candidates *all,
+					  const struct model *model, struct error *err)
+{
+	struct error why = {0}, other;
+	for (size_t i = 0; i < all->n; i++) {
+		if (scores_open(scores, all->items[i].path, model, i ? &other : &why) < 0)
+			continue;
+		scores->passed_over = why;
+		return 0;
+	}
+	return fail(err, "%s; calibrate measures again", why.text);
+}
+
+static int open_cached(struct scores *scores, const struct model *model, struct error *err)
+{
+	struct candidates all = {0};
+	char *folder = scores_folder(err);
+	int status = folder ? list_candidates(&all, folder, model, err) : -1;
+	if (status == 0 && all.n == 0)
+		status = fail(err, "nothing was measured on %s (%s) yet: calibrate does it; looked in %s",
+					  model->name, model->hash, folder);
+	else if (status == 0)
+		status = open_first(scores, &all, model, err);
+	for (size_t i = 0; i < all.n; i++)
+		free(all.items[i].path);
+	free(all.items);
 	free(folder);
-	return best;
+	return status;
 }
 
 int scores_open_named(struct scores *scores, const char *name, const struct model *model,
 					  struct error *err)
 {
 	*scores = (struct scores){0};
-	if (strcmp(name, "cache") != 0)
-		return scores_open(scores, name, model, err);
-	char *path = scores_newest(model, err);
-	int status = path ? scores_open(scores, path, model, err) : -1;
-	free(path);
-	return status;
+	return strcmp(name, "cache") == 0 ? open_cached(scores, model, err)
+									  : scores_open(scores, name, model, err);
 }

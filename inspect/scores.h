@@ -39,6 +39,7 @@ struct scores {
 	char text[SCORES_NAME_BYTES]; // what they were measured on: names of texts, else of the file
 	int64_t tokens, samples;      // 0 = the file does not say
 	char math[8];                 // "exact", "fast", "" = it does not say
+	struct error passed_over;     // of "cache": why not a newer file, "" = there is none
 };
 
 /* Refuses a file without scores, one whose recorded checkpoint is another than the model's, and one
@@ -50,11 +51,8 @@ void scores_close(struct scores *scores); // takes {0}
 /* Where scores of checkpoints are kept: $XDG_CACHE_HOME/elastiscope/importance. free(). */
 char *scores_folder(struct error *err);
 
-/* The newest file in the cache that was measured on this checkpoint; NULL and a sentence if there
- * is none. free(). */
-char *scores_newest(const struct model *model, struct error *err);
-
-/* A file, or "cache": the newest of the checkpoint. */
+/* A file, or "cache": the newest that was measured on the checkpoint and can be read; why a newer
+ * one can't is in passed_over. */
 int scores_open_named(struct scores *scores, const char *name, const struct model *model,
 					  struct error *err);
 
