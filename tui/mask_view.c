@@ -16,6 +16,25 @@ static bool is_open(const struct mask_view *view)
 	return view->mask.base.n_layers > 0;
 }
 
+/* What the user chose, not what runs: that lags behind by a token. */
+static const char *chosen(const struct talk *talk)
+{
+	const struct turn_settings *turn = &talk->settings;
+	return turn->policy || *turn->rule ? talk_budget_name(talk) : turn->budget;
+}
+
+/* Whether the mask is what writes; it is left behind as soon as another budget is chosen. */
+static bool is_current(const struct mask_view *view, const struct talk *talk)
+{
+	struct text text = {0};
+	if (!is_open(view) || !talk->model)
+		return false;
+	bool same = mask_text(&view->mask, &talk->model->config, &text, NULL) == 0 &&
+				strcmp(budget_name_text(chosen(talk)), text_chars(&text)) == 0;
+	text_free(&text);
+	return same;
+}
+
 /* ---- the tokens ---- */
 
 /* The first PROBE_TOKENS are kept; a probe that has others goes. */
@@ -113,7 +132,7 @@ static int want_probe(struct mask_view *view, const struct talk *talk, struct er
 {
 	struct text text = {0};
 	view->wanted = false;
-	if (!talk->jobs || !is_open(view))
+	if (!talk->jobs || !is_current(view, talk))
 		return 0;
 	if (view->waiting) {
 		jobs_cancel(talk->jobs, &view->waiting->job);
@@ -186,24 +205,15 @@ void mask_view_close(struct mask_view *view)
 
 /* ---- edits ---- */
 
-/* Begins anew where another budget than the mask's writes. */
+/* Begins anew where another budget than the mask was chosen. */
 static int settle(struct mask_view *view, struct talk *talk, struct error *err)
 {
-	const struct turn_settings *turn = &talk->settings;
-	// what was chosen, not what runs: that lags behind by a token
-	const char *writes = turn->policy || *turn->rule ? talk_budget_name(talk) : turn->budget;
-	struct text text = {0};
 	struct budget base;
-	bool same = false;
 	if (!talk->model)
-		return talk_check_budget(talk, writes, err);
-	if (is_open(view) && mask_text(&view->mask, &talk->model->config, &text, err) == 0)
-		same = strcmp(budget_name_text(writes), text_chars(&text)) == 0 ||
-			   strcmp(writes, view->mask.base.name) == 0;
-	text_free(&text);
-	if (same)
+		return talk_check_budget(talk, chosen(talk), err);
+	if (is_current(view, talk))
 		return 0;
-	if (model_budget(talk->model, writes, &base, err))
+	if (model_budget(talk->model, chosen(talk), &base, err))
 		return -1;
 	mask_close(&view->mask);
 	text_clear(&view->line);
@@ -276,6 +286,10 @@ int mask_view_move(struct mask_view *view, struct talk *talk, enum mask_move mov
 	if (!is_open(view) || !talk->model)
 		return fail(err, "mask: nothing is edited");
 	config = &talk->model->config;
+	if (!is_current(view, talk) && move != MASK_UNDO)
+		return fail(err, "mask: another budget was chosen; :mask undo goes back to the edits");
+	if (!is_current(view, talk)) // undoes that choice
+		return apply(view, talk, err);
 	switch (move) {
 	case MASK_UNDO: status = mask_undo(&view->mask, config, err); break;
 	case MASK_REDO: status = mask_redo(&view->mask, config, err); break;
@@ -305,7 +319,7 @@ int mask_view_save(struct mask_view *view, struct talk *talk, const char *name, 
 				   bool replace, struct error *err)
 {
 	struct text file = {0};
-	if (!is_open(view) || !talk->model)
+	if (!is_current(view, talk))
 		return fail(err, "mask: nothing is edited");
 	text_add(&file, *path ? path : talk->model->directory);
 	if (!*path)
@@ -324,7 +338,7 @@ void mask_view_list(const struct mask_view *view, const struct talk *talk, struc
 {
 	struct text text = {0};
 	struct mask_units units;
-	if (!is_open(view) || mask_text(&view->mask, &talk->model->config, &text, NULL)) {
+	if (!is_current(view, talk) || mask_text(&view->mask, &talk->model->config, &text, NULL)) {
 		text_add(out, "No mask is edited.\n\n:mask LAYER.AXIS=WIDTH, :mask drop=LAYER.AXIS:3 or "
 					  ":mask skip=3 begins one over the budget that writes.\n");
 		text_free(&text);
@@ -384,7 +398,7 @@ int mask_view_bisect(struct mask_view *view, struct talk *talk, const char *good
 	if (free_to_ask(view, talk, "bisect", err))
 		return -1;
 	if (!good) {
-		if (!is_open(view))
+		if (!is_current(view, talk))
 			return fail(err, "bisect: GOOD BAD is expected, or a mask that is edited");
 		good = view->mask.base.name;
 		if (mask_text(&view->mask, &talk->model->config, &text, err))
@@ -443,7 +457,7 @@ enum { LINE_MASK, LINE_PROBE, LINE_FOUND, N_LINES };
 static void say_lines(const struct mask_view *view, const struct talk *talk,
 					  struct text lines[N_LINES])
 {
-	if (is_open(view)) {
+	if (is_current(view, talk)) {
 		text_format(&lines[LINE_MASK], "mask %d of %d%s ", view->mask.n_done, view->mask.n_edits,
 					view->mask.before ? ", flipped" : "");
 		mask_text(&view->mask, &talk->model->config, &lines[LINE_MASK], NULL);

@@ -33,6 +33,7 @@ void mask_view_close(struct mask_view *view);
  * good mask stays. */
 int mask_view_edit(struct mask_view *view, struct talk *talk, const char *terms, struct error *err);
 
+/* Undo goes back to edits that were left behind when another budget was chosen. */
 enum mask_move { MASK_UNDO, MASK_REDO, MASK_FLIP, MASK_CLEAR };
 int mask_view_move(struct mask_view *view, struct talk *talk, enum mask_move move,
 				   struct error *err);
