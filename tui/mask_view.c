@@ -236,46 +236,49 @@ static int apply(struct mask_view *view, struct talk *talk, struct error *err)
 	return status ? -1 : want_probe(view, talk, err);
 }
 
-/* Whether the slice can be built at all: blocks, shapes. */
-static int buildable(const struct mask_view *view, const struct talk *talk, struct error *err)
+/* The terms with those that make whole blocks of the widths, if what they lead to can be built at
+ * all: blocks, shapes. */
+static int whole(const struct mask_view *view, struct talk *talk, const char *terms,
+				 struct text *out, struct error *err)
 {
+	const struct config *config = &talk->model->config;
+	const struct weights *weights = &talk->model->weights;
+	struct budget tried;
 	struct slice slice;
-	if (slice_build(&slice, &talk->model->weights, &talk->model->config, &view->mask.now, NULL,
-					NULL, err))
+	struct text rounded = {0};
+	if (budget_copy(&tried, &view->mask.now, err))
 		return -1;
-	slice_free(&slice);
-	return 0;
-}
-
-static void drop_last(struct mask_view *view, const struct config *config)
-{
-	struct error err;
-	if (mask_undo(&view->mask, config, &err) == 0) {
-		free(view->mask.edits[view->mask.n_done].said);
-		free(view->mask.edits[view->mask.n_done].terms);
-		view->mask.n_edits = view->mask.n_done; // an edit forgets what could be redone
+	int status = budget_edit(&tried, config, terms, err);
+	if (status == 0)
+		mask_round(&tried, weights, config, &rounded);
+	text_add(out, terms);
+	if (rounded.length) {
+		text_format(out, ",%s", text_chars(&rounded));
+		status = budget_edit(&tried, config, text_chars(&rounded), err);
 	}
+	if (status == 0)
+		status = slice_build(&slice, weights, config, &tried, NULL, NULL, err);
+	if (status == 0) {
+		slice_free(&slice);
+		status = text_check(out, err);
+	}
+	if (status == 0 && rounded.length)
+		talk_say(talk, "rounded to whole blocks of the quantisation: %s", text_chars(&rounded));
+	text_free(&rounded);
+	budget_free(&tried);
+	return status;
 }
 
 int mask_view_edit(struct mask_view *view, struct talk *talk, const char *terms, struct error *err)
 {
-	struct text rounded = {0};
+	struct text all = {0};
 	if (settle(view, talk, err))
 		return -1;
-	const struct config *config = &talk->model->config;
-	if (mask_edit(&view->mask, config, terms, err))
-		return -1;
-	mask_round(&view->mask.now, &talk->model->weights, config, &rounded);
-	if (rounded.length && mask_edit(&view->mask, config, text_chars(&rounded), err) == 0)
-		talk_say(talk, "rounded to whole blocks of the quantisation: %s", text_chars(&rounded));
-	int added = 1 + (rounded.length > 0);
-	text_free(&rounded);
-	if (buildable(view, talk, err)) {
-		while (added-- > 0)
-			drop_last(view, config);
-		return -1;
-	}
-	return apply(view, talk, err);
+	int status = whole(view, talk, terms, &all, err);
+	if (status == 0)
+		status = mask_edit(&view->mask, &talk->model->config, text_chars(&all), err);
+	text_free(&all);
+	return status ? -1 : apply(view, talk, err);
 }
 
 int mask_view_move(struct mask_view *view, struct talk *talk, enum mask_move move,
