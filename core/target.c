@@ -53,6 +53,7 @@ int target_parse(struct target *target, const char *typed, struct error *err)
 struct retained {
 	enum axis axis;
 	int parent, step; // widths tried: multiples of step
+	int n_layers;     // that a cut reaches: hidden_size reaches all
 	double *share;    // (parent + 1); NULL = no scores
 };
 
@@ -109,7 +110,8 @@ static int open_retained(struct retained *r, enum axis axis, const struct model 
 {
 	const struct config *config = &model->config;
 	int groups = axis_groups(axis, config), n_layers = 0;
-	*r = (struct retained){axis, axis_parent_width(axis, config), step_of(axis, model), NULL};
+	*r = (struct retained){
+		.axis = axis, .parent = axis_parent_width(axis, config), .step = step_of(axis, model)};
 	if (!axis_in_model(axis, config))
 		return 0;
 	size_t n = (size_t)r->parent;
@@ -123,6 +125,7 @@ static int open_retained(struct retained *r, enum axis axis, const struct model 
 	free(sum);
 	for (size_t i = 0; !failed && n_layers > 0 && i <= n; i++)
 		r->share[i] /= n_layers;
+	r->n_layers = axis == AXIS_HIDDEN ? config->n_layers : n_layers;
 	if (failed || n_layers == 0) {
 		free(r->share);
 		r->share = NULL;
@@ -133,18 +136,19 @@ static int open_retained(struct retained *r, enum axis axis, const struct model 
 /* The next smaller width of an axis; 0 = it stays as it is. */
 static int narrower(const struct retained *r, int width, const struct budget *budget)
 {
-	int next = (width - 1) / r->step * r->step;
+	int next = r->share ? (width - 1) / r->step * r->step : 0;
 	bool lasts = next > 0 && (r->axis != AXIS_EXPERTS || next >= budget->top_k);
-	return r->share && lasts && r->share[next] > 0 ? next : 0;
+	return lasts && r->share[next] > 0 ? next : 0;
 }
 
-/* One step down: the axis that loses least, in log of what is retained, for what it saves. 1 =
- * taken, 0 = nothing is left to cut. */
+/* One step down: the axis that loses least, in log of what is retained summed over the layers that
+ * it reaches, for what it saves of what is still to be saved. 1 = taken, 0 = nothing is left to
+ * cut. */
 static int descend(struct budget *budget, const struct model *model,
-				   const struct retained axes[N_AXES], const char *metric, struct slice_cost *cost,
-				   struct error *err)
+				   const struct retained axes[N_AXES], const struct target *target,
+				   struct slice_cost *cost, struct error *err)
 {
-	double best = INFINITY, now = slice_cost_of(metric, cost);
+	double best = INFINITY, now = slice_cost_of(target->metric, cost);
 	int best_axis = -1, best_width = 0;
 	struct slice_cost best_cost = *cost;
 	for (int a = 0; a < N_AXES; a++) {
@@ -157,8 +161,8 @@ static int descend(struct budget *budget, const struct model *model,
 		budget->width[a] = width;
 		if (failed)
 			return -1;
-		double saved = now - slice_cost_of(metric, &then);
-		double lost = log(axes[a].share[width]) - log(axes[a].share[next]);
+		double saved = fmin(now - slice_cost_of(target->metric, &then), now - target->value);
+		double lost = axes[a].n_layers * (log(axes[a].share[width]) - log(axes[a].share[next]));
 		if (saved > 0 && lost / saved < best) {
 			best = lost / saved;
 			best_axis = a;
@@ -173,6 +177,19 @@ static int descend(struct budget *budget, const struct model *model,
 	return 1;
 }
 
+/* Axes that may be cut: those of the file's budgets, which were trained for it; without budgets
+ * those that the released family cuts. */
+static bool may_cut(enum axis axis, const struct model *model)
+{
+	const struct elastic *elastic = &model->elastic;
+	bool cut = false;
+	for (int i = 1; i < elastic->n_budgets; i++)
+		cut |= elastic->budgets[i].width[axis] != elastic->budgets[0].width[axis];
+	return elastic->n_budgets > 1
+			   ? cut
+			   : axis == AXIS_HIDDEN || axis == AXIS_EXPERT_FFN || axis == AXIS_FFN;
+}
+
 static int by_importance(const struct model *model, const struct target *target, const char *name,
 						 struct budget *out, struct error *err)
 {
@@ -180,6 +197,8 @@ static int by_importance(const struct model *model, const struct target *target,
 	struct slice_cost cost = {0};
 	int status = budget_init(out, &model->config, name, err), scored = 0;
 	for (int a = 0; a < N_AXES && status == 0; a++) {
+		if (!may_cut((enum axis)a, model))
+			continue;
 		status = open_retained(&axes[a], (enum axis)a, model, err);
 		scored += axes[a].share != NULL;
 	}
@@ -192,7 +211,7 @@ static int by_importance(const struct model *model, const struct target *target,
 		status = slice_measure(&cost, &model->weights, &model->config, out, err);
 	int taken = 1;
 	while (status == 0 && taken > 0 && slice_cost_of(target->metric, &cost) > target->value)
-		status = (taken = descend(out, model, axes, target->metric, &cost, err)) < 0 ? -1 : 0;
+		status = (taken = descend(out, model, axes, target, &cost, err)) < 0 ? -1 : 0;
 	if (status == 0 && taken == 0)
 		status = fail(err, "%s: the least that importance can choose is %.0f", name,
 					  slice_cost_of(target->metric, &cost));
@@ -270,5 +289,9 @@ int target_note(const struct model *model, const struct budget *budget, struct t
 	char active[32], total[32], bytes[32];
 	text_format(out, "; %s active of %s parameters, %s", count_text((double)cost.active, active),
 				count_text((double)cost.total, total), size_text(cost.bytes, bytes));
+	struct target target;
+	if (target_parse(&target, budget->name, NULL) == 0 &&
+		slice_cost_of(target.metric, &cost) > target.value * 1.0001)
+		text_add(out, ", above the target");
 	return text_check(out, err);
 }

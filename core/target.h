@@ -4,9 +4,9 @@
  * its two neighbours' one-hots, core/router.h), so its answer is near the target, not below it.
  *
  * Without a router the scores of importance.safetensors answer: from the parent down, whichever
- * axis loses the least retained importance for what the next step saves is cut, until the target is
- * met. That answer costs at most the target. Origin: ORIGIN_DERIVED; source: "router" or
- * "importance".
+ * axis of the file's budgets loses the least retained importance for what the next step saves is
+ * cut, until the target is met. That answer costs at most the target. Origin: ORIGIN_DERIVED;
+ * source: "router" or "importance".
  */
 #ifndef CORE_TARGET_H
 #define CORE_TARGET_H

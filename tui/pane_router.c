@@ -364,6 +364,9 @@ static void router_draw(struct pane *pane, struct canvas *canvas)
 		row = draw_head(r, canvas);
 	else
 		look_say(canvas, row++, ROLE_TEXT, text_chars(&r->view.source));
+	if (!r->view.present && !r->stairs_shown)
+		look_say(canvas, row++, ROLE_DIM,
+				 "t: the widths that importance chooses for a target (:target active=2.8B)");
 	if (r->note.length > 0)
 		row += draw_note(r, canvas, row);
 	struct canvas rest = canvas_part(canvas, row, 0, canvas->rows - row, canvas->columns);
