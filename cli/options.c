@@ -102,7 +102,7 @@ static const struct option_row rows[] = {
 	{"think-limit", 0, GROUP_THINKING, KIND_INTEGER, AT(think_limit), 1, 16777216, "N",
 	 "end the reasoning after N tokens"},
 	{"prompt", 'p', GROUP_PROMPT | GROUP_COMPARE | GROUP_LAB | GROUP_ASK, KIND_LIST, AT(prompts), 0,
-	 0, "TEXT", "a user's turn; may be repeated"},
+	 0, "TEXT", "a user's turn; may be repeated in chat"},
 	{"system", 0, GROUP_PROMPT | GROUP_COMPARE | GROUP_LAB | GROUP_ASK, KIND_STRING, AT(system), 0,
 	 0, "TEXT", "the system text"},
 	{"events", 0, GROUP_PROMPT, KIND_STRING, AT(events), 0, 0, "FILE",

@@ -48,21 +48,19 @@ static bool wants_layers(const struct fidelity_plan *plan)
 
 /* ---- the plan ---- */
 
-static int same_shape(const struct slice *a, const struct slice *q, struct error *err)
+int fidelity_same_shape(const struct config *x, const struct config *y, const char *a,
+						const char *q, struct error *err)
 {
-	const struct config *x = a->config, *y = q->config;
-
 	if (x->n_layers != y->n_layers || memcmp(x->kinds, y->kinds, (size_t)x->n_layers) != 0)
 		return fail(err,
 					"layers of %s and %s: %d and %d, or of different kinds; they cannot be "
 					"held against each other",
-					a->budget.name, q->budget.name, x->n_layers, y->n_layers);
+					a, q, x->n_layers, y->n_layers);
 	if (x->hidden_size != y->hidden_size || x->n_routed_experts != y->n_routed_experts)
 		return fail(err,
 					"layers of %s and %s: %d channels and %d experts against %d and %d; they "
 					"cannot be held against each other",
-					a->budget.name, q->budget.name, x->hidden_size, x->n_routed_experts,
-					y->hidden_size, y->n_routed_experts);
+					a, q, x->hidden_size, x->n_routed_experts, y->hidden_size, y->n_routed_experts);
 	return 0;
 }
 
@@ -88,7 +86,8 @@ static int check_plan(const struct fidelity_plan *plan, struct error *err)
 		if (q->backend != base->backend || q->device != base->device)
 			return fail(err, "%s and %s: slices on different devices", base->budget.name,
 						q->budget.name);
-		if (wants_layers(plan) && same_shape(base, q, err))
+		if (wants_layers(plan) &&
+			fidelity_same_shape(base->config, q->config, base->budget.name, q->budget.name, err))
 			return -1;
 	}
 	return 0;

@@ -91,6 +91,11 @@ void fidelity_free(struct fidelity *fidelity); // takes {0}
  * The error says what differs. */
 int fidelity_same_vocabulary(const struct model *a, const struct model *b, struct error *err);
 
+/* 0 if the layers of budget q of the second can be held against those of budget a of the first:
+ * the same kinds of layers, stored channels and experts, whatever the files. */
+int fidelity_same_shape(const struct config *x, const struct config *y, const char *a,
+						const char *q, struct error *err);
+
 /* Positions (indices 0..n-1) by falling KL of a side; the first `worst` of them into out. Returns
  * how many. */
 int fidelity_worst(const struct fidelity *fidelity, int side, int worst, int *out,

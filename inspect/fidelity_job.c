@@ -75,7 +75,8 @@ struct fidelity_job *fidelity_job(const struct fidelity_side_plan *sides, int n_
 	for (int i = 0; i < n_sides; i++) {
 		it->models[i] = model_retain(sides[i].model);
 		snprintf(it->budgets[i], sizeof it->budgets[i], "%s", sides[i].budget);
-		it->same_shape &= sides[i].model == sides[0].model;
+		it->same_shape &= fidelity_same_shape(&sides[0].model->config, &sides[i].model->config,
+											  sides[0].budget, sides[i].budget, NULL) == 0;
 	}
 	it->plan = (struct fidelity_plan){.n_sides = n_sides,
 									  .ids = it->ids,

@@ -1,7 +1,9 @@
 #include "tui/command.h"
 #include "base/file.h"
+#include "core/sampler.h"
 #include "tui/experiment.h"
 #include "tui/mask_command.h"
+#include "tui/pane_compare.h"
 #include "tui/recall.h"
 #include "tui/setting.h"
 #include "tui/state.h"
@@ -85,8 +87,11 @@ static int run_policy(struct command_context *context, const char *arguments, bo
 			setting_set(context, "answer", answer, err))
 			return -1;
 		arguments = "on";
-	} else if (!*arguments)
-		arguments = turn->policy || *turn->rule ? "off" : "on";
+	} else if (!*arguments) {
+		tell_budget(context);
+		return 0;
+	} else if (strncmp(arguments, "think ", 6) == 0)
+		return fail(err, "policy: 'think B answer B' is expected, not '%s'", arguments);
 	else if (!word)
 		return set_or_tell(context, "rule", arguments, err);
 	if (*turn->rule && setting_set(context, "rule", "off", err))
@@ -275,10 +280,38 @@ static int run_new(struct command_context *context, const char *arguments, bool 
 	return 0;
 }
 
+/* The columns, where Compare is shown and has some: what is said there is said to them. */
+static struct compare *columns_of(const struct command_context *context)
+{
+	int view = context->app ? pane_find("compare") : -1;
+	if (view < 0 || context->app->view != view)
+		return NULL;
+	struct compare *compare = pane_compare_of(context->app->panes[view]);
+	return compare->n > 0 ? compare : NULL;
+}
+
+static int retry_columns(struct command_context *context, struct compare *columns,
+						 struct error *err)
+{
+	struct talk *talk = context->talk;
+	struct pane *pane = context->app->panes[context->app->view];
+	struct text text = {0};
+	int result = compare_undo(columns, &text, err);
+	if (result == 0 && !talk->seed_fixed)
+		talk->settings.sampling.seed = sampler_new_seed();
+	if (result == 0)
+		result = pane->more->send(pane, text_chars(&text), text.length, err);
+	text_free(&text);
+	return result;
+}
+
 static int run_retry(struct command_context *context, const char *arguments, bool forced,
 					 struct error *err)
 {
 	(void)arguments, (void)forced;
+	struct compare *columns = columns_of(context);
+	if (columns)
+		return retry_columns(context, columns, err);
 	return talk_retry(context->talk, err);
 }
 
@@ -287,7 +320,8 @@ static int run_undo(struct command_context *context, const char *arguments, bool
 {
 	(void)arguments, (void)forced;
 	struct text text = {0};
-	int result = talk_undo(context->talk, &text, err);
+	struct compare *columns = columns_of(context);
+	int result = columns ? compare_undo(columns, &text, err) : talk_undo(context->talk, &text, err);
 	bool back = result == 0 && context->app && app_return(context->app, text_chars(&text));
 	if (back)
 		talk_say(context->talk, "taken back; its text is in the prompt");

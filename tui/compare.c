@@ -270,6 +270,40 @@ bool compare_stop(struct compare *compare)
 	return running;
 }
 
+/* How many messages the column has of its own; one that failed may have fewer than others. */
+static int own_messages(const struct compare_column *column)
+{
+	const struct conversation *conversation = &column->talk.conversation;
+	int n = 0;
+	for (int at = conversation->active; at != NO_MESSAGE; at = conversation->messages[at].parent)
+		n += at >= column->n_before && conversation->messages[at].role == CHAT_USER;
+	return n;
+}
+
+int compare_undo(struct compare *compare, struct text *out, struct error *err)
+{
+	int most = 0;
+	bool told = false;
+	if (compare_running(compare))
+		return fail(err, "the columns are still being written; Ctrl-C stops them");
+	for (int i = 0; i < compare->n; i++)
+		most =
+			own_messages(&compare->columns[i]) > most ? own_messages(&compare->columns[i]) : most;
+	if (most == 0)
+		return fail(err, "nothing was said to the columns");
+	for (int i = 0; i < compare->n; i++) {
+		struct compare_column *column = &compare->columns[i];
+		if (own_messages(column) < most)
+			continue;
+		if (talk_undo(&column->talk, told ? NULL : out, err))
+			return -1;
+		told = true;
+		text_clear(&column->talk.notice);
+		column->own = column->base = (struct compare_place){0};
+	}
+	return 0;
+}
+
 /* A column's checkpoint is open: has it the budget, and the conversation's tokens? */
 static void judge(const struct compare *compare, struct compare_column *column)
 {

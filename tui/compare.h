@@ -74,6 +74,8 @@ bool compare_drain(struct compare *compare);
 
 /* This column becomes the conversation, and nothing is compared any more. One of another checkpoint
  * opens that, and its state is made again by the next turn's prefill. */
+/* The last message of all columns and its answers go; its text is appended to `out`. */
+int compare_undo(struct compare *compare, struct text *out, struct error *err);
 int compare_keep(struct compare *compare, int column, struct talk *talk, struct error *err);
 
 /* Where what `column` and column 0 wrote in this comparison parted first. False: they have not, so

@@ -269,7 +269,8 @@ void fidelity_view_draw_layers(struct fidelity_view *view, const struct talk *ta
 	canvas_print(canvas, 0, 0, ROLE_HEADING, "Where %.20s differs from %.20s", job->budgets[side],
 				 job->budgets[0]);
 	if (!layers || !base) {
-		look_say(canvas, 1, ROLE_DIM, "Layers of two checkpoints are not held against each other.");
+		look_say(canvas, 1, ROLE_DIM,
+				 "Layers of checkpoints of different shapes are not held against each other.");
 		return;
 	}
 	table_add(&table, "layer", 5, 0);

@@ -120,6 +120,19 @@ static void state_of(const struct compare_column *column, struct text *out)
 		text_format(out, "%s", reply->failed ? "failed" : stop_reason_name(reply->reason));
 }
 
+/* Computing time only: while it writes of the newest steps, then of the whole turn. */
+static double rate_of(const struct compare_column *column)
+{
+	const struct metrics *metrics = &column->talk.metrics;
+	double steps = 0, ns = 0;
+	for (int i = 0; i < metrics->n_rows && !column->talk.running; i++)
+		if (metrics->rows[i].phase != PHASE_PREFILL) {
+			steps += metrics->rows[i].steps;
+			ns += (double)metrics->rows[i].took_ns;
+		}
+	return ns > 0 ? steps * 1e9 / ns : metrics_recent_tps(metrics, RECENT_STEPS);
+}
+
 static void put(const struct canvas *canvas, int row, enum role role, struct text *text)
 {
 	canvas_text(canvas, row, 0, role, text_chars(text));
@@ -203,7 +216,7 @@ static void draw_head(const struct pane_compare *c, const struct canvas *canvas,
 	const struct metrics *metrics = &column->talk.metrics;
 	const struct elastic *elastic = elastic_of(column);
 	int index = index_of(column);
-	double rate = metrics_recent_tps(metrics, RECENT_STEPS);
+	double rate = rate_of(column);
 	struct compare_place own, base;
 	struct text text = {0}, state = {0};
 	text_format(&text, "%s%d ", i == c->focus ? ">" : " ", i + 1);
@@ -402,7 +415,7 @@ static void ask_when_done(struct pane_compare *c)
 		return;
 	c->asked = true;
 	int32_t *ids = mem_new(tape->n + 1, sizeof *ids, NULL);
-	if (ids && tape->prompt > 0 && tape_ids(tape, tape->n, ids) &&
+	if (ids && tape->prompt > 0 && tape->n > tape->prompt && tape_ids(tape, tape->n, ids) &&
 		compare_ids(c, ids, (int)tape->n, (int)tape->prompt - 1, &err))
 		snprintf(c->pane.message, sizeof c->pane.message, "error: %.140s", err.text);
 	free(ids);
@@ -454,7 +467,7 @@ static void jump(struct pane_compare *c)
 	bool any = false;
 	for (int i = 0; i < c->compare.n; i++) {
 		struct compare_place place;
-		if (!place_of(c, i, &place))
+		if (!place_of(c, i, &place) && !place_of(c, 0, &place)) // one that agrees goes with them
 			continue;
 		int line = line_of(&c->lines[i], &place), top = line - c->rows / 3;
 		c->top[i] = top < 0 ? 0 : top > last_top(c, i) ? last_top(c, i) : top;
@@ -507,8 +520,11 @@ static bool compare_action(struct pane *pane, enum action action, int key)
 static void compare_event_pane(struct pane *pane, const struct event *event)
 {
 	struct pane_compare *c = (struct pane_compare *)pane;
-	if (event->type == EV_OPENED && event->seq == 0)
-		compare_close(&c->compare); // columns of a model that is gone
+	if (event->type == EV_OPENED &&
+		event->seq == 0) { // columns and numbers of a model that is gone
+		compare_close(&c->compare);
+		fidelity_view_forget(&c->fidelity, pane->talk);
+	}
 	if (event->type == EV_SWITCH && event->seq == 0 && pane->talk->lab && !c->lab.waiting)
 		lab_view_ask(&c->lab, pane->talk, event->change.from, event->change.to, event->change.at,
 					 NULL);
@@ -525,10 +541,12 @@ static void compare_title(const struct pane *pane, struct text *out)
 	for (int i = 1; i < c->compare.n && c->section == SECTION_TEXT; i++) {
 		struct compare_place own, base;
 		text_format(out, "%s%d ", i > 1 ? ", " : "", i + 1);
-		if (compare_divergence(&c->compare, i, &own, &base))
-			add_parting(&c->compare.columns[i], &own, out);
-		else
+		if (!compare_divergence(&c->compare, i, &own, &base))
 			text_add(out, "agrees");
+		else if (c->compare.columns[i].own.turn > 0) // short: the model's name stands behind it
+			text_format(out, "turn %d", own.turn);
+		else
+			add_parting(&c->compare.columns[i], &own, out);
 	}
 }
 

@@ -1,4 +1,5 @@
 #include "tui/status.h"
+#include "core/rule.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -48,7 +49,10 @@ static void budgets_part(const struct talk *talk, struct text *out)
 	bool cut = strlen(name) > MOST_NAME; // a mask's text; :mask shows it whole
 	text_format(out, "%.*s%s%s", cut ? MOST_NAME - 3 : MOST_NAME, name, cut ? "..." : "",
 				talk->running ? "*" : "");
-	if (settings->policy)
+	struct rule rule;
+	bool ruled = *settings->rule && rule_parse(&rule, settings->rule, NULL) == 0 &&
+				 rule.think.kind != RULE_NONE && rule.answer.kind != RULE_NONE;
+	if (settings->policy && !ruled) // a rule for both stands above the pair
 		text_format(out, " think:%s answer:%s", settings->think, settings->answer);
 	char handoff[HANDOFF_TEXT_BYTES];
 	handoff_write(settings->handoff, settings->repair, handoff);

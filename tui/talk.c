@@ -13,6 +13,9 @@
 #define SMALL_MODEL_PARAMETERS 50000000u
 #define SMALL_MODEL_PACE 8
 
+#define BEGINS_ANEW                                                                                \
+	"it can't read what was said, so a new conversation begins (the log has the old)"
+
 static int submit(struct talk *talk, struct request *request, struct error *err)
 {
 	request->seq = talk->seq;
@@ -82,6 +85,29 @@ static void moved(struct talk *talk, const struct event *event)
 			 talk->model->name, talk->rung);
 }
 
+/* Without a tokenizer only ids can be read: said before the line is gone. */
+static int check_text(const struct model *model, const char *text, size_t length, struct error *err)
+{
+	struct id_list ids = {0};
+	int result = model->tokenizer ? 0 : model_encode(model, text, length, &ids, err);
+	free(ids.ids);
+	return result;
+}
+
+/* Whether the model that was opened can read what was said before. */
+static bool reads(const struct talk *talk)
+{
+	const struct conversation *conversation = &talk->conversation;
+	bool fine = true;
+	for (int at = conversation->active; fine && at != NO_MESSAGE;) {
+		const struct message *message = &conversation->messages[at];
+		fine = message->text_length == 0 ||
+			   check_text(talk->model, message->text, message->text_length, NULL) == 0;
+		at = message->parent;
+	}
+	return fine;
+}
+
 static void opened(struct talk *talk, const struct event *event)
 {
 	bool first = !talk->model;
@@ -119,6 +145,9 @@ static void opened(struct talk *talk, const struct event *event)
 		talk_say(talk, "%.*s", (int)strcspn(notices, "\n"), notices);
 	}
 	talk->open_with[0] = 0;
+	talk->anew = !reads(talk) && talk_new(talk, NULL) == 0;
+	if (talk->anew)
+		talk_say(talk, "%s is open; " BEGINS_ANEW, talk->model->name);
 }
 
 /* A turn without a token would stand in the way of all that follow: too long, or not readable. */
@@ -242,6 +271,7 @@ void talk_event(struct talk *talk, const struct event *event)
 			opened(talk, event);
 		break;
 	case EV_TURN:
+		talk->anew = false;
 		talk->turn_begun = true;
 		talk->turn = event->turn.id;
 		break;
@@ -261,7 +291,9 @@ void talk_event(struct talk *talk, const struct event *event)
 		talk->progress[0] = 0;
 		talk_say(talk, "error: %s", event->text ? event->text : "unknown");
 		break;
-	case EV_NOTICE: talk_say(talk, "%s", event->text ? event->text : ""); break;
+	case EV_NOTICE: // of the model that was just opened, perhaps
+		talk_say(talk, "%s%s", talk->anew ? BEGINS_ANEW ". " : "", event->text ? event->text : "");
+		break;
 	case EV_PROGRESS:
 		snprintf(talk->progress, sizeof talk->progress, "%s", event->text ? event->text : "");
 		talk->progress_done = event->progress.done;
@@ -337,15 +369,6 @@ int talk_device(struct talk *talk, const char *device, struct error *err)
 	snprintf(talk->progress, sizeof talk->progress, "moving to %s", device);
 	talk->progress_done = talk->progress_total = 0;
 	return 0;
-}
-
-/* Without a tokenizer only ids can be read: said before the line is gone. */
-static int check_text(const struct model *model, const char *text, size_t length, struct error *err)
-{
-	struct id_list ids = {0};
-	int result = model->tokenizer ? 0 : model_encode(model, text, length, &ids, err);
-	free(ids.ids);
-	return result;
 }
 
 /* note: what a new way is called, NULL = another message. */

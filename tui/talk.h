@@ -39,9 +39,10 @@ struct talk {
 	struct gauges gauges;     // newest, read once a frame
 	struct memory_use memory; // of the last EV_MEMORY
 	bool has_memory;
-	bool lab;                          // :set lab on: every change of budget is taken apart
-	bool opening;                      // REQUEST_OPEN is under way
-	bool moving;                       // :device: the open model, settings and conversation stay
+	bool lab;     // :set lab on: every change of budget is taken apart
+	bool opening; // REQUEST_OPEN is under way
+	bool anew;    // the open model could not read the conversation, nothing was said since
+	bool moving;  // :device: the open model, settings and conversation stay
 	char open_with[BUDGET_NAME_BYTES]; // writes once that is open; "" = the file's first budget
 	struct memory_use beside; // what other engines hold (columns of other checkpoints), see
 							  // compare_memory()
