@@ -145,8 +145,8 @@ void mask_close(struct mask *mask)
 static int add_edit(struct mask *mask, const struct config *config, const char *said,
 					const char *terms, struct error *err)
 {
-	struct mask_edit edit = {mem_string(said, strlen(said), err),
-							 mem_string(terms, strlen(terms), err)};
+	struct mask_edit edit = {.said = mem_string(said, strlen(said), err),
+							 .terms = mem_string(terms, strlen(terms), err)};
 	if (!edit.said || !edit.terms ||
 		mem_grow(&mask->edits, &mask->capacity, (size_t)mask->n_done + 1, sizeof *mask->edits,
 				 err) < 0 ||
@@ -211,6 +211,8 @@ static int only(struct mask *mask, const struct config *config, const struct bud
 		status = budget_edit(&wanted, config, text_chars(&terms), err);
 	if (status == 0)
 		status = lead_to(mask, config, &wanted, text_chars(&said), err);
+	if (status == 0)
+		mask->edits[mask->n_done - 1].apart = true;
 	budget_free(&wanted);
 	mask_units_free(&units);
 	text_free(&terms);
@@ -228,6 +230,14 @@ int mask_all_but(struct mask *mask, const struct config *config, const struct bu
 				 int layer, int kind, struct error *err)
 {
 	return only(mask, config, parent, (struct mask_unit){layer, kind, NULL}, false, err);
+}
+
+const struct budget *mask_baseline(const struct mask *mask, const struct budget *parent)
+{
+	for (int i = 0; i < mask->n_done && !mask->before; i++)
+		if (mask->edits[i].apart)
+			return parent;
+	return &mask->base;
 }
 
 /* The base with the first n edits; they were good once and in this order. */

@@ -42,6 +42,7 @@ struct mask {
 	struct mask_edit {
 		char *said;  // what the list shows: the terms, or "solo 4 n_routed_experts"
 		char *terms; // applied to what stands before
+		bool apart;  // taken apart: made against the parent
 	} * edits;
 	int n_edits, n_done; // those behind n_done can be redone
 	size_t capacity;
@@ -62,6 +63,9 @@ int mask_solo(struct mask *mask, const struct config *config, const struct budge
 			  int layer, int kind, struct error *err);
 int mask_all_but(struct mask *mask, const struct config *config, const struct budget *parent,
 				 int layer, int kind, struct error *err);
+
+/* What a mask is held against: its base; the parent once it was taken apart, unless flipped. */
+const struct budget *mask_baseline(const struct mask *mask, const struct budget *parent);
 
 /* -1: there is nothing to undo or redo. */
 int mask_undo(struct mask *mask, const struct config *config, struct error *err);

@@ -109,8 +109,9 @@ int run_probe(struct command_context *context, const char *arguments, bool force
 	struct mask_view *view = view_of(context);
 	if (!*arguments) {
 		talk_say(context->talk, "%s",
-				 view->line.length ? text_chars(&view->line)
-								   : "no probe yet; :probe TEXT pins one");
+				 view->waiting       ? "probe: the mask is being read; ask again, or see Nesting"
+				 : view->line.length ? text_chars(&view->line)
+									 : "no probe yet; :probe TEXT pins one");
 		return 0;
 	}
 	return mask_view_pin(view, context->talk, strcmp(arguments, "pin") == 0 ? NULL : arguments,

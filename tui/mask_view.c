@@ -127,11 +127,17 @@ static int submit(struct mask_view *view, const struct talk *talk, enum mask_tas
 	return 0;
 }
 
+static const char *baseline(const struct mask_view *view, const struct talk *talk)
+{
+	return mask_baseline(&view->mask, &talk->model->elastic.budgets[0])->name;
+}
+
 /* Probes the mask as it is, or as soon as what runs has made way for it. */
 static int want_probe(struct mask_view *view, const struct talk *talk, struct error *err)
 {
 	struct text text = {0};
 	view->wanted = false;
+	text_clear(&view->line);
 	if (!talk->jobs || !is_current(view, talk))
 		return 0;
 	if (view->waiting) {
@@ -141,7 +147,7 @@ static int want_probe(struct mask_view *view, const struct talk *talk, struct er
 	}
 	int status = mask_text(&view->mask, &talk->model->config, &text, err);
 	if (status == 0)
-		status = submit(view, talk, MASK_PROBE, view->mask.base.name, text_chars(&text), NULL, err);
+		status = submit(view, talk, MASK_PROBE, baseline(view, talk), text_chars(&text), NULL, err);
 	text_free(&text);
 	return status;
 }
@@ -153,9 +159,11 @@ static void take_result(struct mask_view *view, const struct talk *talk, struct 
 	text_clear(out);
 	if (job->job.state == JOB_FAILED)
 		text_format(out, "%s: %s", job->job.name, job->job.error.text);
-	else if (job->task == MASK_PROBE)
+	else if (job->task == MASK_PROBE) {
 		probe_line(&job->result, config, job->probe.tolerance, out);
-	else if (job->task == MASK_BISECT)
+		if (is_open(view) && strcmp(job->base, view->mask.base.name) != 0)
+			text_format(out, ", against %s", job->base);
+	} else if (job->task == MASK_BISECT)
 		bisect_line(&job->bisect, out);
 	else
 		against_line(&job->against, config, out);
@@ -403,7 +411,7 @@ int mask_view_bisect(struct mask_view *view, struct talk *talk, const char *good
 	if (!good) {
 		if (!is_current(view, talk))
 			return fail(err, "bisect: GOOD BAD is expected, or a mask that is edited");
-		good = view->mask.base.name;
+		good = baseline(view, talk);
 		if (mask_text(&view->mask, &talk->model->config, &text, err))
 			return -1;
 		bad = text_chars(&text);

@@ -145,7 +145,9 @@ static void a_mask_is_taken_apart(void **state)
 	struct error err = {0};
 	good(mask_open(&mask, &trained.budgets[1], &err), &err);
 	good(mask_edit(&mask, &config, "4.n_routed_experts=8", &err), &err);
+	assert_ptr_equal(mask_baseline(&mask, &trained.budgets[0]), &mask.base);
 	good(mask_solo(&mask, &config, &trained.budgets[0], 4, AXIS_EXPERTS, &err), &err);
+	assert_ptr_equal(mask_baseline(&mask, &trained.budgets[0]), &trained.budgets[0]);
 	assert_mask(&mask, "medium,hidden_size=80,moe_intermediate_size=48,4.n_routed_experts=8");
 	good(mask_undo(&mask, &config, &err), &err);
 	assert_mask(&mask, "medium,4.n_routed_experts=8");
