@@ -14,50 +14,23 @@
 #define TERMINAL_NS 200000000u // between two lines of progress, overwritten
 #define LOG_NS 10000000000u    // the same where stderr is no terminal
 
-enum fact {
-	FACT_CHECKPOINT,
-	FACT_MODEL,
-	FACT_SEED,
-	FACT_TEMPERATURE,
-	FACT_TOP_P,
-	FACT_TOP_K,
-	FACT_MIN_P,
-	FACT_MAX_TOKENS,
-	FACT_MATH,
-	FACT_KV,
-	FACT_RUNG,
-	FACT_THREADS,
-	FACT_CONTEXT,
-	N_FACTS
-};
-
 struct run {
 	const struct cli *cli;
 	struct model *model;
 	struct engine *engine;
-	char rung[32];
-	int n_threads, context;
-	struct tasks tasks;
-	struct grid grid;
-	struct cell *cells;
-	int n_cells;
-	struct study study;
-	struct study_fact facts[N_FACTS];
-	struct study_file *file;
+	struct event opened; // what it says about the device decides rows too
+	struct study_plan plan;
 	uint64_t began_ns, shown_ns;
 	bool shown; // a line of progress stands on the terminal
 };
 
-/* EV_OPENED passes here on its way; what it says about the device decides rows too. */
+/* EV_OPENED passes here on its way. */
 static int record(void *user, const struct event *event, struct error *err)
 {
 	struct run *run = user;
 	(void)err;
-	if (event->type == EV_OPENED) {
-		memcpy(run->rung, event->opened.rung, sizeof run->rung);
-		run->n_threads = event->opened.n_threads;
-		run->context = event->opened.context;
-	}
+	if (event->type == EV_OPENED)
+		run->opened = *event;
 	return 0;
 }
 
@@ -102,7 +75,7 @@ static int on_row(void *user, const struct study *study, size_t task, size_t cel
 {
 	struct run *run = user;
 	progress(run, study);
-	return run->file ? study_file_add(run->file, study, task, cell, err) : 0;
+	return run->plan.file ? study_file_add(run->plan.file, study, task, cell, err) : 0;
 }
 
 /* An option's value as a list of budgets; widths and rules, which may have commas, are one value.
@@ -113,7 +86,7 @@ static int add_option(struct run *run, const char *option, const char *value, en
 	struct text list = {0};
 	bool one = axis == GRID_POLICY || strchr(value, '=') != NULL;
 	text_format(&list, one ? "{%s}" : "%s", value);
-	int result = text_check(&list, err) || grid_add(&run->grid, axis, text_chars(&list), err);
+	int result = text_check(&list, err) || grid_add(&run->plan.grid, axis, text_chars(&list), err);
 	text_free(&list);
 	return result ? fail_in(err, "--%s", option) : 0;
 }
@@ -138,55 +111,17 @@ static int read_grid(struct run *run, struct error *err)
 			add_option(run, options[i].option, options[i].value, options[i].axis, err))
 			return -1;
 	for (size_t i = 0; i < cli->grid.n; i++)
-		if (grid_parse(&run->grid, cli->grid.items[i], err))
+		if (grid_parse(&run->plan.grid, cli->grid.items[i], err))
 			return fail_in(err, "--grid");
 	for (int axis = GRID_THINK; named && axis <= GRID_ANSWER; axis++) // -b: these two
-		if (run->grid.values[axis].n == 0 && grid_add(&run->grid, (enum grid_axis)axis, named, err))
+		if (run->plan.grid.values[axis].n == 0 &&
+			grid_add(&run->plan.grid, (enum grid_axis)axis, named, err))
 			return fail_in(err, "--budget");
 	char limit[32];
 	snprintf(limit, sizeof limit, "%lld", (long long)cli->think_limit);
-	if (cli->think_limit > 0 && grid_add(&run->grid, GRID_LIMIT, limit, err))
+	if (cli->think_limit > 0 && grid_add(&run->plan.grid, GRID_LIMIT, limit, err))
 		return -1;
 	return 0;
-}
-
-static void set_facts(struct run *run, const struct turn_settings *settings)
-{
-	const struct pick_params *sampling = &settings->sampling;
-	struct device_options device;
-	struct study_fact *facts = run->facts;
-	cli_device_options(run->cli, &device, NULL); // was checked when the engine opened
-	static const struct study_fact names[N_FACTS] = {
-		[FACT_CHECKPOINT] = {.name = "checkpoint"},
-		[FACT_MODEL] = {.name = "model"},
-		[FACT_SEED] = {.name = "seed", .number = true},
-		[FACT_TEMPERATURE] = {.name = "temperature", .number = true},
-		[FACT_TOP_P] = {.name = "top_p", .number = true},
-		[FACT_TOP_K] = {.name = "top_k", .number = true},
-		[FACT_MIN_P] = {.name = "min_p", .number = true},
-		[FACT_MAX_TOKENS] = {.name = "max_tokens", .number = true},
-		[FACT_MATH] = {.name = "math"},
-		[FACT_KV] = {.name = "kv"},
-		[FACT_RUNG] = {.name = "rung"},
-		[FACT_THREADS] = {.name = "threads", .number = true},
-		[FACT_CONTEXT] = {.name = "context", .number = true},
-	};
-	memcpy(facts, names, sizeof names);
-#define SET(fact, ...) snprintf(facts[fact].value, sizeof facts[fact].value, __VA_ARGS__)
-	SET(FACT_CHECKPOINT, "%s", run->model->hash);
-	SET(FACT_MODEL, "%.64s", run->model->name);
-	SET(FACT_SEED, "%llu", (unsigned long long)sampling->seed);
-	SET(FACT_TEMPERATURE, "%.9g", (double)sampling->temperature);
-	SET(FACT_TOP_P, "%.9g", (double)sampling->top_p);
-	SET(FACT_TOP_K, "%d", sampling->top_k);
-	SET(FACT_MIN_P, "%.9g", (double)sampling->min_p);
-	SET(FACT_MAX_TOKENS, "%d", settings->max_tokens);
-	SET(FACT_MATH, "%s", device.math == MATH_FAST ? "fast" : "exact");
-	SET(FACT_KV, "%s", kv_name(device.kv_dtype));
-	SET(FACT_RUNG, "%s", run->rung);
-	SET(FACT_THREADS, "%d", run->n_threads);
-	SET(FACT_CONTEXT, "%d", run->context);
-#undef SET
 }
 
 static int prepare(struct run *run, struct error *err)
@@ -197,41 +132,32 @@ static int prepare(struct run *run, struct error *err)
 	plain.think = plain.answer = plain.read = plain.policy = plain.handoff = plain.budget = NULL;
 	if (plain.seed < 0)
 		plain.seed = 0; // greedy or not, a study is to be repeated
-	if (tasks_read(&run->tasks, cli->tasks, err) || read_grid(run, err))
+	struct tasks *tasks = &run->plan.tasks;
+	if (study_plan_tasks(&run->plan, cli->tasks, cli->limit > 0 ? (size_t)cli->limit : 0, err) ||
+		read_grid(run, err))
 		return -1;
-	if (run->tasks.n_broken > 0 && !cli->quiet)
-		fprintf(stderr, "elastiscope: left out %d lines:\n%s", run->tasks.n_broken,
-				text_chars(&run->tasks.broken));
-	if (cli->limit > 0)
-		tasks_limit(&run->tasks, (size_t)cli->limit);
+	if (tasks->n_broken > 0 && !cli->quiet)
+		fprintf(stderr, "elastiscope: left out %d lines:\n%s", tasks->n_broken,
+				text_chars(&tasks->broken));
 	run->engine = cli_open_engine(cli, record, run, &run->model, err);
-	if (!run->engine)
+	if (!run->engine || cli_settings(&plain, run->model, &settings, err) ||
+		study_plan_cells(&run->plan, run->model, &settings, err))
 		return -1;
-	if (cli_settings(&plain, run->model, &settings, err) ||
-		grid_complete(&run->grid, run->model, err))
+	study_plan_facts(&run->plan, run->model, &run->opened);
+	if (cli->csv_file && study_plan_rows(&run->plan, cli->csv_file, err))
 		return -1;
-	run->n_cells = grid_cells(&run->grid, run->model, &run->cells, err);
-	if (run->n_cells < 0 || study_init(&run->study, &run->tasks, run->cells, (size_t)run->n_cells,
-									   &settings, run->model->elastic.budgets[0].name, err))
-		return -1;
-	set_facts(run, &settings);
-	if (cli->csv_file) {
-		run->file = study_file_open(cli->csv_file, &run->study, run->facts, N_FACTS, err);
-		if (!run->file)
-			return -1;
-	}
 	if (!cli->quiet)
-		fprintf(stderr, "%zu tasks x %d cells, %zu answers are there, seed %s\n", run->tasks.n,
-				run->n_cells, run->study.n_had, run->facts[FACT_SEED].value);
+		fprintf(stderr, "%zu tasks x %zu cells, %zu answers are there, seed %s\n", tasks->n,
+				run->plan.study.n_cells, run->plan.study.n_had, run->plan.facts[FACT_SEED].value);
 	return 0;
 }
 
 static int report(const struct run *run, bool interrupted, struct error *err)
 {
-	struct study_summary *summaries = mem_new((size_t)run->n_cells, sizeof *summaries, err);
-	struct study_report report = {&run->study, summaries,       run->facts,
-								  N_FACTS,     run->cli->tasks, interrupted};
-	int result = summaries ? study_summarise(&run->study, summaries, err) : -1;
+	struct study_summary *summaries = mem_new(run->plan.study.n_cells, sizeof *summaries, err);
+	struct study_report report = {&run->plan.study, summaries,       run->plan.facts,
+								  N_STUDY_FACTS,    run->cli->tasks, interrupted};
+	int result = summaries ? study_summarise(&run->plan.study, summaries, err) : -1;
 	bool rows_alone = run->cli->csv_file && strcmp(run->cli->csv_file, "-") == 0;
 	if (result == 0 && !rows_alone) {
 		if (run->cli->json)
@@ -258,16 +184,12 @@ int cli_study(const struct cli *cli)
 	int result = prepare(&run, &err);
 	run.began_ns = run.shown_ns = clock_ns();
 	if (result == 0)
-		result = study_run(&run.study, run.engine, &watch, &err);
+		result = study_run(&run.plan.study, run.engine, &watch, &err);
 	end_line(&run);
 	if (result >= 0 && report(&run, result == 1, &err))
 		result = -1;
-	study_file_close(run.file);
 	engine_close(run.engine);
-	study_free(&run.study);
-	free(run.cells);
-	grid_free(&run.grid);
-	tasks_free(&run.tasks);
+	study_plan_free(&run.plan);
 	model_release(run.model);
 	return result < 0 ? cli_fail(&err) : result == 1 ? EXIT_INTERRUPTED : EXIT_DONE;
 }

@@ -2,7 +2,7 @@
 #ifndef CLI_STUDY_H
 #define CLI_STUDY_H
 
-#include "inspect/study_file.h"
+#include "inspect/study_plan.h"
 
 struct study_report {
 	const struct study *study;

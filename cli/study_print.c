@@ -14,24 +14,6 @@
 #define PLOT_WIDTH 64
 #define PLOT_HEIGHT 16
 
-static char letter_of(size_t cell)
-{
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-	return cell < sizeof letters - 1 ? letters[cell] : '#';
-}
-
-/* An axis has a column if its values differ or say something; think and answer always. */
-static bool has_column(const struct study *study, int axis)
-{
-	static const char *const plain[N_GRID_AXES] = {
-		[GRID_READ] = GRID_SAME,    [GRID_THINK] = "",  [GRID_ANSWER] = "",
-		[GRID_HANDOFF] = GRID_NONE, [GRID_LIMIT] = "0", [GRID_POLICY] = GRID_NONE};
-	for (size_t cell = 0; cell < study->n_cells; cell++)
-		if (strcmp(study->cells[cell].value[axis], plain[axis]))
-			return true;
-	return false;
-}
-
 static int column_width(const struct study *study, int axis)
 {
 	int width = (int)strlen(grid_axis_name((enum grid_axis)axis));
@@ -63,9 +45,9 @@ static void print_row(const struct study_report *report, size_t cell)
 	char text[7][32], interval[32];
 	bool tested = cell != study->baseline && row->n_pairs > 0;
 	double same = row->n_twin ? 100.0 * (double)row->n_same / (double)row->n_twin : NAN;
-	printf("%c%c ", letter_of(cell), row->front ? '*' : ' ');
+	printf("%c%c ", cell_letter(cell), row->front ? '*' : ' ');
 	for (int axis = 0; axis < N_GRID_AXES; axis++)
-		if (has_column(study, axis))
+		if (grid_told(study->cells, study->n_cells, (enum grid_axis)axis))
 			printf(" %-*s", column_width(study, axis), study->cells[cell].value[axis]);
 	snprintf(interval, sizeof interval, "%.1f-%.1f", 100 * row->interval.low,
 			 100 * row->interval.high);
@@ -93,7 +75,7 @@ static void print_plot(const struct study_report *report)
 		const struct study_summary *row = &report->summaries[cell];
 		points[cell] = (struct scatter_point){.x = 1000 * row->median_seconds,
 											  .y = 100 * (double)row->right / (double)row->n,
-											  .letter = letter_of(cell),
+											  .letter = cell_letter(cell),
 											  .front = row->front};
 	}
 	setlocale(LC_CTYPE, "");
@@ -121,7 +103,7 @@ void study_print(const struct study_report *report)
 		printf("%s%s %s", i ? ", " : "", report->facts[i].name, report->facts[i].value);
 	printf("\n\n   ");
 	for (int axis = 0; axis < N_GRID_AXES; axis++)
-		if (has_column(study, axis))
+		if (grid_told(study->cells, study->n_cells, (enum grid_axis)axis))
 			printf(" %-*s", column_width(study, axis), grid_axis_name((enum grid_axis)axis));
 	printf("  %5s %6s %10s %7s %6s %6s %7s %6s %6s %6s %6s\n", "n", "right%", "95%", "mid-p",
 		   "same%", "tokens", "ms", "first", "tok/s", "switch", "energy");
@@ -135,7 +117,7 @@ void study_print(const struct study_report *report)
 		   "mid-p: McNemar, paired, against %c (%s > %s). same: equals the answer that reprefill "
 		   "gives.\nms: median of an answer, from request to end; first: to the first token; "
 		   "switch: the handoff's.\n",
-		   letter_of(study->baseline), base->value[GRID_THINK], base->value[GRID_ANSWER]);
+		   cell_letter(study->baseline), base->value[GRID_THINK], base->value[GRID_ANSWER]);
 	print_plot(report);
 }
 

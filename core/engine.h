@@ -11,7 +11,7 @@
 #include "core/event.h"
 
 enum request_type {
-	REQUEST_OPEN,   // directory, budgets_file, lenient; EV_OPENED or EV_ERROR (the old model stays)
+	REQUEST_OPEN,   // directory, budgets_file, lenient, or model; EV_OPENED, or EV_ERROR: all stays
 	REQUEST_DEVICE, // text: "cpu", "cuda:N", .. (backend_choose): the open model moves there.
 					// EV_OPENED, and the next turn reads the conversation again; or EV_ERROR, and
 					// all stays
@@ -38,6 +38,7 @@ struct request {
 	enum request_type type;
 	int seq;
 	const char *directory, *budgets_file; // OPEN
+	struct model *model; // OPEN: one that is open already, retained, instead of a directory
 	bool lenient;
 	const struct conversation
 		*conversation; // TURN: its active path; the last message is the user's

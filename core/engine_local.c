@@ -21,7 +21,7 @@ static int submit(struct engine *engine, const struct request *request, struct e
 	struct local *local = (struct local *)engine;
 	if (request->seq < 0 || request->seq >= MAX_SEQUENCES)
 		return fail(err, "sequence %d: expected 0 to %d", request->seq, MAX_SEQUENCES - 1);
-	if (request->type == REQUEST_OPEN && !request->directory)
+	if (request->type == REQUEST_OPEN && !request->directory && !request->model)
 		return fail(err, "open: no directory is named");
 	if ((request->type == REQUEST_TURN || request->type == REQUEST_SAY) && !request->conversation &&
 		!request->tokens)

@@ -1,6 +1,7 @@
 #include "core/request.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "core/model.h"
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -40,6 +41,8 @@ struct request_copy *request_copy(const struct request *request, struct error *e
 	failed |= copy_string(&to->directory, err);
 	failed |= copy_string(&to->budgets_file, err);
 	failed |= copy_string(&to->text, err);
+	if (request->model)
+		model_retain(request->model);
 	if (request->tokens)
 		failed |= copy_tokens(to, err);
 	if (failed) {
@@ -54,6 +57,7 @@ void request_free(struct request_copy *copy)
 	if (!copy)
 		return;
 	conversation_free(&copy->conversation);
+	model_release(copy->request.model);
 	free((char *)copy->request.directory);
 	free((char *)copy->request.budgets_file);
 	free((char *)copy->request.text);

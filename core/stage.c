@@ -32,7 +32,8 @@ int stage_open(struct stage *stage, const struct engine_options *options, struct
 	struct model_options how = {.budgets_file = request->budgets_file, .lenient = request->lenient};
 	*stage = (struct stage){
 		.backend = options->backend, .device = device, .kv_dtype = options->device.kv_dtype};
-	stage->model = model_open(request->directory, &how, err);
+	stage->model =
+		request->model ? model_retain(request->model) : model_open(request->directory, &how, err);
 	if (!stage->model || prepare(stage, options, notices, err)) {
 		stage_close(stage);
 		return -1;

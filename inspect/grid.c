@@ -187,6 +187,23 @@ int grid_complete(struct grid *grid, const struct model *model, struct error *er
 	return 0;
 }
 
+bool grid_told(const struct cell *cells, size_t n_cells, enum grid_axis axis)
+{
+	static const char *const plain[N_GRID_AXES] = {
+		[GRID_READ] = GRID_SAME,    [GRID_THINK] = "",  [GRID_ANSWER] = "",
+		[GRID_HANDOFF] = GRID_NONE, [GRID_LIMIT] = "0", [GRID_POLICY] = GRID_NONE};
+	for (size_t cell = 0; cell < n_cells; cell++)
+		if (strcmp(cells[cell].value[axis], plain[axis]))
+			return true;
+	return false;
+}
+
+char cell_letter(size_t cell)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	return cell < sizeof letters - 1 ? letters[cell] : '#';
+}
+
 bool cell_equal(const struct cell *a, const struct cell *b)
 {
 	for (int axis = 0; axis < N_GRID_AXES; axis++)

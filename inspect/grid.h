@@ -57,6 +57,11 @@ int grid_cells(const struct grid *grid, const struct model *model, struct cell *
 /* What a cell asks of a turn; the rest stays as it is. */
 int grid_settings(const struct cell *cell, struct turn_settings *settings, struct error *err);
 
+/* Whether a table needs the axis: its values differ or say something; think and answer always. */
+bool grid_told(const struct cell *cells, size_t n_cells, enum grid_axis axis);
+
+char cell_letter(size_t cell); // a to z, A to Z, then #: tables and plots name cells by it
+
 bool cell_equal(const struct cell *a, const struct cell *b);
 
 void grid_free(struct grid *grid); // takes {0}

@@ -269,6 +269,13 @@ static void copy(struct app *app)
 	text_free(&code);
 }
 
+/* How the command begins that writes what the view shows. */
+static const char *writing(const struct pane *pane, bool chat)
+{
+	const char *own = pane->more && pane->more->write ? pane->more->write(pane) : NULL;
+	return own ? own : chat ? ":write " : ":save-screen ";
+}
+
 /* An action for the overlay, or for the pane. */
 static void inside_view(struct app *app, enum action action, int key)
 {
@@ -296,7 +303,7 @@ static void inside_view(struct app *app, enum action action, int key)
 	else if (action == ACTION_COPY)
 		copy(app);
 	else if (action == ACTION_WRITE)
-		prompt_begin(app, PROMPT_COMMAND, app->view == 0 ? ":write " : ":save-screen ");
+		prompt_begin(app, PROMPT_COMMAND, writing(pane, app->view == 0));
 }
 
 static void back(struct app *app)

@@ -386,6 +386,7 @@ const struct command commands[] = {
 	{"bisect", "[GOOD BAD]", "which difference makes the KL: of the mask, of two budgets, of GOOD and DIR#CHILD", COMPLETE_BUDGET, run_bisect, true},
 	{"against", "FILE", "residuals or logits from elsewhere: the first layer and channel that differ", COMPLETE_FILE, run_against, true},
 	{"lab", "[FROM TO [AT]]", "take a change of budget apart: the last one, or any", COMPLETE_BUDGET, run_lab, true},
+	{"study", "[FILE [ROWS.csv] [LIMIT] [GRID]|write FILE]", "every task of FILE in every think x answer pair: accuracy against latency", COMPLETE_FILE, run_study, true},
 	{"calibrate", "FILE...", "measure every importance score on these texts; Importance then shows them", COMPLETE_FILE, run_calibrate, true},
 	{"scores", "FILE|cache [FILE]|off", "importance by measured scores", COMPLETE_FILE, run_scores, true},
 	{"agreement", "[FILE|cache [FILE]]", "stored order, weight norms, scores and texts against each other", COMPLETE_FILE, run_agreement, true},

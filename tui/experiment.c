@@ -95,6 +95,16 @@ int run_lab(struct command_context *context, const char *arguments, bool forced,
 	return view_show(context->app, "compare", err);
 }
 
+int run_study(struct command_context *context, const char *arguments, bool forced,
+			  struct error *err)
+{
+	(void)forced;
+	struct pane *pane = context->app->panes[pane_find("compare")];
+	if (pane_compare_study(pane, &context->app->options->engine, arguments, err))
+		return -1;
+	return view_show(context->app, "compare", err);
+}
+
 int run_target(struct command_context *context, const char *arguments, bool forced,
 			   struct error *err)
 {

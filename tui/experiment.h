@@ -12,6 +12,8 @@ int run_branch(struct command_context *context, const char *arguments, bool forc
 			   struct error *err);
 
 int run_lab(struct command_context *context, const char *arguments, bool forced, struct error *err);
+int run_study(struct command_context *context, const char *arguments, bool forced,
+			  struct error *err);
 int run_target(struct command_context *context, const char *arguments, bool forced,
 			   struct error *err);
 int run_scores(struct command_context *context, const char *arguments, bool forced,

@@ -57,6 +57,8 @@ struct pane_more {
 	/* Descriptors of engines of its own: at most `max` into fds; returns how many. */
 	int (*watch)(const struct pane *pane, int *fds, int max);
 	void (*wake)(struct pane *pane); // called once a loop; takes what they have
+	/* The command that `w` begins in the prompt; NULL, or returning it = :save-screen. */
+	const char *(*write)(const struct pane *pane);
 };
 
 struct pane_row {

@@ -10,6 +10,7 @@
 #include "tui/lab_view.h"
 #include "tui/look.h"
 #include "tui/status.h"
+#include "tui/study_view.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,9 +31,9 @@ struct lines {
 	size_t n, capacity;
 };
 
-enum section { SECTION_TEXT, SECTION_KL, SECTION_LAYERS, SECTION_LAB, N_SECTIONS };
+enum section { SECTION_TEXT, SECTION_KL, SECTION_LAYERS, SECTION_LAB, SECTION_STUDY, N_SECTIONS };
 static const char *const section_names[] = {"answers", "token by token", "layer by layer",
-											"handoff lab"};
+											"handoff lab", "study"};
 
 struct pane_compare {
 	struct pane pane;
@@ -40,6 +41,7 @@ struct pane_compare {
 	enum section section;
 	struct fidelity_view fidelity;
 	struct lab_view lab;
+	struct study_view study;
 	bool asked; // for the comparison of what column 1 wrote last
 	struct lines lines[COMPARE_COLUMNS];
 	int top[COMPARE_COLUMNS];
@@ -342,7 +344,7 @@ static void draw_nothing(const struct canvas *canvas)
 	look_say(canvas, 2, ROLE_TEXT, ":compare large DIR#large    another checkpoint beside it");
 	look_say(canvas, 4, ROLE_DIM,
 			 "then: h l choose a column, d goes where they part, Enter keeps it (:keep N), v shows "
-			 "KL, layers, the handoff lab");
+			 "KL, layers, the handoff lab, a study");
 }
 
 static void draw_columns(struct pane_compare *c, struct canvas *canvas)
@@ -382,6 +384,7 @@ static void compare_draw(struct pane *pane, struct canvas *canvas)
 		fidelity_view_draw_layers(&c->fidelity, pane->talk, canvas, c->focus);
 		break;
 	case SECTION_LAB: lab_view_draw(&c->lab, pane->talk, canvas); break;
+	case SECTION_STUDY: study_view_draw(&c->study, canvas); break;
 	default: draw_columns(c, canvas); break;
 	}
 }
@@ -453,11 +456,29 @@ int pane_compare_lab(struct pane *pane, const char *from, const char *to, int at
 	return 0;
 }
 
+int pane_compare_study(struct pane *pane, const struct engine_options *engine,
+					   const char *arguments, struct error *err)
+{
+	struct pane_compare *c = (struct pane_compare *)pane;
+	pane->dirty = true;
+	if (strncmp(arguments, "write ", 6) == 0) {
+		const char *path = arguments + 6 + strspn(arguments + 6, " \t");
+		if (study_view_write(&c->study, path, err))
+			return -1;
+		snprintf(pane->message, sizeof pane->message, "%.120s written", path);
+	} else if (*arguments && study_view_ask(&c->study, pane->talk, engine, arguments, err)) {
+		return -1;
+	}
+	c->section = SECTION_STUDY;
+	return 0;
+}
+
 static bool compare_job(struct pane *pane, struct job *job)
 {
 	struct pane_compare *c = (struct pane_compare *)pane;
 	pane->dirty = true;
-	return fidelity_view_job(&c->fidelity, job) || lab_view_job(&c->lab, job);
+	return fidelity_view_job(&c->fidelity, job) || lab_view_job(&c->lab, job) ||
+		   study_view_job(&c->study, job);
 }
 
 /* ---- keys ---- */
@@ -499,6 +520,8 @@ static bool compare_action(struct pane *pane, enum action action, int key)
 	}
 	if (c->section == SECTION_LAB)
 		return pane_scroll(&c->lab.top, c->lab.n_lines, c->lab.rows, action);
+	if (c->section == SECTION_STUDY)
+		return study_view_action(&c->study, action);
 	if (n == 0 && c->section == SECTION_TEXT)
 		return false;
 	bool text = c->section == SECTION_TEXT;
@@ -566,7 +589,7 @@ static bool compare_stop_pane(struct pane *pane)
 {
 	struct pane_compare *c = (struct pane_compare *)pane;
 	return compare_stop(&c->compare) || fidelity_view_stop(&c->fidelity, pane->talk) ||
-		   lab_view_stop(&c->lab, pane->talk);
+		   lab_view_stop(&c->lab, pane->talk) || study_view_stop(&c->study, pane->talk);
 }
 
 static bool compare_busy(const struct pane *pane)
@@ -574,7 +597,7 @@ static bool compare_busy(const struct pane *pane)
 	const struct pane_compare *c = (const struct pane_compare *)pane;
 	const struct compare *compare = &c->compare;
 	return compare_running(compare) || compare_opening(compare) || c->fidelity.waiting ||
-		   c->lab.waiting;
+		   c->lab.waiting || c->study.waiting;
 }
 
 static int compare_watch(const struct pane *pane, int *fds, int max)
@@ -592,10 +615,17 @@ static int compare_watch(const struct pane *pane, int *fds, int max)
 static void compare_wake(struct pane *pane)
 {
 	struct pane_compare *c = (struct pane_compare *)pane;
+	pane->dirty |= c->study.waiting && c->section == SECTION_STUDY; // its rows come meanwhile
 	if (!compare_drain(&c->compare))
 		return;
 	pane->dirty = true;
 	ask_when_done(c);
+}
+
+static const char *compare_write(const struct pane *pane)
+{
+	const struct pane_compare *c = (const struct pane_compare *)pane;
+	return c->section == SECTION_STUDY && c->study.shown ? ":study write " : NULL;
 }
 
 static void compare_close_pane(struct pane *pane)
@@ -604,6 +634,7 @@ static void compare_close_pane(struct pane *pane)
 	compare_close(&c->compare);
 	fidelity_view_close(&c->fidelity);
 	lab_view_close(&c->lab);
+	study_view_close(&c->study);
 	for (int i = 0; i < COMPARE_COLUMNS; i++)
 		free(c->lines[i].items);
 	free(c);
@@ -616,7 +647,8 @@ static const struct pane_more more = {.send = compare_send_pane,
 									  .busy = compare_busy,
 									  .job = compare_job,
 									  .watch = compare_watch,
-									  .wake = compare_wake};
+									  .wake = compare_wake,
+									  .write = compare_write};
 
 bool pane_compare_running(const struct pane *pane)
 {

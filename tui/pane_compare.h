@@ -19,4 +19,8 @@ int pane_compare_text(struct pane *pane, const struct text *text, struct error *
 int pane_compare_lab(struct pane *pane, const char *from, const char *to, int at,
 					 struct error *err);
 
+/* A study shows there too: "FILE ...", "write FILE", or "" for what there is. */
+int pane_compare_study(struct pane *pane, const struct engine_options *engine,
+					   const char *arguments, struct error *err);
+
 #endif

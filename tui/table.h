@@ -7,7 +7,7 @@
 
 #include "tui/canvas.h"
 
-#define TABLE_MAX_COLUMNS 16
+#define TABLE_MAX_COLUMNS 20
 
 struct table_column {
 	const char *name;

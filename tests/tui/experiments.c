@@ -282,9 +282,9 @@ static void test_fidelity(void **state)
 	finish_jobs(&f, pane);
 	expect_words(&f, pane, 20, 80, "v", kl);
 	expect_words(&f, pane, 20, 80, "vjjk", layers);
-	expect_words(&f, pane, 5, 40, "vvvsjG", few);
+	expect_words(&f, pane, 5, 40, "vvvvsjG", few);
 	static const int sizes[][2] = {{1, 1}, {1, 80}, {2, 3}, {5, 9}, {10, 40}, {60, 250}};
-	for (int i = 0; i < N(sizes) * 4; i++) { // every section finds its way at any size
+	for (int i = 0; i < N(sizes) * 5; i++) { // every section finds its way at any size
 		const int *size = sizes[i / 4];
 		open_screen(&f, size[0], size[1], i % 8 < 4 ? "default" : "ascii");
 		draw(&f, pane);
