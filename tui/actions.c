@@ -330,7 +330,10 @@ static void do_running(struct app *app, enum action action)
 		break;
 	case ACTION_STEP: result = talk_step(&app->talk, &err); break;
 	case ACTION_PAUSE: app_run_command(app, "pause"); break;
-	case ACTION_POLICY: app_run_command(app, "policy"); break;
+	case ACTION_POLICY:
+		app_run_command(app, app->talk.settings.policy || *app->talk.settings.rule ? "policy off"
+																				   : "policy on");
+		break;
 	case ACTION_HANDOFF: app_run_command(app, "handoff"); break;
 	default: break;
 	}
