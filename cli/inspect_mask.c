@@ -358,6 +358,8 @@ int inspect_against(const struct cli *cli, const struct model *model, struct err
 		against_line(&against, &model->config, &line);
 		puts(text_chars(&line));
 	}
+	if (status == 0 && against.differs) // as of verify: a script sees it
+		status = fail(err, "inspect against: they differ");
 	text_free(&line);
 	probe_close(&probe);
 	budget_free(&budget);

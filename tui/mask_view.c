@@ -23,6 +23,13 @@ static const char *chosen(const struct talk *talk)
 	return turn->policy || *turn->rule ? talk_budget_name(talk) : turn->budget;
 }
 
+/* The same for as long as nobody chooses another: a policy's budgets count as one. */
+static const char *chosen_by_name(const struct talk *talk)
+{
+	const struct turn_settings *turn = &talk->settings;
+	return turn->policy || *turn->rule ? "" : turn->budget;
+}
+
 /* Whether the mask is what writes; it is left behind as soon as another budget is chosen. */
 static bool is_current(const struct mask_view *view, const struct talk *talk)
 {
@@ -157,15 +164,18 @@ static void take_result(struct mask_view *view, const struct talk *talk, struct 
 	const struct config *config = &talk->model->config;
 	struct text *out = job->task == MASK_PROBE ? &view->line : &view->found;
 	text_clear(out);
+	if (out == &view->found)
+		snprintf(view->found_with, sizeof view->found_with, "%s", chosen_by_name(talk));
 	if (job->job.state == JOB_FAILED)
 		text_format(out, "%s: %s", job->job.name, job->job.error.text);
 	else if (job->task == MASK_PROBE) {
 		probe_line(&job->result, config, job->probe.tolerance, out);
 		if (is_open(view) && strcmp(job->base, view->mask.base.name) != 0)
 			text_format(out, ", against %s", job->base);
-	} else if (job->task == MASK_BISECT)
+	} else if (job->task == MASK_BISECT) {
 		bisect_line(&job->bisect, out);
-	else
+		text_format(out, ", %s against %s", job->mask, job->base);
+	} else
 		against_line(&job->against, config, out);
 }
 
@@ -478,7 +488,7 @@ static void say_lines(const struct mask_view *view, const struct talk *talk,
 	}
 	if (view->asked)
 		text_format(&lines[LINE_FOUND], "%s ...", view->asked->job.name);
-	else
+	else if (strcmp(view->found_with, chosen_by_name(talk)) == 0)
 		text_add(&lines[LINE_FOUND], text_chars(&view->found));
 }
 

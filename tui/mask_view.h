@@ -24,6 +24,8 @@ struct mask_view {
 	bool wanted;              // another probe when that of the mask comes back
 	struct text line;         // what the last probe said
 	struct text found;        // what the last bisection or comparison said, "" = nothing
+	char
+		found_with[BUDGET_NAME_BYTES]; // the budget that was chosen then: with another it is hidden
 };
 
 void mask_view_forget(struct mask_view *view, const struct talk *talk); // another model
