@@ -6,6 +6,7 @@
 #include "inspect/calibrate.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "cli/print.h"
 #include "cli/run.h"
 #include "core/tokenizer.h"
@@ -30,38 +31,53 @@ struct work {
 	struct scores scores;
 	struct sorted axes[N_AXES];
 	uint64_t start_ns, shown_ns;
-	int64_t first; // tokens at the first call
+	int64_t first, tokens; // read at the first call; of the texts
 };
 
 /* ---- the texts ---- */
 
+/* As the user names it: without folders and the ending. */
+static int name_session(const char *path, struct text *name, struct error *err)
+{
+	const char *slash = strrchr(path, '/'), *start = slash ? slash + 1 : path;
+	size_t length = strlen(start);
+	if (length > 6 && strcmp(start + length - 6, ".jsonl") == 0)
+		length -= 6;
+	text_append(name, start, length);
+	return text_check(name, err);
+}
+
 /* The whole conversation, thoughts of earlier turns too. */
-static int add_session(struct work *w, const char *name, struct error *err)
+static int add_session(struct work *w, const char *named, struct error *err)
 {
 	struct session session = {0};
-	struct prompt prompt = {0};
 	struct id_list ids = {0};
-	char *path = shelf_find(NULL, name, err);
-	if (!w->model->tokenizer) {
-		free(path);
-		return fail(err, "%s has no tokenizer.json, which --sessions needs", w->model->directory);
-	}
+	struct text name = {0};
+	char *path = shelf_find(NULL, named, err);
 	int status = path ? session_read(path, &session, err) : -1;
 	if (status == 0) {
 		session.conversation.truncate_history = false;
-		status = conversation_render(&session.conversation, false, &prompt, err) ||
-						 tokenizer_encode(w->model->tokenizer, &prompt, &ids, err)
+		status = conversation_encode(&session.conversation, w->model, false, &ids, err)
 					 ? fail_in(err, "%s", path)
-					 : 0;
+					 : name_session(path, &name, err);
 	}
 	if (status < 0)
 		free(ids.ids);
 	else
-		status = calibrate_add_ids(&w->texts, path, ids.ids, ids.n, err);
-	prompt_free(&prompt);
+		status = calibrate_add_ids(&w->texts, text_chars(&name), ids.ids, ids.n, err);
+	text_free(&name);
 	session_free(&session);
 	free(path);
 	return status;
+}
+
+static int add_tokens(struct work *w, struct error *err)
+{
+	int32_t *ids;
+	int n;
+	if (cli_token_list(w->cli->tokens, &ids, &n, err) < 0)
+		return fail_in(err, "--tokens");
+	return calibrate_add_ids(&w->texts, "--tokens", ids, (size_t)n, err);
 }
 
 static int open_texts(struct work *w, struct error *err)
@@ -73,31 +89,50 @@ static int open_texts(struct work *w, struct error *err)
 	for (size_t i = 0; i < cli->sessions.n; i++)
 		if (add_session(w, cli->sessions.items[i], err) < 0)
 			return -1;
-	return 0;
+	return cli->tokens ? add_tokens(w, err) : 0;
 }
 
 /* ---- progress ---- */
+
+/* Several passes read all texts, each with other layers left out. */
+static void print_place(const struct work *w, int64_t done, int64_t total)
+{
+	int64_t pass = done > 0 ? (done - 1) / w->tokens : 0; // a whole one is at its end
+	fprintf(stderr, "pass %lld of %lld, %lld of %lld tokens", (long long)pass + 1,
+			(long long)(total / w->tokens), (long long)(done - pass * w->tokens),
+			(long long)w->tokens);
+}
+
+static void begin(struct work *w, int64_t done, int64_t total)
+{
+	w->start_ns = w->shown_ns = clock_ns();
+	w->first = done;
+	for (size_t i = 0; i < w->texts.n; i++)
+		w->tokens += w->texts.items[i].n;
+	if (!w->cli->quiet && w->result.damaged.text[0])
+		fprintf(stderr, "%s: measuring again\n", w->result.damaged.text);
+	if (w->cli->quiet || done <= CALIBRATE_WINDOW)
+		return;
+	fprintf(stderr, "going on: ");
+	print_place(w, done, total);
+	fputc('\n', stderr);
+}
 
 static int progress(void *user, int64_t done, int64_t total)
 {
 	struct work *w = user;
 	bool terminal = isatty(STDERR_FILENO);
 	uint64_t now = clock_ns();
-	if (w->start_ns == 0) {
-		w->start_ns = w->shown_ns = now;
-		w->first = done;
-		if (!w->cli->quiet && w->result.damaged.text[0])
-			fprintf(stderr, "%s: measuring again\n", w->result.damaged.text);
-		if (!w->cli->quiet && done > 4096)
-			fprintf(stderr, "going on behind %lld of %lld tokens\n", (long long)done,
-					(long long)total);
-	}
-	if (!w->cli->quiet && now - w->shown_ns >= (terminal ? TERMINAL_NS : FILE_NS)) {
+	if (w->start_ns == 0)
+		begin(w, done, total);
+	if (!w->cli->quiet && now > w->shown_ns + (terminal ? TERMINAL_NS : FILE_NS)) {
 		double rate = (double)(done - w->first) * 1e9 / (double)(now - w->start_ns);
 		int64_t left = rate > 0 ? (int64_t)((double)(total - done) / rate) : 0;
-		fprintf(stderr, "%s%lld of %lld tokens, %.0f a second, %lld:%02lld left   %s",
-				terminal ? "\r" : "", (long long)done, (long long)total, rate,
-				(long long)(left / 60), (long long)(left % 60), terminal ? "" : "\n");
+		if (terminal)
+			fputc('\r', stderr);
+		print_place(w, done, total);
+		fprintf(stderr, ", %.0f a second, %lld:%02lld left   %s", rate, (long long)(left / 60),
+				(long long)(left % 60), terminal ? "" : "\n");
 		w->shown_ns = now;
 	}
 	if (terminal && !w->cli->quiet && w->shown_ns != w->start_ns &&
@@ -215,8 +250,8 @@ int cli_calibrate(const struct cli *cli)
 {
 	struct work w = {.cli = cli};
 	struct error err = {0};
-	if (cli->texts.n + cli->sessions.n == 0) {
-		fail(&err, "calibrate: expected --text FILE... or --sessions NUMBER...");
+	if (cli->texts.n + cli->sessions.n == 0 && !cli->tokens) {
+		fail(&err, "calibrate: expected --text FILE..., --sessions NUMBER... or --tokens 1,2,3");
 		return cli_usage(&err);
 	}
 	run_catch_interrupt();

@@ -301,10 +301,12 @@ static int read_window(struct work *w, int64_t *done, struct error *err)
 		if (status == 0 && w->plan->step &&
 			w->plan->step(w->plan->user, *done, w->tokens * w->n_groups)) {
 			w->stopped = true;
-			return fail(err,
-						"stopped after %lld of %lld tokens; what was read is kept, the same "
-						"command goes on",
-						(long long)*done, (long long)(w->tokens * w->n_groups));
+			return fail(
+				err,
+				"stopped after %lld of %lld tokens, %d times %lld; what was read is kept, the "
+				"same command goes on",
+				(long long)*done, (long long)(w->tokens * w->n_groups), w->n_groups,
+				(long long)w->tokens);
 		}
 	}
 	if (status == 0) {

@@ -26,8 +26,8 @@ struct calibrate_texts { // starts as {0}
 	size_t n, capacity;
 };
 
-/* A file of UTF-8 text. special: special tokens in it are those of the chat format, else text.
- * Empty or binary ones are refused. */
+/* A file of UTF-8 text, of ids for a model without a tokenizer (model_encode()). special: special
+ * tokens in it are those of the chat format, else text. Empty or binary ones are refused. */
 int calibrate_add_file(struct calibrate_texts *texts, const char *path, bool special,
 					   const struct model *model, struct error *err);
 /* Ids, which become the texts'. */

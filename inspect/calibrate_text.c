@@ -41,20 +41,26 @@ static int check_text(const struct text *text, struct error *err)
 	return 0;
 }
 
+static int encode(const struct model *model, const struct text *text, bool special,
+				  struct id_list *ids, struct error *err)
+{
+	if (special && model->tokenizer)
+		return tokenizer_encode_text(model->tokenizer, text->data, text->length, TRUST_ALL, ids,
+									 err);
+	return model_encode(model, text->data, text->length, ids, err);
+}
+
 int calibrate_add_file(struct calibrate_texts *texts, const char *path, bool special,
 					   const struct model *model, struct error *err)
 {
 	struct text text = {0};
 	struct id_list list = {0};
 	const char *slash = strrchr(path, '/');
-	if (!model->tokenizer)
-		return fail(err, "%s has no tokenizer.json, which a text needs", model->directory);
 	int status = file_read(path, MAX_TEXT_BYTES, &text, err);
 	if (status == 0) {
 		status = check_text(&text, err);
 		if (status == 0)
-			status = tokenizer_encode_text(model->tokenizer, text.data, text.length,
-										   special ? TRUST_ALL : TRUST_NONE, &list, err);
+			status = encode(model, &text, special, &list, err);
 		if (status < 0)
 			fail_in(err, "%s", path);
 	}

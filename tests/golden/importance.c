@@ -184,8 +184,8 @@ static void a_stopped_run_goes_on(void)
 	s.stop_at = 7;
 	assert_int_equal(calibrate_run(&c, &s.plan, &err), -1);
 	assert_string_equal(err.text,
-						"stopped after 307 of 471 tokens; what was read is kept, the same "
-						"command goes on");
+						"stopped after 307 of 471 tokens, 3 times 157; what was read is kept, "
+						"the same command goes on");
 	s.calls = s.stop_at = 0;
 	golden_must(calibrate_run(&c, &s.plan, &err), &err);
 	assert_int_equal(s.first, 157 + 64 + 64 + 22);
