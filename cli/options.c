@@ -140,7 +140,7 @@ static const struct option_row rows[] = {
 	{"write", 0, GROUP_CURVE, KIND_STRING, AT(write), 0, 0, "FILE",
 	 "boundaries: what was found, for --budgets"},
 	{"tolerance", 0, GROUP_CURVE, KIND_NUMBER, AT(tolerance), 1e-9, 1e9, "F",
-	 "mask, against: how far a layer may be off (relative); against exits 1 beyond"},
+	 "mask, against (exit 1): how far a layer may be off"},
 	{"special", 0, GROUP_SPECIAL, KIND_FLAG, AT(special), 0, 0, NULL,
 	 "parse special tokens in texts"},
 	{"check", 0, GROUP_FIT, KIND_FLAG, AT(check), 0, 0, NULL,
