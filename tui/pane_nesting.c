@@ -164,10 +164,11 @@ static int draw_totals(const struct pane_nesting *n, const struct canvas *canvas
 	return row;
 }
 
-static bool only_leading(const struct nesting *nesting)
+/* Of the file's budgets: a mask stands beside them. */
+static bool only_leading(const struct nesting *nesting, int n_budgets)
 {
 	for (int i = 0; i < nesting->n_rows; i++)
-		for (int b = 0; b < nesting->n_budgets; b++)
+		for (int b = 0; b < n_budgets; b++)
 			if (nesting->rows[i].runs[b])
 				return false;
 	return true;
@@ -182,6 +183,41 @@ static const char *proof_sentence(bool leading, bool roomy)
 				 : "nested, checked run by run";
 }
 
+/* Whether a row of a mask's column is nested with the trained budgets. */
+static enum mask_mark mark_of(const struct pane_nesting *n, const struct nesting_row *row, int b)
+{
+	const struct model *model = n->pane.talk->model;
+	if (index_of(n, b) >= 0)
+		return MASK_TRAINED;
+	return mask_mark(&n->nesting.budgets[b], &model->elastic, &model->config, row->axis,
+					 row->layer < 0 ? 0 : row->layer);
+}
+
+/* The file's budgets nest; where a mask stands beside them, whether it does too. */
+static void draw_nested(const struct pane_nesting *n, const struct canvas *canvas, int row)
+{
+	const struct nesting *nesting = &n->nesting;
+	int file = n->pane.talk->model->elastic.n_budgets, last = nesting->n_budgets - 1, broken = 0;
+	bool mask = index_of(n, last) < 0, leading = only_leading(nesting, mask ? file : last + 1);
+	const char *check = canvas_glyph(canvas, GLYPH_CHECK);
+	if (!mask) {
+		canvas_print(canvas, row, 0, ROLE_GOOD, "%s %s", check,
+					 proof_sentence(leading, canvas->columns >= 76));
+		return;
+	}
+	for (int i = 0; i < nesting->n_rows; i++)
+		broken += mark_of(n, &nesting->rows[i], last) == MASK_BROKEN;
+	int at = file < 2
+				 ? 0
+				 : canvas_print(canvas, row, 0, ROLE_GOOD, "%s the file's budgets are nested%s; ",
+								check, !leading ? "" : " (leading parts)");
+	if (broken)
+		canvas_print(canvas, row, at, ROLE_ERROR, "%s the mask is not, on %d row%s (!, n next)",
+					 canvas_glyph(canvas, GLYPH_CROSS), broken, broken == 1 ? "" : "s");
+	else
+		canvas_text(canvas, row, at, ROLE_GOOD, "the mask nests with each, row by row");
+}
+
 static void draw_proof(const struct pane_nesting *n, const struct canvas *canvas, int row)
 {
 	const struct nesting *nesting = &n->nesting;
@@ -193,8 +229,7 @@ static void draw_proof(const struct pane_nesting *n, const struct canvas *canvas
 	else if (nesting->n_budgets < 2)
 		canvas_text(canvas, row, 0, ROLE_DIM, "One budget: nothing is nested in this checkpoint.");
 	else
-		canvas_print(canvas, row, 0, ROLE_GOOD, "%s %s", canvas_glyph(canvas, GLYPH_CHECK),
-					 proof_sentence(only_leading(nesting), canvas->columns >= 76));
+		draw_nested(n, canvas, row);
 }
 
 static void draw_saving(const struct nesting *nesting, const struct canvas *canvas, int row)
@@ -253,11 +288,7 @@ static void draw_label(const struct pane_nesting *n, const struct canvas *canvas
 /* "~" runs; of a mask's column also "!" not nested, "*" between trained widths. */
 static const char *sign_of(const struct pane_nesting *n, const struct nesting_row *item, int b)
 {
-	const struct model *model = n->pane.talk->model;
-	enum mask_mark mark = MASK_TRAINED;
-	if (index_of(n, b) < 0)
-		mark = mask_mark(&n->nesting.budgets[b], &model->elastic, &model->config, item->axis,
-						 item->layer < 0 ? 0 : item->layer);
+	enum mask_mark mark = mark_of(n, item, b);
 	return item->broken[b] || mark == MASK_BROKEN ? "!"
 		   : item->runs[b]                        ? "~"
 		   : mark == MASK_BETWEEN                 ? "*"
