@@ -99,8 +99,7 @@ static int compare(struct work *w, const struct model *target, int budget, struc
 static int compare_all(struct work *w, struct error *err)
 {
 	struct device_options options = {.math = MATH_EXACT, .kv_dtype = DTYPE_F32};
-	struct model_options budgets = {.budgets_file = w->cli->budgets_file};
-	struct model *target = model_open(w->cli->target, &budgets, err);
+	struct model *target = model_open(w->cli->target, NULL, err); // with the budgets it was given
 	struct device *device = target ? backend_cpu.open(&options, err) : NULL;
 	int result = device ? 0 : -1;
 	for (int i = 0; i < w->model->elastic.n_budgets && result == 0; i++)
@@ -178,6 +177,7 @@ static int write_parent(struct work *w, struct error *err)
 	struct child_plan plan = {.model = w->model,
 							  .budget = &parent,
 							  .nested = true,
+							  .budgets_file = w->cli->budgets_file,
 							  .quantisation = &w->quantisation,
 							  .step = export_step,
 							  .user = &w->progress};

@@ -35,6 +35,8 @@ static int check_precision(const struct cli *cli, const struct model *model, boo
 {
 	const char *stored = export_stored(model);
 	*quantise = false;
+	if (cli->exclude.n && strcmp(stored, "bf16") != 0)
+		return fail(err, "--exclude: %s is stored as %s already", model->directory, stored);
 	if (!cli->precision || strcmp(cli->precision, stored) == 0)
 		return 0;
 	*quantise = strcmp(stored, "bf16") == 0;
@@ -76,6 +78,9 @@ int cli_slice(const struct cli *cli)
 	struct model *model = NULL;
 	if (!cli->budget)
 		fail(&err, "slice: expected --size with a budget's name or widths");
+	else if (cli->exclude.n && export_precision(cli) == DTYPE_BF16)
+		fail(&err, "slice: --exclude says what is not quantised, expected --precision fp8 or nvfp4 "
+				   "with it");
 	else
 		model = export_source(cli, &wrong, &err);
 	int result = model ? run(cli, model, &err) : -1;

@@ -5,6 +5,7 @@
 #include "export/child_config.h"
 #include "export/cut.h"
 #include "export/hull.h"
+#include "export/nested.h"
 #include "export/piece.h"
 #include "export/shards.h"
 #include <dirent.h>
@@ -105,24 +106,6 @@ static int copy_files(struct writing *w, struct error *err)
 	return result;
 }
 
-/* A parent that stays one: budgets, router, importance. */
-static int copy_nested(struct writing *w, struct error *err)
-{
-	const struct model *model = w->plan->model;
-	const char *names[] = {"elastic.json", model->elastic.router_file,
-						   model->elastic.importance_file};
-	int result = 0;
-	for (size_t i = 0; i < 3 && result == 0 && w->plan->nested; i++) {
-		char *path = names[i] ? file_join(model->directory, names[i], err) : NULL;
-		if (path && !strchr(names[i], '/') && file_exists(path)) {
-			result = staging_copy(&w->staging, model->directory, names[i], err);
-			w->report->n_files++;
-		}
-		free(path);
-	}
-	return result;
-}
-
 /* config.json comes last: without it nothing opens the directory. */
 static int write_texts(struct writing *w, const struct budget *full, struct error *err)
 {
@@ -159,7 +142,9 @@ static int write_all(struct writing *w, struct error *err)
 	const struct child_plan *plan = w->plan;
 	if (staging_open(&w->staging, plan->target, plan->model->directory, plan->force, err) != 0)
 		return -1;
-	if (write_tensors(w, err) != 0 || copy_files(w, err) != 0 || copy_nested(w, err) != 0 ||
+	if (write_tensors(w, err) != 0 || copy_files(w, err) != 0 ||
+		(plan->nested && nested_write(&w->staging, plan->model, plan->budgets_file,
+									  &w->report->n_files, err) != 0) ||
 		write_texts(w, plan->budget, err) != 0)
 		return -1;
 	w->report->n_left_out = w->cuts.n_left_out;

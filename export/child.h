@@ -25,7 +25,8 @@ struct child_plan {
 	 * of this program, for hf_quant_config.json. */
 	const struct quantisation *quantisation;
 	const char *version;
-	bool nested; // elastic.json, router and importance are copied: the budget is the parent
+	bool nested; // with elastic.json, router and importance (nested.h): the budget is the parent
+	const char *budgets_file; // of nested: what becomes elastic.json; NULL = the source's own
 	/* Called between chunks; non-zero stops with an error. May be NULL. */
 	int (*step)(void *user, uint64_t done, uint64_t total);
 	void *user;

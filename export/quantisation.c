@@ -47,6 +47,24 @@ static bool is_excluded(const struct choosing *c, const char *module)
 	return false;
 }
 
+/* A pattern that means nothing is a typo, and a module would be quantised that must not be. */
+static int check_patterns(const struct quantisation_plan *plan, struct error *err)
+{
+	const struct checkpoint *checkpoint = &plan->model->checkpoint;
+	for (size_t p = 0; p < plan->n_exclude; p++) {
+		bool found = false;
+		for (size_t i = 0; i < checkpoint->n_tensors && !found; i++) {
+			char name[160];
+			module_of(&checkpoint->tensors[i], name);
+			found = fnmatch(plan->exclude[p], name, 0) == 0;
+		}
+		if (!found)
+			return fail(err, "--exclude '%s' matches no module of %s", plan->exclude[p],
+						plan->model->directory);
+	}
+	return 0;
+}
+
 static int check_matrix(const struct choosing *c, const struct cut *cut)
 {
 	const struct tensor *t = &cut->from->tensor;
@@ -171,6 +189,8 @@ int quantisation_open(struct quantisation *quantisation, const struct quantisati
 	struct budget parent = {0};
 	*quantisation = (struct quantisation){.format = plan->format, .model = plan->model};
 	struct choosing c = {.q = quantisation, .plan = plan, .err = err};
+	if (check_patterns(plan, err) != 0)
+		return -1;
 	quantisation->scale = mem_new(n, sizeof(float), err);
 	quantisation->input_scale = mem_new(n, sizeof(float), err);
 	int result = quantisation->scale && quantisation->input_scale ? 0 : -1;
