@@ -49,14 +49,19 @@ static int each_axis(const struct model *model, const struct inspect_scores *sco
 
 /* ---- JSON and CSV ---- */
 
+static void add_count(cJSON *to, const char *key, int64_t n)
+{
+	print_add_number(to, key, n > 0 ? (double)n : (double)NAN); // 0: the file does not say
+}
+
 cJSON *inspect_scores_json(const struct inspect_scores *all)
 {
 	cJSON *list = cJSON_CreateArray();
 	for (int i = 0; i < all->n; i++) {
 		cJSON *one = cJSON_CreateObject();
 		cJSON_AddStringToObject(one, "text", all->files[i].text);
-		cJSON_AddNumberToObject(one, "tokens", (double)all->files[i].tokens);
-		cJSON_AddNumberToObject(one, "samples", (double)all->files[i].samples);
+		add_count(one, "tokens", all->files[i].tokens);
+		add_count(one, "samples", all->files[i].samples);
 		cJSON_AddStringToObject(one, "math", all->files[i].math);
 		cJSON_AddItemToArray(list, one);
 	}

@@ -160,9 +160,11 @@ static int importance_json(const struct cli *cli, const struct model *model,
 static int importance_table(const struct cli *cli, const struct model *model,
 							const struct scores *scores, struct error *err)
 {
-	if (scores)
+	if (scores && scores->tokens && scores->samples)
 		printf("measured on %s, %lld tokens in %lld windows\n", scores->text,
 			   (long long)scores->tokens, (long long)scores->samples);
+	else if (scores)
+		printf("measured on %s, how many tokens is unknown\n", scores->text);
 	printf("%5s %-36s %6s %-20s %-9s %7s %9s", "layer", "axis", "n", "score", "origin", "rho",
 		   "inverted");
 	for (int b = 0; b < model->elastic.n_budgets; b++)
@@ -178,6 +180,11 @@ static int importance_table(const struct cli *cli, const struct model *model,
 int inspect_importance(const struct cli *cli, const struct model *model, struct error *err)
 {
 	struct inspect_scores scores;
+	if (cli->scores.n > 1)
+		return fail(err,
+					"importance: %zu --scores, expected one; inspect agreement holds two "
+					"against each other",
+					cli->scores.n);
 	int status = inspect_scores_open(&scores, cli, model, err);
 	if (status == 0 && cli->json) {
 		status = importance_json(cli, model, &scores, err);

@@ -190,7 +190,7 @@ static const struct option_row rows[] = {
 	{"out", 0, GROUP_MEASURE, KIND_STRING, AT(out), 0, 0, "FILE|DIR",
 	 "write the scores there too; a folder gets importance.safetensors"},
 	{"scores", 0, GROUP_SCORES, KIND_LIST, AT(scores), 0, 0, "FILE|cache",
-	 "importance, agreement: what calibrate measured; may be given twice"},
+	 "importance, agreement: what calibrate measured; agreement takes two"},
 	{"quiet", 'q', EVERY, KIND_FLAG, AT(quiet), 0, 0, NULL, "no progress, no notes"},
 	{"help", 'h', EVERY, KIND_FLAG, NOWHERE, 0, 0, NULL, "this text"},
 	{"version", 0, EVERY, KIND_FLAG, NOWHERE, 0, 0, NULL, "the version"},

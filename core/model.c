@@ -108,6 +108,22 @@ static void note_unused(struct model *model)
 					w->n_unused == 1 ? "" : "s", w->n_unused == 1 ? "is" : "are", w->first_unused);
 }
 
+/* A file without one score is as good as none, which is said. */
+static void look_for_scores(struct model *model)
+{
+	struct checkpoint *file = &model->importance;
+	size_t n = file->n_tensors, i = 0;
+	while (i < n && strncmp(file->tensors[i].name, "importance.", 11) != 0)
+		i++;
+	if (!model->elastic.importance_file || i < n)
+		return;
+	text_format(&model->notices,
+				"%s: %zu tensors and no scores among them, expected importance.hidden_size and its "
+				"like: norms of weights stand for them\n",
+				model->elastic.importance_file, n);
+	checkpoint_close(file);
+}
+
 static int open_all(struct model *model, const struct model_options *options, struct error *err)
 {
 	const char *directory = model->directory;
@@ -130,6 +146,7 @@ static int open_all(struct model *model, const struct model_options *options, st
 				   err) != 0 ||
 		open_tokenizer(model, err) != 0 || look_at_template(model, err) != 0)
 		return -1;
+	look_for_scores(model);
 	checkpoint_hash(&model->checkpoint, model->hash);
 	return text_check(&model->notices, err);
 }

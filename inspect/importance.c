@@ -35,6 +35,7 @@ static int find(const struct checkpoint *file, const char *name, int64_t rows, i
 				const float **out, struct error *err)
 {
 	const struct tensor *t = lookup(file, name);
+	char full[128];
 	*out = NULL;
 	if (!t)
 		return 0;
@@ -47,8 +48,9 @@ static int find(const struct checkpoint *file, const char *name, int64_t rows, i
 		return fail(err, "importance.%s is %s %s, expected F32 %s", name, dtype_name(t->dtype),
 					found, expected);
 	}
+	snprintf(full, sizeof full, "importance.%s", name);
 	*out = t->data;
-	return 0;
+	return scores_check(full, t, err);
 }
 
 /* A column-wise mean over rows (experts) of equal weight. */

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,12 +85,23 @@ static void show_shape(const int64_t *shape, int n_dims, char *out, size_t size)
 		snprintf(out + at, size - at, "]");
 }
 
+int scores_check(const char *name, const struct tensor *t, struct error *err)
+{
+	const float *values = t->data;
+	uint64_t n = t->bytes / sizeof *values;
+	for (uint64_t i = 0; i < n; i++)
+		if (!isfinite(values[i]) || values[i] < 0)
+			return fail(err, "%s: element %llu is %g, expected a score, 0 or more", name,
+						(unsigned long long)i, (double)values[i]);
+	return 0;
+}
+
 static int check_tensor(const struct tensor *t, const struct score_row *row, struct error *err)
 {
 	char found[80], expected[48];
 	if (t->dtype == DTYPE_F32 && t->n_dims == row->n_dims &&
 		memcmp(t->shape, row->shape, (size_t)row->n_dims * sizeof *row->shape) == 0)
-		return 0;
+		return scores_check(row->name, t, err);
 	show_shape(t->shape, t->n_dims, found, sizeof found);
 	show_shape(row->shape, row->n_dims, expected, sizeof expected);
 	return fail(err, "%s is %s %s, this checkpoint's is F32 %s", row->name, dtype_name(t->dtype),

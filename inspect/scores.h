@@ -48,6 +48,9 @@ int scores_open(struct scores *scores, const char *path, const struct model *mod
 				struct error *err);
 void scores_close(struct scores *scores); // takes {0}
 
+/* Refuses what no score is, NaN and what is negative, naming tensor and element. t is F32. */
+int scores_check(const char *name, const struct tensor *t, struct error *err);
+
 /* Where scores of checkpoints are kept: $XDG_CACHE_HOME/elastiscope/importance. free(). */
 char *scores_folder(struct error *err);
 
