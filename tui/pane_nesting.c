@@ -447,28 +447,46 @@ static void line_text_of(const void *user, int i, struct text *out)
 	text_format(out, "%s %s", axis_name(row->axis), axis_short(row->axis));
 }
 
-static bool is_broken(const struct nesting_row *row)
+/* The budget whose column has a "!" on this row, -1 = none. */
+static int broken_budget(const struct pane_nesting *n, const struct nesting_row *row)
 {
-	return memchr(row->broken, true, sizeof row->broken) != NULL;
+	for (int b = n->nesting.n_budgets - 1; b >= 0; b--)
+		if (row->broken[b] || mark_of(n, row, b) == MASK_BROKEN)
+			return b;
+	return -1;
 }
 
-/* n, N: the next and previous line with a violation, around the ends. */
+static void say_broken(struct pane_nesting *n, const struct nesting_row *row, int b)
+{
+	const struct nesting *nesting = &n->nesting;
+	char *message = n->pane.message;
+	size_t size = sizeof n->pane.message;
+	if (!row->broken[b]) {
+		snprintf(message, size, "the mask does not nest here: it keeps %d of %d", row->width[b],
+				 row->parent);
+		return;
+	}
+	int inside = nesting->container[b], kept = row->width[b], most = row->width[inside];
+	snprintf(message, size, "violation: %.40s keeps %s %.40s (%d against %d)",
+			 nesting->budgets[b].name, kept > most ? "more than" : "others than",
+			 nesting->budgets[inside].name, kept, most);
+}
+
+/* n, N: the next and previous line with a "!", around the ends. */
 static void jump(struct pane_nesting *n, int direction)
 {
 	int rows = n->nesting.n_rows, at = n->list.cursor;
 	for (int i = 0; i < rows; i++) {
 		at = (at + direction + rows) % rows;
 		const struct nesting_row *row = &n->nesting.rows[n->rows_order[at]];
-		if (!is_broken(row))
+		int b = broken_budget(n, row);
+		if (b < 0)
 			continue;
 		n->list.cursor = at;
-		for (int b = 0; b < n->nesting.n_budgets; b++)
-			if (row->broken[b])
-				snprintf(n->pane.message, sizeof n->pane.message,
-						 "violation: %.40s keeps more than %.40s", n->nesting.budgets[b].name,
-						 n->nesting.budgets[n->nesting.container[b]].name);
+		say_broken(n, row, b);
 		return;
 	}
+	snprintf(n->pane.message, sizeof n->pane.message, "everything nests; / searches");
 }
 
 /* The selected line under a mask's keys. */
@@ -476,6 +494,12 @@ static bool edit_key(struct pane_nesting *n, int key)
 {
 	const struct nesting_row *row = &n->nesting.rows[n->rows_order[n->list.cursor]];
 	int last = n->nesting.n_budgets - 1;
+	if (key == 'd' && row->layer < 0) {
+		snprintf(n->pane.message, sizeof n->pane.message,
+				 "d leaves a layer out, %s is the whole model's: move to a layer",
+				 axis_name(row->axis));
+		return true;
+	}
 	int shown = index_of(n, last) < 0 ? last : look_budget(n->pane.talk);
 	return mask_view_key(n->pane.talk, shown < 0 ? NULL : &n->nesting.budgets[shown], row->axis,
 						 row->layer, key, n->pane.command, sizeof n->pane.command);
@@ -516,7 +540,7 @@ static bool nesting_action(struct pane *pane, enum action action, int key)
 	case ACTION_RIGHT: n->first += n->first + 1 < n->nesting.n_budgets; return true;
 	default: break;
 	}
-	if (n->nesting.n_violations > 0 && !n->proof && !pane->search[0] &&
+	if (!n->proof && !pane->search[0] &&
 		(action == ACTION_SEARCH_NEXT || action == ACTION_SEARCH_PREVIOUS)) {
 		jump(n, action == ACTION_SEARCH_NEXT ? 1 : -1);
 		return true;
