@@ -58,7 +58,13 @@ static int run_budget(struct command_context *context, const char *arguments, bo
 					  struct error *err)
 {
 	(void)forced;
-	return set_or_tell(context, "budget", arguments, err);
+	struct talk *talk = context->talk;
+	if (set_or_tell(context, "budget", arguments, err))
+		return -1;
+	const char *now = talk->settings.budget;
+	if (strchr(arguments, '=') && strlen(arguments) < BUDGET_NAME_BYTES && strcmp(arguments, now))
+		talk_say(talk, "budget %s: %s rounded to whole blocks of the quantisation", now, arguments);
+	return 0;
 }
 
 static int run_think(struct command_context *context, const char *arguments, bool forced,

@@ -53,29 +53,40 @@ static const struct turn_settings *turn_of(const struct command_context *context
 	return &context->talk->settings;
 }
 
+/* Typed widths with those that cut a quantisation block made whole, as the parent's terms; appends
+ * nothing where all fit. */
+static int whole_widths(const struct model *model, const char *typed, struct text *out,
+						struct error *err)
+{
+	const struct config *config = &model->config;
+	struct budget budget;
+	struct text rounded = {0};
+	if (model_budget(model, typed, &budget, err))
+		return -1;
+	if (strcmp(budget.source, "typed") == 0)
+		mask_round(&budget, &model->weights, config, &rounded);
+	int status = rounded.length ? budget_edit(&budget, config, text_chars(&rounded), err) : 0;
+	if (status == 0 && rounded.length)
+		budget_terms(&budget, &model->elastic.budgets[0], config, out);
+	text_free(&rounded);
+	budget_free(&budget);
+	return status ? -1 : text_check(out, err);
+}
+
 static int set_budget(struct command_context *context, const char *value, struct error *err)
 {
 	struct talk *talk = context->talk;
-	struct budget budget;
 	struct text whole = {0};
 	char name[BUDGET_NAME_BYTES];
-	if (talk->model && model_budget(talk->model, value, &budget, NULL) == 0) {
-		if (strcmp(budget.source, "typed") == 0)
-			mask_round(&budget, &talk->model->weights, &talk->model->config, &whole);
-		budget_free(&budget);
-	}
-	if (whole.length == 0)
+	if (!talk->model)
 		return talk_choose_budget(talk, value, err);
-	struct text text = {0};
-	text_format(&text, "%s,%s", value, text_chars(&whole));
-	int status = text_check(&text, err);
+	int status = whole_widths(talk->model, value, &whole, err);
+	if (status == 0 && whole.length > 0) {
+		status = budget_name_of(name, text_chars(&whole), err);
+		value = name;
+	}
 	if (status == 0)
-		status = budget_name_of(name, text_chars(&text), err);
-	if (status == 0)
-		status = talk_choose_budget(talk, name, err);
-	if (status == 0)
-		talk_say(talk, "rounded to whole blocks of the quantisation: %s", text_chars(&whole));
-	text_free(&text);
+		status = talk_choose_budget(talk, value, err);
 	text_free(&whole);
 	return status;
 }
