@@ -125,6 +125,7 @@ static cJSON *per_token_json(const struct comparison *c, int side)
 		int at = f->first + i;
 		cJSON *one = cJSON_CreateObject();
 		cJSON_AddNumberToObject(one, "at", at);
+		cJSON_AddNumberToObject(one, "token_at", at + 1);
 		cJSON_AddNumberToObject(one, "id", c->ids[at]);
 		print_add_number(one, "next", next_id(c, at) < 0 ? NAN : next_id(c, at));
 		if (c->models[0]->tokenizer && next_id(c, at) >= 0) {
@@ -162,6 +163,7 @@ static int add_worst(const struct comparison *c, int side, cJSON *object, struct
 		text_clear(&text);
 		add_text(c, at + 1 - BEFORE, at + 1, &text);
 		cJSON_AddNumberToObject(one, "at", at);
+		cJSON_AddNumberToObject(one, "token_at", at + 1);
 		cJSON_AddNumberToObject(one, "kl", f->sides[side].positions[worst[i]].kl);
 		cJSON_AddStringToObject(one, "before", text_chars(&text));
 		cJSON_AddItemToArray(list, one);
@@ -405,8 +407,9 @@ static int print_worst(const struct comparison *c, int side, struct error *err)
 	struct text text = {0};
 
 	if (n > 0)
-		printf("\nWorst positions\n%6s %10s %8s %8s  text, and what follows\n", "at", "KL", "p A",
-			   "p");
+		printf("\nWorst positions (of token at + 1, which is predicted there)\n%6s %10s %8s %8s  "
+			   "text, and what follows\n",
+			   "at", "KL", "p A", "p");
 	for (int i = 0; i < n; i++) {
 		int at = f->first + worst[i];
 		printf("%6d %10.6f", at, f->sides[side].positions[worst[i]].kl);
