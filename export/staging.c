@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +124,17 @@ static int remove_flat(const char *path)
 	return rmdir(path);
 }
 
+static bool is_empty(const char *path)
+{
+	DIR *dir = opendir(path);
+	bool empty = dir != NULL;
+	for (struct dirent *e; empty && (e = readdir(dir));)
+		empty = is_dot(e->d_name);
+	if (dir)
+		closedir(dir);
+	return empty;
+}
+
 /* --force replaces an empty directory, or one that holds a checkpoint and no directories. */
 static int check_replaceable(const char *path, struct error *err)
 {
@@ -154,13 +167,26 @@ static int check_free(struct staging *staging, bool force, struct error *err)
 		return errno == ENOENT ? 0 : fail(err, "%s: %s", staging->path, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return fail(err, "%s: is there already and is no directory", staging->path);
+	if (is_empty(staging->path)) // rename() takes its place
+		return 0;
 	if (!force)
 		return fail(err, "%s: is there already; --force replaces it", staging->path);
 	staging->replace = true;
 	return check_replaceable(staging->path, err);
 }
 
-/* What killed exports to the same name left: their lock is free. */
+/* Whether a temporary's process may still run. A lock that is free says it not alone: the other has
+ * made its directory, and has not locked it yet. */
+static bool has_owner(const char *pid)
+{
+	char *end;
+	long owner = strtol(pid, &end, 10);
+	if (end == pid || owner <= 0 || owner > INT_MAX || owner == (long)getpid())
+		return false;
+	return kill((pid_t)owner, 0) == 0 || errno != ESRCH;
+}
+
+/* What killed exports to the same name left: their process is gone, their lock is free. */
 static void remove_abandoned(const char *path)
 {
 	char *folder = strdup(path), *slash = folder ? strrchr(folder, '/') : NULL;
@@ -174,7 +200,8 @@ static void remove_abandoned(const char *path)
 	size_t n = prefix ? strlen(prefix) - 1 : 0;
 	for (struct dirent *e; dir && (e = readdir(dir));) {
 		if (strncmp(e->d_name, prefix + 1, n) != 0 ||
-			strncmp(e->d_name + n, PARTIAL, strlen(PARTIAL)) != 0)
+			strncmp(e->d_name + n, PARTIAL, strlen(PARTIAL)) != 0 ||
+			has_owner(e->d_name + n + strlen(PARTIAL)))
 			continue;
 		char *left = joined(folder, e->d_name);
 		int fd = left ? open(left, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
@@ -313,10 +340,12 @@ static int step_aside(const struct staging *staging)
  * moment without a whole checkpoint. */
 static int exchange(struct staging *staging, struct error *err)
 {
+	if (!staging->replace && rename(staging->temporary, staging->path) == 0)
+		return 0;
+	if (!staging->replace && (errno == ENOTEMPTY || errno == EEXIST))
+		return fail(err, "%s: has been made meanwhile; --force replaces it", staging->path);
 	if (!staging->replace)
-		return rename(staging->temporary, staging->path) == 0
-				   ? 0
-				   : fail(err, "%s: cannot be put in place: %s", staging->path, strerror(errno));
+		return fail(err, "%s: cannot be put in place: %s", staging->path, strerror(errno));
 	if (renameat2(AT_FDCWD, staging->temporary, AT_FDCWD, staging->path, RENAME_EXCHANGE) != 0 &&
 		step_aside(staging) != 0)
 		return fail(err, "%s: cannot be replaced: %s", staging->path, strerror(errno));

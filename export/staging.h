@@ -2,8 +2,8 @@
  * The directory that an export makes. Everything is written into a temporary directory beside it,
  * NAME.partial-PID; staging_commit() syncs that and renames it, so that under its own name a
  * checkpoint is whole or not there, whatever happens: an error, a full disk, a kill. A lock on the
- * temporary tells the one of a killed process from the one of a running process; what killed ones
- * left is removed when the next export to the same name begins.
+ * temporary and its PID tell the one of a killed process from the one of a running process; what
+ * killed ones left is removed when the next export to the same name begins.
  */
 #ifndef EXPORT_STAGING_H
 #define EXPORT_STAGING_H
@@ -19,8 +19,8 @@ struct staging {
 	bool replace;    // there is one already, --force allows to replace it
 };
 
-/* Refuses a path that is there already (force: only what is no flat directory of a checkpoint), is
- * the source or inside it, or holds it; then makes the temporary. */
+/* Refuses a path that is there already and not empty (force: only what is no flat directory of a
+ * checkpoint), is the source or inside it, or holds it; then makes the temporary. */
 int staging_open(struct staging *staging, const char *path, const char *source, bool force,
 				 struct error *err);
 
