@@ -200,6 +200,21 @@ static cJSON *to_json(const struct work *w)
 	return root;
 }
 
+static void to_csv(const struct work *w)
+{
+	puts("axis,orders,descending,spearman,least,least_layer,inversions,pairs");
+	for (int a = 0; a < N_AXES; a++) {
+		const struct sorted *s = &w->axes[a];
+		if (s->n_orders == 0)
+			continue;
+		printf("%s,%d,%d", axis_name((enum axis)a), s->n_orders, s->n_descending);
+		print_value(s->mean);
+		print_value(s->least);
+		print_value(s->least_layer < 0 ? (double)NAN : s->least_layer);
+		printf(",%lld,%lld\n", (long long)s->inversions, (long long)s->pairs);
+	}
+}
+
 static void to_text(const struct work *w)
 {
 	const struct calibration *c = &w->result;
@@ -254,10 +269,16 @@ int cli_calibrate(const struct cli *cli)
 		fail(&err, "calibrate: expected --text FILE..., --sessions NUMBER... or --tokens 1,2,3");
 		return cli_usage(&err);
 	}
+	if (cli->json && cli->csv) {
+		fail(&err, "calibrate: expected one of --json and --csv");
+		return cli_usage(&err);
+	}
 	run_catch_interrupt();
 	int status = measure(&w, &err);
 	if (status == 0 && cli->json)
 		status = print_line(to_json(&w), &err);
+	else if (status == 0 && cli->csv)
+		to_csv(&w);
 	else if (status == 0)
 		to_text(&w);
 	int code = status == 0 ? EXIT_DONE : cli_fail(&err);

@@ -167,7 +167,23 @@ static int nesting_json(const struct nesting *nesting, const struct proof *proof
 	return print_tree(root, err);
 }
 
-static void nesting_csv(const struct nesting *nesting)
+/* Rows of the table's form: no layer, nothing of the parent. */
+static void proof_csv(const struct proof *proof)
+{
+	static const char *const names[] = {"masked_absolute", "masked_relative", "masked_same_top",
+										"masked_tokens"};
+	for (int i = 0; i < 4 && proof->n; i++) {
+		printf(",%s,,", names[i]);
+		for (int b = 1; b < proof->n; b++) {
+			const struct masked_result *r = &proof->of[b];
+			const double values[] = {r->absolute, r->relative, r->same_top, r->n};
+			print_value(values[i]);
+		}
+		putchar('\n');
+	}
+}
+
+static void nesting_csv(const struct nesting *nesting, const struct proof *proof)
 {
 	printf("layer,axis,parent");
 	for (int b = 0; b < nesting->n_budgets; b++) {
@@ -184,6 +200,7 @@ static void nesting_csv(const struct nesting *nesting)
 			printf(",%d", row->width[b]);
 		putchar('\n');
 	}
+	proof_csv(proof);
 }
 
 static void print_costs(const struct nesting *nesting)
@@ -256,7 +273,7 @@ int inspect_nesting(const struct cli *cli, const struct model *model, struct err
 	if (status == 0 && cli->json)
 		status = nesting_json(&nesting, &proof, err);
 	else if (status == 0 && cli->csv)
-		nesting_csv(&nesting);
+		nesting_csv(&nesting, &proof);
 	else if (status == 0)
 		nesting_table(&nesting, &model->config, &proof);
 	nesting_close(&nesting);

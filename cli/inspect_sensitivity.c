@@ -48,13 +48,14 @@ static int print_json(const struct sensitivity *s, const struct names *names, st
 
 static void print_csv(const struct sensitivity *s)
 {
-	puts("layer,axis,change,cut_kl,cut_top1,regained_kl");
+	puts("layer,axis,change,cut_kl,cut_kl_error,cut_top1,regained_kl");
 	for (int i = 0; i < s->n; i++) {
 		const struct sensitivity_row *row = &s->rows[i];
 		char layer[16];
 		printf("%s,%s,%s", row->layer < 0 ? "" : inspect_layer(row->layer, layer),
 			   mask_kind_name(row->kind), row->change);
 		print_value(row->cut.kl.value);
+		print_value(row->cut.kl.error);
 		print_value(row->cut.same_top);
 		print_value(row->regained);
 		putchar('\n');

@@ -55,6 +55,29 @@ static int print_json(const struct verify *v, const struct explanations *why, co
 	return print_line(root, err);
 }
 
+static void print_row(const char *name, const struct difference *d)
+{
+	print_field(name);
+	printf(",%d,", d == NULL);
+	print_field(d ? d->sentence : "");
+	putchar('\n');
+}
+
+/* A row a tensor of the slice; behind them what else differs. */
+static void print_csv(const struct verify *v)
+{
+	puts("tensor,equal,difference");
+	for (size_t i = 0; i < v->cuts.n; i++) {
+		const struct difference *d = v->differences, *end = d + v->n_differences;
+		while (d < end && d->cut != &v->cuts.list[i])
+			d++;
+		print_row(v->cuts.list[i].to.name, d < end ? d : NULL);
+	}
+	for (size_t i = 0; i < v->n_differences; i++)
+		if (!v->differences[i].cut)
+			print_row(v->differences[i].name, &v->differences[i]);
+}
+
 static void print_explanations(const struct explanations *why)
 {
 	for (size_t i = 0; i < why->n; i++) {
@@ -74,6 +97,8 @@ static int print(const struct cli *cli, const struct verify *v, struct error *er
 	int result = cli->explain ? explain(&why, v, err) : 0;
 	if (result == 0 && cli->json)
 		result = print_json(v, cli->explain ? &why : NULL, child, err);
+	else if (result == 0 && cli->csv)
+		print_csv(v);
 	else if (result == 0 && v->n_differences == 0)
 		printf("%s is %s%s of %s: %zu tensors, %s, equal bit for bit\n", child,
 			   v->named ? "budget " : "a slice, no named budget, ", v->budget.name,
@@ -106,6 +131,10 @@ int cli_verify(const struct cli *cli)
 	struct error err = {0};
 	struct verify v = {0};
 	struct model_options options = {.budgets_file = cli->budgets_file};
+	if (cli->json && cli->csv) {
+		fail(&err, "verify: expected one of --json and --csv");
+		return cli_usage(&err);
+	}
 	struct model *parent = model_open(cli->arguments.items[0], &options, &err);
 	int result = parent ? run(cli, parent, &v, &err) : -1;
 	verify_close(&v);
