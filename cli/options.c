@@ -70,7 +70,7 @@ static const struct option_row rows[] = {
 	{"lenient", 0, GROUP_MODEL, KIND_FLAG, AT(lenient), 0, 0, NULL,
 	 "open budgets that are not nested, naming each violation"},
 	{"budget", 'b', GROUP_POLICY | GROUP_BUDGET, KIND_STRING, AT(budget), 0, 0, "B",
-	 "a budget's name, or widths: hidden_size=96,n_routed_experts=12,skip=3+7"},
+	 "a name, widths (hidden_size=96), a mask (medium,skip=3) or active=2.8B"},
 	{"think", 0, GROUP_POLICY, KIND_STRING, AT(think), 0, 0, "B", "the budget that thinks"},
 	{"answer", 0, GROUP_POLICY, KIND_STRING, AT(answer), 0, 0, "B", "the budget that answers"},
 	{"read", 0, GROUP_POLICY, KIND_STRING, AT(read), 0, 0, "B", "the budget that reads the prompt"},

@@ -254,8 +254,10 @@ static int parse_place(struct parser *p, const char *key, enum axis *axis, int *
 	if (found < 0) {
 		struct text names = {0};
 		axis_names(&names);
-		fail(p->err, "%s: no axis \"%s\"; there are %s, num_experts_per_tok and skip", p->typed,
-			 name, text_chars(&names));
+		fail(p->err,
+			 "%s: no axis \"%s\"; there are %s, num_experts_per_tok, skip, keep, "
+			 "drop, add, force, norm and heads",
+			 p->typed, name, text_chars(&names));
 		text_free(&names);
 		return -1;
 	}

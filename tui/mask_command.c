@@ -52,7 +52,7 @@ static int save(struct mask_view *view, struct talk *talk, const char *arguments
 	if (mask_view_save(view, talk, name, path, forced, &why) == 0)
 		return 0;
 	return fail(err, "%s%s", why.text,
-				strstr(why.text, "has a budget") ? "; :mask! save replaces it" : "");
+				strstr(why.text, "has a budget") ? "; :mask save! replaces it" : "");
 }
 
 /* Blanks between terms count as commas. */
@@ -81,6 +81,8 @@ static int change(struct mask_view *view, struct talk *talk, const char *argumen
 	for (int i = 0; i < (int)(sizeof moves / sizeof *moves); i++)
 		if (strcmp(arguments, moves[i]) == 0)
 			return mask_view_move(view, talk, (enum mask_move)i, err);
+	if (strncmp(arguments, "save!", 5) == 0 && strchr(" \t", arguments[5]))
+		return save(view, talk, arguments + 5, true, err);
 	if (strncmp(arguments, "save", 4) == 0 && strchr(" \t", arguments[4]))
 		return save(view, talk, arguments + 4, forced, err);
 	if (strncmp(arguments, "solo ", 5) == 0)

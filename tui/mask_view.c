@@ -1,10 +1,12 @@
 #include "tui/mask_view.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "core/tokenizer.h"
 #include "tui/look.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FEWEST_PINNED 8 // tokens of a conversation that are worth a probe
 
@@ -336,6 +338,22 @@ int mask_view_apart(struct mask_view *view, struct talk *talk, bool solo, int la
 	return apply(view, talk, err);
 }
 
+/* Of the opened checkpoint, whose file nobody named: not the bundled demo's, nor one that is meant
+ * to stay. */
+static int check_writable(const char *directory, const char *path, struct error *err)
+{
+	char *demo = file_shared("demo", NULL);
+	char *there = demo ? realpath(demo, NULL) : NULL, *here = realpath(directory, NULL);
+	bool bundled = there && here && strcmp(there, here) == 0;
+	free(demo);
+	free(there);
+	free(here);
+	if (bundled || (file_exists(path) && access(path, W_OK) != 0))
+		return fail(err, "mask save: %s is %s; NAME FILE writes elsewhere, :mask save! NAME there",
+					path, bundled ? "the bundled demo's" : "read-only");
+	return 0;
+}
+
 int mask_view_save(struct mask_view *view, struct talk *talk, const char *name, const char *path,
 				   bool replace, struct error *err)
 {
@@ -346,6 +364,8 @@ int mask_view_save(struct mask_view *view, struct talk *talk, const char *name, 
 	if (!*path)
 		text_add(&file, "/elastic.json");
 	int status = text_check(&file, err);
+	if (status == 0 && !*path && !replace)
+		status = check_writable(talk->model->directory, text_chars(&file), err);
 	if (status == 0)
 		status = mask_save(&view->mask.now, name, text_chars(&file),
 						   &talk->model->elastic.budgets[0], &talk->model->config, replace, err);

@@ -138,7 +138,7 @@ static void typed_widths_are_checked(void **state)
 							   "moe_intermediate_size, n_routed_experts, "
 							   "moe_shared_expert_intermediate_size, intermediate_size, "
 							   "mamba_num_heads, mamba_head_dim, num_attention_heads, "
-							   "num_experts_per_tok and skip");
+							   "num_experts_per_tok, skip, keep, drop, add, force, norm and heads");
 	refuses_typed("", ": \"\" is not AXIS=WIDTH");
 	refuses_typed("hidden_size=64,", "hidden_size=64,: \"\" is not AXIS=WIDTH");
 	refuses_typed("hidden_size", "hidden_size: \"hidden_size\" is not AXIS=WIDTH");
