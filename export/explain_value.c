@@ -274,6 +274,25 @@ static int ask_columns(struct asking *a, const struct views *v)
 	return result;
 }
 
+/* Cut at the other end of both axes: no row and no column is one of the parent's. */
+static int ask_corner(struct asking *a, const struct views *v)
+{
+	const struct cut *cut = a->cut;
+	int64_t n = sight_rows(&v->child), below = cut->n_rows - n;
+	int64_t beside = cut->row_bytes - cut->kept_bytes;
+	if (a->child->n_dims < 2 || below <= 0 || beside <= 0)
+		return 0;
+	for (int64_t row = 0; row < n; row++) {
+		const char *stored = (const char *)cut->from->tensor.data;
+		const char *child = (const char *)a->child->data + row * cut->kept_bytes;
+		if (memcmp(stored + (below + row) * cut->row_bytes + beside, child,
+				   (size_t)cut->kept_bytes) != 0)
+			return 0;
+	}
+	SAY(a, "holds the parent's last rows and columns, not its first");
+	return answer(a, CAUSE_OTHER_END);
+}
+
 static int by_value(const void *a, const void *b)
 {
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -423,6 +442,7 @@ int explain_value(struct explanation *out, struct suspects *suspects, const stru
 	said = said ? said : ask_global_heads(&a);
 	said = said ? said : ask_rows(&a, &v);
 	said = said ? said : ask_columns(&a, &v);
+	said = said ? said : ask_corner(&a, &v);
 	said = said ? said : ask_mixed(&a, &v);
 	said = said ? said : ask_numbers(&a);
 	return said < 0 ? -1 : 0;

@@ -218,6 +218,13 @@ static void changes_by_hand_are_named(void **state)
 		memcpy(c.data + r * c.row_bytes, (const char *)from->data + r * 160 + 10, 128);
 	check_changed(&c, parent, child, CAUSE_SHIFTED, "columns are shifted by 5");
 
+	change(&c, child, up); // the other end of both axes
+	int64_t below = from->shape[0] - c.rows;
+	assert_true(below > 0);
+	for (int64_t r = 0; r < c.rows; r++)
+		memcpy(c.data + r * c.row_bytes, (const char *)from->data + (below + r) * 160 + 32, 128);
+	check_changed(&c, parent, child, CAUSE_OTHER_END, "the parent's last rows and columns");
+
 	change(&c, child, up); // one row times -0.5
 	uint16_t *half = (uint16_t *)(void *)(c.data + 9 * c.row_bytes);
 	for (int64_t i = 0; i < c.row_bytes / 2; i++)
