@@ -129,7 +129,7 @@ int cli_budget(const struct cli *cli, const struct model *model, struct budget *
 			   struct error *err)
 {
 	const char *name = cli_named_budget(cli);
-	return cli_find_budget(cli, model, name ? name : model->elastic.budgets[0].name, budget, err);
+	return cli_find_budget(cli, model, name ? name : elastic_default(&model->elastic), budget, err);
 }
 
 /* Copies the name after checking that the model has such a budget. */
@@ -180,7 +180,7 @@ static int set_rule(const struct cli *cli, const struct model *model,
 static int set_policy(const struct cli *cli, const struct model *model,
 					  struct turn_settings *settings, struct error *err)
 {
-	const char *first = model->elastic.budgets[0].name, *named = cli_named_budget(cli);
+	const char *first = elastic_default(&model->elastic), *named = cli_named_budget(cli);
 	const char *budget = named ? named : first;
 	settings->policy = cli->think != NULL || cli->answer != NULL;
 	if (set_budget(cli, settings->budget, budget, "budget", model, err) < 0 ||

@@ -89,7 +89,7 @@ static int open_side(struct work *w, int i, struct error *err)
 	w->c.labels[i] = argument;
 	if (file_is_directory(argument)) {
 		w->c.models[i] = open_directory(w, argument, err);
-		name = w->c.models[i] ? w->c.models[i]->elastic.budgets[0].name : NULL;
+		name = w->c.models[i] ? elastic_default(&w->c.models[i]->elastic) : NULL;
 	} else if (hash) {
 		directory = mem_string(argument, (size_t)(hash - argument), err);
 		w->c.models[i] = directory ? open_directory(w, directory, err) : NULL;

@@ -266,7 +266,7 @@ static int open_child(const char *text, struct model **child, const char **budge
 		return -1;
 	if (file_is_directory(directory)) {
 		*child = model_open(directory, NULL, err);
-		*budget = *child && hash ? hash + 1 : *child ? (*child)->elastic.budgets[0].name : NULL;
+		*budget = *child && hash ? hash + 1 : *child ? elastic_default(&(*child)->elastic) : NULL;
 	}
 	int status = file_is_directory(directory) && !*child ? -1 : 0;
 	free(directory);

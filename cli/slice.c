@@ -2,6 +2,7 @@
 #include "base/size.h"
 #include "cli/export.h"
 #include "cli/run.h"
+#include "export/hull.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -22,8 +23,8 @@ static void note(const struct cli *cli, const struct child_plan *plan,
 	if (report->elastic)
 		fprintf(stderr,
 				"elastiscope: layers of %s differ in width: stored at the widest, with an "
-				"elastic.json that only elastiscope reads\n",
-				plan->budget->name);
+				"elastic.json that only elastiscope reads; it opens as -b %s\n",
+				plan->budget->name, hull_name(plan->budget));
 	fprintf(stderr, "%s: budget %s, %zu tensors, %s in %d file%s, %d others\n", plan->target,
 			plan->budget->name, report->n_tensors, size_text(report->bytes, bytes),
 			report->n_shards, report->n_shards == 1 ? "" : "s", report->n_files);

@@ -112,6 +112,12 @@ int elastic_find(const struct elastic *elastic, const char *name)
 	return n == 1 ? found : -1;
 }
 
+const char *elastic_default(const struct elastic *elastic)
+{
+	bool one = elastic->think >= 0 && elastic->think == elastic->answer;
+	return elastic->budgets[one ? elastic->think : 0].name;
+}
+
 char elastic_mark(const struct elastic *elastic, int budget)
 {
 	bool ranks = false;

@@ -52,6 +52,10 @@ int elastic_parse(struct elastic *elastic, const struct config *config, const st
 /* Index of the budget of that name (exact, then unique case-blind), or -1. */
 int elastic_find(const struct elastic *elastic, const char *name);
 
+/* The name of the budget that runs where none was asked for: the policy's where the same one thinks
+ * and answers, else the parent. */
+const char *elastic_default(const struct elastic *elastic);
+
 /* The mark of a budget in strips and tables: the first letter of its name, or its rank (1 =
  * largest) when names start with a digit or collide. */
 char elastic_mark(const struct elastic *elastic, int budget);

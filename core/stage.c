@@ -91,7 +91,7 @@ struct stage_slice *stage_slice(struct stage *stage, const char *name, struct er
 {
 	struct budget budget = {0};
 	if (!*name)
-		name = stage->model->elastic.budgets[0].name;
+		name = elastic_default(&stage->model->elastic);
 	for (size_t i = 0; i < stage->n_slices; i++)
 		if (!strcmp(stage->slices[i]->slice.budget.name, name))
 			return stage->slices[i];

@@ -69,11 +69,16 @@ static void add_runs(const struct cuts *cuts, const struct budget *budget, struc
 	text_add(out, any ? "\n      }" : "");
 }
 
-/* Typed widths are no name for a file. */
 static void add_name(const char *name, struct text *out)
 {
 	text_add(out, "    {\n      \"name\": ");
-	json_add_string(out, strpbrk(name, " =,:#+") ? "child" : name);
+	json_add_string(out, name);
+}
+
+/* Typed widths are no name for a file. */
+const char *hull_name(const struct budget *budget)
+{
+	return strpbrk(budget->name, " =,:#+") ? "child" : budget->name;
 }
 
 int hull_elastic(const struct cuts *cuts, const struct budget *budget, struct text *out,
@@ -82,7 +87,7 @@ int hull_elastic(const struct cuts *cuts, const struct budget *budget, struct te
 	text_add(out, "{\n  \"format\": \"elastic-1\",\n  \"budgets\": [\n");
 	add_name(strcmp(budget->name, "hull") == 0 ? "whole" : "hull", out);
 	text_add(out, "\n    },\n");
-	add_name(budget->name, out);
+	add_name(hull_name(budget), out);
 	text_add(out, ",\n      \"per_layer\": {");
 	const char *comma = "";
 	for (int axis = 0; axis < N_AXES; axis++)
@@ -90,8 +95,11 @@ int hull_elastic(const struct cuts *cuts, const struct budget *budget, struct te
 			add_per_layer(cuts, budget, axis, &comma, out);
 	text_add(out, "\n      }");
 	add_runs(cuts, budget, out);
-	text_add(out,
-			 "\n    }\n  ],\n  \"provenance\": \"written by elastiscope slice: only elastiscope "
-			 "reads the smaller budget\"\n}\n");
+	text_add(out, "\n    }\n  ],\n  \"policy\": {\"think\": ");
+	json_add_string(out, hull_name(budget));
+	text_add(out, ", \"answer\": ");
+	json_add_string(out, hull_name(budget));
+	text_add(out, "},\n  \"provenance\": \"written by elastiscope slice: only elastiscope "
+				  "reads the smaller budget\"\n}\n");
 	return text_check(out, err);
 }

@@ -12,7 +12,11 @@
 int hull_make(const struct model *model, const struct budget *budget, struct budget *hull,
 			  struct error *err);
 
-/* elastic.json of a child that was cut by the hull: the hull, then the budget in it. */
+/* What elastic.json calls a budget that was stored in its hull. */
+const char *hull_name(const struct budget *budget);
+
+/* elastic.json of a child that was cut by the hull: the hull, then the budget in it, which runs
+ * where none is asked for. */
 int hull_elastic(const struct cuts *cuts, const struct budget *budget, struct text *out,
 				 struct error *err);
 

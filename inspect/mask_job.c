@@ -36,7 +36,7 @@ static int bisect(struct mask_job *it, struct error *err)
 		child = model_open(directory, NULL, err);
 		status = child ? 0 : -1;
 		if (child)
-			name = hash ? hash + 1 : child->elastic.budgets[0].name;
+			name = hash ? hash + 1 : elastic_default(&child->elastic);
 	}
 	if (status == 0)
 		status = model_budget(child ? child : it->probe.model, name, &bad, err);

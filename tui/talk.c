@@ -44,7 +44,7 @@ static void default_settings(struct talk *talk)
 	settings->sampling.forced = -1;
 	settings->sampling.seed = talk->seed_fixed ? seed : sampler_new_seed();
 	if (elastic->n_budgets > 0) {
-		copy_name(settings->budget, elastic->budgets[0].name);
+		copy_name(settings->budget, elastic_default(elastic));
 		copy_name(settings->think,
 				  elastic->budgets[elastic->think >= 0 ? elastic->think : last].name);
 		copy_name(settings->answer,
