@@ -119,7 +119,8 @@ static void print_table(const struct scales *scales, const struct model *model,
 				puts("  N/A");
 		}
 	if (scales->stored)
-		puts("\nthe checkpoint is quantised already: its errors are not known");
+		puts("\nN/A: the checkpoint is quantised already, and what its weights were is not in it; "
+			 "look at the BF16 parent");
 }
 
 static int stop_asked(void *user, int done, int total)

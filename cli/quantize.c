@@ -154,8 +154,11 @@ static int print_table(const struct work *w)
 	else if (w->n_unseen)
 		printf("%zu inputs of experts that no token chose have their layer's largest scale\n",
 			   w->n_unseen);
-	printf("\n%-16s %12s %12s  %20s %9s %7s %10s %10s\n", "budget", "source", "bytes",
-		   "KL(source || this)", "max", "top-1", "PPL source", "PPL");
+	printf("\n%-16s %12s %12s", "budget", "source", "bytes");
+	if (w->cli->text)
+		printf("  %20s %9s %7s %10s %10s", "KL(source || this)", "max", "top-1", "PPL source",
+			   "PPL");
+	printf("\n");
 	for (int i = 0; i < w->model->elastic.n_budgets; i++) {
 		const struct row *row = &w->rows[i];
 		const struct divergence_summary *s = &row->summary;

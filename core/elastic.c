@@ -43,8 +43,8 @@ static const struct {
 	const char *source;
 } nano_30b[] = {
 	{"30b", 2688, 1856, ORIGIN_FILE, "config.json"},
-	{"23b", 2304, 1600, ORIGIN_ESTIMATED, "estimated: fits the published sizes"},
-	{"12b", 1920, 960, ORIGIN_PUBLISHED, "published: Megatron-LM teacher_model_config_12b"},
+	{"23b", 2304, 1600, ORIGIN_ESTIMATED, "fits the published sizes"},
+	{"12b", 1920, 960, ORIGIN_PUBLISHED, "Megatron-LM teacher_model_config_12b"},
 };
 
 static bool is_nano_30b(const struct config *c)

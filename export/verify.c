@@ -129,6 +129,11 @@ static int check_config(struct running *r)
 
 /* ---- tensors ---- */
 
+static bool is_quantised(enum dtype dtype)
+{
+	return dtype == DTYPE_F8_E4M3 || dtype == DTYPE_NVFP4;
+}
+
 static int differs_in_form(struct running *r, const struct cut *cut, const struct tensor *found,
 						   enum difference_kind kind)
 {
@@ -147,6 +152,13 @@ static int differs_in_form(struct running *r, const struct cut *cut, const struc
 	shape_text(b, sizeof b, found->shape, found->n_dims);
 	snprintf(d->sentence, sizeof d->sentence, "tensor \"%s\" is %s %s, expected %s %s", d->name,
 			 dtype_name(found->dtype), b, dtype_name(to->dtype), a);
+	bool quantised = found->dtype == DTYPE_F8_E4M3 || found->dtype == DTYPE_U8;
+	if (kind == DIFFERENCE_DTYPE && quantised && cut->matrix && !is_quantised(cut->matrix->dtype)) {
+		size_t n = strlen(d->sentence);
+		snprintf(d->sentence + n, sizeof d->sentence - n,
+				 ": a quantised child is a slice of the quantised parent (quantize), verify it "
+				 "against that");
+	}
 	return 0;
 }
 
