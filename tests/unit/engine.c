@@ -533,6 +533,7 @@ static void a_model_moves_to_another_device(void **state)
 	turn(engine, question, use("large"), &seen);
 	assert_int_equal(seen.reply.cached_tokens, 0);
 	equals_golden(&seen, 0, "large");
+	reply_free(&seen.reply);
 	engine_close(engine);
 }
 
