@@ -14,6 +14,7 @@
 #define SAMPLE_BYTES 256 // each
 #define CHUNK_BYTES ((size_t)16 << 20)
 #define FORGET_BYTES ((uint64_t)32 << 20)
+#define AROUND_BYTES ((uint64_t)64 << 10)    // that the kernel maps around a number that is read
 #define FULL_COUNT_BYTES ((uint64_t)8 << 30) // larger mappings are sampled
 
 /* Evenly spaced samples of the data, from the first bytes to the last; all of it when it is small.
@@ -110,7 +111,7 @@ uint64_t checkpoint_resident(const struct checkpoint *checkpoint, int *estimated
 
 void checkpoint_forget(const struct checkpoint *checkpoint, uint64_t *since, uint64_t bytes)
 {
-	*since += bytes;
+	*since += bytes > AROUND_BYTES ? bytes : AROUND_BYTES;
 	if (*since < FORGET_BYTES)
 		return;
 	*since = 0;
