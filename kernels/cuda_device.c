@@ -4,6 +4,7 @@
 #include "kernels/cuda_device.h"
 #include "base/memory.h"
 #include "kernels/cuda_blas.h"
+#include "kernels/cuda_pass.h"
 #include "kernels/gpu.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +76,7 @@ static void cuda_close(struct device *device)
 	if (device->stream)
 		cudaStreamSynchronize(device->stream);
 	cuda_graphs_close(device);
+	cuda_pass_close(device);
 	cuda_blas_close(device->blas);
 	cuda_uploads_close(device);
 	for (int i = 0; i < N_CUDA_SCRATCH; i++)
@@ -172,6 +174,7 @@ static void *allocate(struct device *device, size_t bytes, struct error *err)
 
 static void *cuda_alloc(struct device *device, size_t bytes, struct error *err)
 {
+	cuda_flush(device);
 	void *memory = allocate(device, bytes, err);
 	if (memory && bytes)
 		cuda_failed(device, cudaMemsetAsync(memory, 0, bytes, device->stream), "clearing memory");
@@ -182,6 +185,7 @@ static void cuda_release(struct device *device, void *memory)
 {
 	if (!memory)
 		return;
+	cuda_flush(device);
 	cudaStreamSynchronize(device->stream);
 	cuda_graphs_drop(device);
 	uncount(device, memory);
@@ -209,6 +213,7 @@ void *cuda_scratch(struct device *device, enum cuda_scratch_use use, size_t n, s
 static void cuda_upload(struct device *device, void *to, const void *from, size_t bytes)
 {
 	const unsigned char *source = from;
+	cuda_flush(device);
 	for (size_t done = 0, part; done < bytes && !device->failed; done += part) {
 		if (device->ring_at == RING_BYTES) {
 			cuda_failed(device, cudaStreamSynchronize(device->stream), "an upload");
@@ -227,6 +232,7 @@ static void cuda_upload(struct device *device, void *to, const void *from, size_
 
 static void cuda_download(struct device *device, void *to, const void *from, size_t bytes)
 {
+	cuda_flush(device);
 	if (!device->failed && bytes &&
 		!cuda_failed(device,
 					 cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device->stream),
@@ -238,6 +244,7 @@ static void cuda_download(struct device *device, void *to, const void *from, siz
 
 static void cuda_copy(struct device *device, void *to, const void *from, size_t bytes)
 {
+	cuda_flush(device);
 	if (!device->failed && bytes)
 		cuda_failed(device,
 					cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device->stream),
@@ -246,6 +253,7 @@ static void cuda_copy(struct device *device, void *to, const void *from, size_t 
 
 static void cuda_zero(struct device *device, void *memory, size_t bytes)
 {
+	cuda_flush(device);
 	if (!device->failed && bytes)
 		cuda_failed(device, cudaMemsetAsync(memory, 0, bytes, device->stream), "clearing memory");
 }

@@ -1,7 +1,8 @@
 /*
  * Inside the CUDA backend: the device and the operations, one file a family (cuda_*.cu; what needs
- * no kernel is plain C). One card, one stream: operations are enqueued and nothing waits before
- * finish(). The device keeps its first failure, and what follows it does nothing.
+ * no kernel is plain C). One card, one stream. A pass is a list of operations that is run when a
+ * result is needed (cuda_pass.h); nothing waits before finish(). The device keeps its first
+ * failure, and what follows it does nothing.
  *
  * Kernels report what they find wrong (an id outside the vocabulary, logits without a maximum) in
  * the mailbox, host memory that the card writes; finish() turns it into a sentence. What a pick
@@ -42,6 +43,7 @@ enum cuda_scratch_use {
 };
 
 struct cuda_uploads; // weights on the card by host address, cuda_upload.c
+struct cuda_pass;    // the pass that is being written, cuda_pass.c
 struct cuda_graphs;  // recorded passes, cuda_graph.c
 
 struct device {
@@ -70,6 +72,7 @@ struct device {
 	size_t n_blocks, blocks_capacity;
 	uint64_t allocated_bytes; // their sum
 	struct cuda_uploads *uploads;
+	struct cuda_pass *pass;
 	struct cuda_graphs *graphs;
 	struct cuda_blas *blas; // NULL: no cuBLASLt, or exact math
 };
@@ -111,18 +114,9 @@ void cuda_uploads_close(struct device *device);
 
 void cuda_gauges(struct device *device, struct device_gauges *out); // cuda_gauge.c
 
-/* ---- recorded passes: cuda_graph.c ---- */
-
-enum step cuda_begin(struct device *device, uint64_t key);
-int cuda_finish(struct device *device, struct error *err);
-void cuda_graphs_drop(struct device *device); // memory that they may name goes away
-void cuda_graphs_close(struct device *device);
-void cuda_graphs_settle(struct device *device); // waits for what is being captured: for tests
-uint64_t cuda_graphs_replayed(const struct device *device);
-
 extern const struct backend backend_cuda;
 
-/* ---- operations ---- */
+/* ---- operations: these start kernels at once ---- */
 
 void cuda_embed(struct device *device, int n_lanes, const struct embed_op *op);
 void cuda_norm(struct device *device, int n_lanes, const struct norm_op *op);
@@ -134,19 +128,6 @@ void cuda_attention(struct device *device, int n_lanes, const struct attention_o
 void cuda_route(struct device *device, int n_lanes, const struct route_op *op);
 void cuda_experts(struct device *device, int n_lanes, const struct experts_op *op);
 void cuda_pick(struct device *device, int n_lanes, const struct pick_op *op);
-
-/* The same, noted first where the pass is: the table's rows. */
-
-void cuda_note_embed(struct device *device, int n_lanes, const struct embed_op *op);
-void cuda_note_norm(struct device *device, int n_lanes, const struct norm_op *op);
-void cuda_note_linear(struct device *device, int n_lanes, const struct linear_op *op);
-void cuda_note_conv(struct device *device, int n_lanes, const struct conv_op *op);
-void cuda_note_ssm(struct device *device, int n_lanes, const struct ssm_op *op);
-void cuda_note_gated_norm(struct device *device, int n_lanes, const struct gated_norm_op *op);
-void cuda_note_attention(struct device *device, int n_lanes, const struct attention_op *op);
-void cuda_note_route(struct device *device, int n_lanes, const struct route_op *op);
-void cuda_note_experts(struct device *device, int n_lanes, const struct experts_op *op);
-void cuda_note_pick(struct device *device, int n_lanes, const struct pick_op *op);
 
 #ifdef __cplusplus
 }

@@ -5,7 +5,7 @@
  */
 #include "base/hash.h"
 #include "base/memory.h"
-#include "kernels/cuda_device.h"
+#include "kernels/cuda_pass.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,6 +165,7 @@ void cuda_abandon(struct device *device, const void *host, size_t bytes)
 	size_t left = 0;
 	if (!u)
 		return;
+	cuda_flush(device);
 	struct uploaded *old = u->table;
 	for (size_t i = 0; i < u->n_slots; i++) {
 		const unsigned char *at = old[i].host, *from = host;

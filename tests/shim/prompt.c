@@ -1,6 +1,6 @@
 /* nest-tiny's prompt of 7 tokens on its largest budget, and what follows it, through forward():
  * once as the golden values have it, and again from recorded passes. */
-#include "kernels/cuda_device.h"
+#include "kernels/cuda_pass.h"
 #include "tests/golden/golden.h"
 #include <setjmp.h>
 #include <stdarg.h>
