@@ -19,7 +19,10 @@ typedef enum cudaError {
 	cudaErrorNoDevice = 100,
 	cudaErrorInvalidDevice = 101,
 	cudaErrorNoKernelImageForDevice = 209,
+	cudaErrorECCUncorrectable = 214,
 	cudaErrorNotReady = 600,
+	cudaErrorIllegalAddress = 700,
+	cudaErrorLaunchFailure = 719,
 } cudaError_t;
 
 enum cudaMemcpyKind {

@@ -1,4 +1,5 @@
 /* See cuda_runtime.h. A wrong kernel ends the program: a barrier that not all threads reach. */
+#include "card.h"
 #include "cuda_runtime.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,7 +236,7 @@ void shim_run(dim3 grid, dim3 dim, size_t bytes, const std::function<void()> &th
 {
 	if (capturing)
 		capturing->capturing->launches.push_back([=]() { run_now(grid, dim, bytes, thread); });
-	else
+	else if (shim_call(SHIM_LAUNCH) == cudaSuccess)
 		run_now(grid, dim, bytes, thread);
 }
 
@@ -278,9 +279,10 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t)
 {
-	for (size_t i = 0; i < exec->launches.size(); i++)
+	cudaError_t error = shim_call(SHIM_GRAPH);
+	for (size_t i = 0; i < exec->launches.size() && !error; i++)
 		exec->launches[i]();
-	return cudaSuccess;
+	return error;
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)
@@ -297,97 +299,21 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 
 /* ---- the rest ---- */
 
-const char *cudaGetErrorString(cudaError_t error)
-{
-	return error == cudaErrorMemoryAllocation ? "out of memory" : "an error of the shim";
-}
-
-cudaError_t cudaGetLastError(void)
-{
-	return cudaSuccess;
-}
-
-cudaError_t cudaDriverGetVersion(int *version)
-{
-	*version = 13000;
-	return cudaSuccess;
-}
-
-cudaError_t cudaRuntimeGetVersion(int *version)
-{
-	*version = 13000;
-	return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceCount(int *count)
-{
-	*count = 1;
-	return cudaSuccess;
-}
-
-cudaError_t cudaSetDevice(int card)
-{
-	return card == 0 ? cudaSuccess : cudaErrorInvalidDevice;
-}
-
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int)
-{
-	memset(prop, 0, sizeof *prop);
-	strcpy(prop->name, "shim");
-	prop->major = 9;
-	prop->multiProcessorCount = 4;
-	prop->totalGlobalMem = (size_t)1 << 34;
-	return cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetPCIBusId(char *id, int length, int)
-{
-	snprintf(id, (size_t)length, "none");
-	return cudaSuccess;
-}
-
-cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
-{
-	*total = (size_t)1 << 34;
-	*free = *total / 2;
-	return cudaSuccess;
-}
-
-/* Memory is not zeroed, so that nothing relies on it. */
-cudaError_t cudaMalloc(void **memory, size_t bytes)
-{
-	*memory = bytes > ((size_t)1 << 40) ? NULL : aligned_alloc(256, (bytes + 255) & ~(size_t)255);
-	if (!*memory)
-		return cudaErrorMemoryAllocation;
-	memset(*memory, 0xcd, bytes);
-	return cudaSuccess;
-}
-
-cudaError_t cudaFree(void *memory)
-{
-	free(memory);
-	return cudaSuccess;
-}
-
-cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
-{
-	return cudaMalloc(memory, bytes);
-}
-
-cudaError_t cudaFreeHost(void *memory)
-{
-	return cudaFree(memory);
-}
-
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind,
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
 							cudaStream_t)
 {
+	cudaError_t error = shim_call(SHIM_COPY);
+	if (error)
+		return error;
+	if (kind == cudaMemcpyHostToDevice)
+		shim_copied(bytes);
 	return later([=]() { memmove(to, from, bytes); });
 }
 
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
 {
-	return later([=]() { memset(memory, value, bytes); });
+	cudaError_t error = shim_call(SHIM_COPY);
+	return error ? error : later([=]() { memset(memory, value, bytes); });
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
@@ -404,7 +330,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t)
 {
-	return cudaSuccess;
+	return shim_call(SHIM_SYNC);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
