@@ -10,115 +10,9 @@
 #include "core/forward.h"
 #include "base/hash.h"
 #include "core/finite.h"
-#include "core/workspace.h"
+#include "core/pass.h"
+#include "core/tapping.h"
 #include <math.h>
-
-/* A lane on its way through the layers. */
-struct reader {
-	struct lane *lane;
-	int index; // in the batch
-	const struct slice *slice;
-	struct sequence *sequence;
-	struct activations *a;
-	int n; // tokens
-};
-
-/* The lanes of one model; `at` are those that run the current layer. */
-struct pass {
-	const struct backend *b;
-	struct device *device;
-	struct workspace *workspace;
-	const struct config *config;
-	struct reader readers[MAX_LANES];
-	int n_readers;
-	struct reader *at[MAX_LANES];
-	int n;
-	int layer;
-};
-
-/* ---- taps ---- */
-
-static bool wanted(const struct reader *r, enum tap tap)
-{
-	return r->lane->taps && (r->lane->taps->wanted & tap);
-}
-
-static void show(const struct pass *p, const struct reader *r, struct tapped tapped)
-{
-	tapped.layer = p->layer;
-	tapped.lane = r->index;
-	tapped.first = r->sequence->n_tokens + r->n - tapped.n;
-	r->lane->taps->see(r->lane->taps->user, &tapped);
-}
-
-/* rows of `width` values that lie `stride` apart on the device. */
-static void tap(const struct pass *p, const struct reader *r, enum tap which, const float *values,
-				int rows, int width, int stride)
-{
-	struct workspace *w = p->workspace;
-
-	if (!wanted(r, which))
-		return;
-	if (stride == width)
-		p->b->download(p->device, w->seen, values, (size_t)rows * (size_t)width * sizeof(float));
-	else
-		for (int i = 0; i < rows; i++)
-			p->b->download(p->device, w->seen + (size_t)i * (size_t)width,
-						   values + (size_t)i * (size_t)stride, (size_t)width * sizeof(float));
-	show(p, r, (struct tapped){.tap = which, .n = rows, .width = width, .values = w->seen});
-}
-
-/* What w->seen_choices says of a layer. */
-static void show_experts(const struct workspace *w, const struct lane *lane, int index, int layer)
-{
-	const struct moe_slice *moe = &sequence_slice(lane->sequence)->layers[layer].moe;
-	int n = lane->n_tokens, top_k = moe->top_k;
-
-	if (routing_given(w, &w->lanes[index], lane, layer))
-		top_k = routing_top_k(lane->routing, moe);
-	const int32_t *chosen = chosen_at(w, w->seen_choices, layer, n);
-	for (int k = 0; k < n * top_k; k++)
-		w->seen_ids[k] = moe->expert[chosen[k]];
-	struct tapped tapped = {.tap = TAP_EXPERTS,
-							.layer = layer,
-							.lane = index,
-							.n = n,
-							.width = top_k,
-							.values = chosen_weights_at(w, w->seen_choices, layer, n),
-							.ids = w->seen_ids,
-							.first = lane->sequence->n_tokens};
-	lane->taps->see(lane->taps->user, &tapped);
-}
-
-/* Only the choices are wanted: they can wait for the end of the pass. */
-static bool experts_can_wait(const struct taps *taps)
-{
-	return taps && taps->wanted == TAP_EXPERTS;
-}
-
-static void tap_experts(const struct pass *p, const struct reader *r)
-{
-	struct workspace *w = p->workspace;
-
-	if (!wanted(r, TAP_EXPERTS) || experts_can_wait(r->lane->taps))
-		return;
-	p->b->download(p->device, w->seen_choices, r->a->choices, choices_bytes(w, r->n));
-	show_experts(w, r->lane, r->index, p->layer);
-}
-
-/* The mixer adds into the residual in place, so what it added is a difference. */
-static void tap_mixer_output(const struct pass *p, const struct reader *r)
-{
-	struct workspace *w = p->workspace;
-	size_t n = (size_t)r->n * (size_t)r->slice->hidden;
-
-	p->b->download(p->device, w->seen, r->a->residual, n * sizeof(float));
-	for (size_t i = 0; i < n; i++)
-		w->seen[i] -= r->a->before[i];
-	show(p, r,
-		 (struct tapped){
-			 .tap = TAP_MIXER_OUTPUT, .n = r->n, .width = r->slice->hidden, .values = w->seen});
-}
 
 /* ---- mixers ---- */
 
@@ -296,7 +190,7 @@ static void moe_layer(struct pass *p)
 										 .top_k = top_k,
 										 .width = r->slice->hidden,
 										 .ffn = m->ffn,
-										 .norms = wanted(r, TAP_EXPERT_NORM) ? a->norms : NULL};
+										 .norms = tap_wanted(r, TAP_EXPERT_NORM) ? a->norms : NULL};
 		if (!m->shared_ffn)
 			continue;
 		up[n_sharing] = times(&m->shared_up, a->normed, a->mixed, r->n, LINEAR_RELU2);
@@ -380,12 +274,8 @@ static void norm_layer(struct pass *p)
 
 static void run_layer(struct pass *p)
 {
-	for (int k = 0; k < p->n; k++) {
-		const struct reader *r = p->at[k];
-		if (wanted(r, TAP_MIXER_OUTPUT))
-			p->b->download(p->device, r->a->before, r->a->residual,
-						   (size_t)r->n * (size_t)r->slice->hidden * sizeof(float));
-	}
+	for (int k = 0; k < p->n; k++)
+		tap_mixer_start(p, p->at[k]);
 	norm_layer(p);
 	switch ((enum layer_kind)p->config->kinds[p->layer]) {
 	case LAYER_MAMBA: mamba_layer(p); break;
@@ -394,8 +284,7 @@ static void run_layer(struct pass *p)
 	case LAYER_MLP: mlp_layer(p); break;
 	}
 	for (int k = 0; k < p->n; k++)
-		if (wanted(p->at[k], TAP_MIXER_OUTPUT))
-			tap_mixer_output(p, p->at[k]);
+		tap_mixer_output(p, p->at[k]);
 }
 
 /* logits = lm_head RMSNorm(h; norm_f), of the rows that are wanted. */
@@ -476,18 +365,6 @@ static void send(const struct workspace *w, const struct lane *lane, struct acti
 	}
 }
 
-/* TAP_EXPERTS that is wanted alone: after the pass, from choices that lie side by side. */
-static void show_all_experts(const struct workspace *w, const struct lane *lane, int index)
-{
-	const struct slice *slice = sequence_slice(lane->sequence);
-	size_t bytes = choices_bytes(w, lane->n_tokens);
-
-	w->backend->download(w->device, w->seen_choices, w->lanes[index].choices, bytes);
-	for (int i = 0; i < slice->config->n_layers; i++)
-		if (slice->layers[i].kind == LAYER_MOE && slice->layers[i].keep)
-			show_experts(w, lane, index, i);
-}
-
 static int check_lane(const struct workspace *w, const struct lane *lane, struct error *err)
 {
 	const struct sequence *sequence = lane->sequence;
@@ -539,7 +416,7 @@ static uint64_t pass_key(const struct lane *lanes, int n_lanes, bool picks)
 
 	for (int i = 0; i < n_lanes; i++) {
 		const struct taps *taps = lanes[i].taps;
-		if ((taps && taps->wanted && !experts_can_wait(taps)) || lanes[i].routing)
+		if ((taps && taps->wanted && !tap_can_wait(taps)) || lanes[i].routing)
 			return 0;
 		key = hash_mix(key ^ (uintptr_t)sequence_slice(lanes[i].sequence));
 		key = hash_mix(key ^ (uintptr_t)lanes[i].sequence);
@@ -623,8 +500,8 @@ int forward(struct workspace *workspace, struct lane *lanes, int n_lanes,
 	for (int i = 0; i < n_lanes; i++) {
 		if (picks)
 			picked[i] = workspace->lanes[i].picked;
-		if (experts_can_wait(lanes[i].taps))
-			show_all_experts(workspace, &lanes[i], i);
+		if (tap_can_wait(lanes[i].taps))
+			tap_experts_late(workspace, &lanes[i], i);
 		sequence_advance(lanes[i].sequence, lanes[i].tokens, lanes[i].n_tokens);
 	}
 	return 0;
