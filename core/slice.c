@@ -1,158 +1,12 @@
 #include "core/slice.h"
 
 #include "base/memory.h"
+#include "core/kept.h"
 #include "kernels/convert.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define BLOCK_BYTES ((size_t)64 << 10)
-
-/* Kept rows, columns or channels: spans in the plan's memory and the sum of their lengths. */
-struct kept {
-	const struct span *spans, *on_device;
-	int n, total;
-};
-
-struct builder {
-	struct slice *slice;
-	const struct config *config;
-	const struct weights *weights;
-	float *staging; // a packed vector before it is uploaded
-	size_t staging_capacity;
-	struct kept hidden;
-	int layer; // for errors; -1 = none
-	struct error *err;
-};
-
-/* ---- memory ---- */
-
-/* bytes (zeroed, 64-byte aligned) of the plan's memory, or NULL; on_device: of the device's. */
-static void *take(struct builder *b, bool on_device, size_t bytes)
-{
-	struct slice *slice = b->slice;
-	on_device = on_device && slice->backend;
-	struct slice_memory *memory = on_device ? &slice->lists : &slice->host;
-	bytes = (bytes + 63) & ~(size_t)63;
-	if (memory->size - memory->used < bytes) {
-		size_t size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
-		if (mem_grow(&memory->blocks, &memory->capacity, memory->n_blocks + 1, sizeof(void *),
-					 b->err) < 0)
-			return NULL;
-		void *block = on_device ? slice->backend->alloc(slice->device, size, b->err)
-								: mem_new_aligned(size, 1, b->err);
-		if (!block)
-			return NULL;
-		memory->blocks[memory->n_blocks++] = block;
-		memory->size = size;
-		memory->used = 0;
-	}
-	char *block = memory->blocks[memory->n_blocks - 1];
-	void *out = block + memory->used;
-	memory->used += bytes;
-	return out;
-}
-
-/* A copy of host memory where operations can read it. */
-static const void *put(struct builder *b, const void *from, size_t bytes)
-{
-	void *to = take(b, true, bytes);
-	if (to && b->slice->backend)
-		b->slice->backend->upload(b->slice->device, to, from, bytes);
-	else if (to)
-		memcpy(to, from, bytes);
-	return to;
-}
-
-/* ---- spans ---- */
-
-/* Takes over the list's spans (and frees the list, also on failure). */
-static int keep_list(struct builder *b, struct span_list *list, struct kept *out)
-{
-	struct span *spans = take(b, false, (list->n ? list->n : 1) * sizeof *spans);
-	*out = (struct kept){.spans = spans, .n = (int)list->n};
-	for (size_t i = 0; spans && i < list->n; i++) {
-		spans[i] = list->spans[i];
-		out->total += spans[i].length;
-	}
-	if (spans)
-		out->on_device = put(b, spans, (list->n ? list->n : 1) * sizeof *spans);
-	free(list->spans);
-	*list = (struct span_list){0};
-	return out->on_device ? 0 : -1;
-}
-
-static int keep_axis(struct builder *b, enum axis axis, struct kept *out)
-{
-	struct span_list list = {0};
-	if (budget_spans(&b->slice->budget, b->config, axis, b->layer < 0 ? 0 : b->layer, &list,
-					 b->err) < 0) {
-		free(list.spans);
-		return -1;
-	}
-	return keep_list(b, &list, out);
-}
-
-/* Every kept unit of `units` stands for the channels `inside` of `stride` stored ones. */
-static int add_nested(struct builder *b, struct span_list *list, int from, struct kept units,
-					  struct kept inside, int stride)
-{
-	for (int u = 0; u < units.n; u++) {
-		struct span span = units.spans[u];
-		for (int unit = span.start; unit < span.start + span.length; unit++) {
-			for (int i = 0; i < inside.n; i++)
-				if (span_list_add(list, from + unit * stride + inside.spans[i].start,
-								  inside.spans[i].length, b->err) < 0)
-					return -1;
-		}
-	}
-	return 0;
-}
-
-/* All of 0 .. n - 1, or units of `stride` channels each. */
-static int keep_all(struct builder *b, int n, struct kept *out)
-{
-	struct span_list list = {0};
-	return span_list_add(&list, 0, n, b->err) < 0 ? -1 : keep_list(b, &list, out);
-}
-
-static int keep_units(struct builder *b, struct kept units, int stride, struct kept *out)
-{
-	struct span_list list = {0};
-	struct span whole = {0, stride};
-	struct kept inside = {.spans = &whole, .n = 1, .total = stride};
-	if (add_nested(b, &list, 0, units, inside, stride) < 0) {
-		free(list.spans);
-		return -1;
-	}
-	return keep_list(b, &list, out);
-}
-
-/* The indices themselves, ascending. free() */
-static int32_t *expand(struct builder *b, struct kept kept)
-{
-	int32_t *list = mem_new((size_t)kept.total, sizeof *list, b->err);
-	for (int s = 0, n = 0; list && s < kept.n; s++)
-		for (int i = 0; i < kept.spans[s].length; i++)
-			list[n++] = kept.spans[s].start + i;
-	return list;
-}
-
-static const int32_t *put_list(struct builder *b, struct kept kept, bool on_device)
-{
-	int32_t *list = expand(b, kept);
-	size_t bytes = (size_t)kept.total * sizeof *list;
-	const void *out = NULL;
-	if (list && on_device) {
-		out = put(b, list, bytes);
-	} else if (list) {
-		void *to = take(b, false, bytes);
-		out = to ? memcpy(to, list, bytes) : NULL;
-	}
-	free(list);
-	return out;
-}
 
 /* ---- weights ---- */
 
@@ -168,11 +22,6 @@ static int wrong(struct builder *b, const char *what, const struct tensor *tenso
 				(long long)(tensor->n_dims > 0 ? tensor->shape[0] : 0),
 				(long long)(tensor->n_dims > 1 ? tensor->shape[1] : 1), (long long)rows,
 				(long long)columns);
-}
-
-static int64_t end_of(struct kept kept)
-{
-	return kept.n ? (int64_t)kept.spans[kept.n - 1].start + kept.spans[kept.n - 1].length : 0;
 }
 
 /* n numbers that take `bytes`; times / active_times: how many of them the model has and a token
@@ -221,8 +70,8 @@ static int view(struct builder *b, const char *what, const struct tensor *tensor
 		tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_BF16 || tensor->dtype == DTYPE_F16;
 	bool scaled = tensor->dtype == DTYPE_F8_E4M3 || tensor->dtype == DTYPE_NVFP4;
 	if (!tensor->data || !(plain || scaled) || tensor->n_dims != 2 ||
-		end_of(rows) > tensor->shape[0] || end_of(columns) > tensor->shape[1])
-		return wrong(b, what, tensor, end_of(rows), end_of(columns));
+		kept_end(rows) > tensor->shape[0] || kept_end(columns) > tensor->shape[1])
+		return wrong(b, what, tensor, kept_end(rows), kept_end(columns));
 	if (check_blocks(b, what, tensor, columns) < 0)
 		return -1;
 	*out = (struct matrix){.data = adopt(b, tensor->data, tensor->bytes),
@@ -279,15 +128,15 @@ static int gather(struct builder *b, const char *what, const struct tensor *tens
 	int64_t elements = 1;
 	for (int d = 0; d < tensor->n_dims; d++)
 		elements *= tensor->shape[d];
-	if (end_of(kept) * each > elements)
-		return wrong(b, what, tensor, end_of(kept), each);
+	if (kept_end(kept) * each > elements)
+		return wrong(b, what, tensor, kept_end(kept), each);
 	float *to = b->staging;
 	for (int s = 0; s < kept.n; s++) {
 		size_t length = (size_t)kept.spans[s].length * (size_t)each;
 		const char *from = (const char *)tensor->data +
 						   (size_t)kept.spans[s].start * (size_t)each * dtype_bytes(tensor->dtype);
 		if (!convert_to_f32(from, tensor->dtype, length, to))
-			return wrong(b, what, tensor, end_of(kept), each);
+			return wrong(b, what, tensor, kept_end(kept), each);
 		to += length;
 	}
 	charge(b, n, n * dtype_bytes(tensor->dtype), 1, 1);
@@ -299,7 +148,7 @@ static int vector(struct builder *b, const char *what, const struct tensor *tens
 {
 	if (gather(b, what, tensor, kept, each) < 0)
 		return -1;
-	*out = put(b, b->staging, (size_t)kept.total * (size_t)each * sizeof(float));
+	*out = plan_put(b, b->staging, (size_t)kept.total * (size_t)each * sizeof(float));
 	return *out ? 0 : -1;
 }
 
@@ -326,7 +175,7 @@ static int group_of(const struct builder *b, int head, int stored, int place, in
 static int mamba_groups(struct builder *b, struct kept heads, struct mamba_slice *out)
 {
 	int n_groups = b->config->n_groups, stored = b->config->mamba_num_heads;
-	int32_t *group = expand(b, heads);
+	int32_t *group = kept_indices(b, heads);
 	int32_t *start = mem_new((size_t)n_groups + 1, sizeof *start, b->err);
 	float *count = mem_new((size_t)n_groups, sizeof *count, b->err);
 	int status = -1;
@@ -339,9 +188,9 @@ static int mamba_groups(struct builder *b, struct kept heads, struct mamba_slice
 			start[g + 1] = start[g] + (int32_t)count[g];
 		for (int g = 0; g < n_groups && b->slice->budget.norm != NORM_SLICE; g++)
 			count[g] = (float)(config_inner(b->config) / n_groups);
-		out->head_group = put(b, group, (size_t)heads.total * sizeof *group);
-		out->group_start = put(b, start, ((size_t)n_groups + 1) * sizeof *start);
-		out->norm_count = put(b, count, (size_t)n_groups * sizeof *count);
+		out->head_group = plan_put(b, group, (size_t)heads.total * sizeof *group);
+		out->group_start = plan_put(b, start, ((size_t)n_groups + 1) * sizeof *start);
+		out->norm_count = plan_put(b, count, (size_t)n_groups * sizeof *count);
 		status = out->head_group && out->group_start && out->norm_count ? 0 : -1;
 	}
 	free(group);
@@ -360,13 +209,13 @@ static int mamba_spans(struct builder *b, struct kept heads, struct kept head_ch
 	struct span_list rows = {0}, channels = {0}, x = {0};
 	struct span one = {0, 1};
 	struct kept unit = {.spans = &one, .n = 1, .total = 1};
-	if (add_nested(b, &rows, 0, heads, head_channels, dim) < 0 ||
-		add_nested(b, &rows, width, heads, head_channels, dim) < 0 ||
+	if (keep_nested(b, &rows, 0, heads, head_channels, dim) < 0 ||
+		keep_nested(b, &rows, width, heads, head_channels, dim) < 0 ||
 		span_list_add(&rows, 2 * width, states, b->err) < 0 ||
-		add_nested(b, &rows, 2 * width + states, heads, unit, 1) < 0 ||
-		add_nested(b, &channels, 0, heads, head_channels, dim) < 0 ||
+		keep_nested(b, &rows, 2 * width + states, heads, unit, 1) < 0 ||
+		keep_nested(b, &channels, 0, heads, head_channels, dim) < 0 ||
 		span_list_add(&channels, width, states, b->err) < 0 ||
-		add_nested(b, &x, 0, heads, head_channels, dim) < 0) {
+		keep_nested(b, &x, 0, heads, head_channels, dim) < 0) {
 		free(rows.spans);
 		free(channels.spans);
 		free(x.spans);
@@ -403,9 +252,9 @@ static int build_mamba(struct builder *b, const struct layer_weights *w, struct 
 		return -1;
 	for (int h = 0; h < heads.total; h++)
 		b->staging[h] = -expf(b->staging[h]);
-	out->a = put(b, b->staging, (size_t)heads.total * sizeof(float));
-	out->channel = put_list(b, conv, true);
-	out->host_channel = put_list(b, conv, false);
+	out->a = plan_put(b, b->staging, (size_t)heads.total * sizeof(float));
+	out->channel = kept_put(b, conv, true);
+	out->host_channel = kept_put(b, conv, false);
 	return out->a && out->channel && out->host_channel ? 0 : -1;
 }
 
@@ -425,12 +274,12 @@ static int build_attention(struct builder *b, const struct layer_weights *w,
 	out->k_scale = w->k_scale;
 	out->v_scale = w->v_scale;
 	out->n_heads = heads.total;
-	out->head = put_list(b, heads, false);
-	int32_t *kv_head = expand(b, heads);
+	out->head = kept_put(b, heads, false);
+	int32_t *kv_head = kept_indices(b, heads);
 	for (int h = 0; kv_head && h < heads.total; h++)
 		kv_head[h] =
 			group_of(b, kv_head[h], c->num_attention_heads, h, heads.total, c->num_key_value_heads);
-	out->kv_head = kv_head ? put(b, kv_head, (size_t)heads.total * sizeof *kv_head) : NULL;
+	out->kv_head = kv_head ? plan_put(b, kv_head, (size_t)heads.total * sizeof *kv_head) : NULL;
 	free(kv_head);
 	return out->head && out->kv_head ? 0 : -1;
 }
@@ -440,7 +289,7 @@ static const struct placed *put_placed(struct builder *b, const struct matrix *m
 	struct placed *list = mem_new((size_t)n, sizeof *list, b->err);
 	for (int i = 0; list && i < n; i++)
 		list[i] = matrix_placed(&m[i]);
-	const void *out = list ? put(b, list, (size_t)n * sizeof *list) : NULL;
+	const void *out = list ? plan_put(b, list, (size_t)n * sizeof *list) : NULL;
 	free(list);
 	return out;
 }
@@ -449,7 +298,7 @@ static int build_experts(struct builder *b, const struct layer_weights *w, struc
 						 struct moe_slice *out)
 {
 	size_t bytes = (size_t)out->n_experts * sizeof(struct matrix);
-	struct matrix *up = take(b, false, bytes), *down = take(b, false, bytes);
+	struct matrix *up = plan_take(b, false, bytes), *down = plan_take(b, false, bytes);
 	if (!up || !down)
 		return -1;
 	for (int e = 0; e < out->n_experts; e++) {
@@ -492,13 +341,13 @@ static int build_moe(struct builder *b, const struct layer_weights *w, struct mo
 	out->n_experts = experts.total;
 	out->ffn = ffn.total;
 	out->top_k = b->slice->budget.top_k;
-	out->expert = put_list(b, experts, false);
+	out->expert = kept_put(b, experts, false);
 	if (!out->expert || build_experts(b, w, ffn, out) < 0 ||
 		matrix(b, "gate", &w->gate, experts, b->hidden, &out->gate) < 0 ||
 		gather(b, "gate.e_score_correction_bias", &w->gate_bias, experts, 1) < 0)
 		return -1;
 	force_experts(b, out);
-	out->bias = put(b, b->staging, (size_t)experts.total * sizeof(float));
+	out->bias = plan_put(b, b->staging, (size_t)experts.total * sizeof(float));
 	if (!out->bias)
 		return -1;
 	if (!w->shared_up.data)
