@@ -14,6 +14,9 @@
 
 struct model;
 
+/* Sequences of an engine, by seq: the conversation, columns, branches. */
+#define MAX_SEQUENCES 4
+
 enum event_type {
 	EV_OPENED,   // a model is open; in the log the line `session`
 	EV_TURN,     // a turn begins, with every setting that decides it
@@ -66,7 +69,7 @@ struct memory_use {
 	/* The state above is that of all sequences that exist (the conversation, columns), as
 	 * allocated: how many there are (0 = unknown), and each one's, by seq (not in logs). */
 	int n_sequences;
-	struct sequence_bytes sequences[MAX_LANES];
+	struct sequence_bytes sequences[MAX_SEQUENCES];
 };
 
 struct event {

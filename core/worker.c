@@ -466,10 +466,10 @@ static void serve_requests(struct worker *worker)
 /* One pass for all tracks that are generating. Returns how many. */
 static int step_running(struct worker *worker)
 {
-	struct track *tracks[MAX_LANES];
-	struct lane lanes[MAX_LANES];
-	struct pick_params params[MAX_LANES];
-	struct picked picked[MAX_LANES];
+	struct track *tracks[MAX_SEQUENCES];
+	struct lane lanes[MAX_SEQUENCES];
+	struct pick_params params[MAX_SEQUENCES];
+	struct picked picked[MAX_SEQUENCES];
 	struct error err = {0};
 	int n = 0;
 	for (int i = 0; i < MAX_SEQUENCES; i++) {

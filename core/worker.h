@@ -15,8 +15,6 @@
 #include "core/stage.h"
 #include "core/track.h"
 
-#define MAX_SEQUENCES MAX_LANES
-
 struct worker {
 	struct engine_options options;
 	struct request_queue queue;

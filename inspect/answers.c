@@ -8,10 +8,10 @@ struct writer {
 	const struct answers_plan *plan;
 	struct answers *answers;
 	struct workspace *workspace;
-	struct sequence sequences[MAX_LANES];
-	struct pick_params params[MAX_LANES];
-	struct picked picked[MAX_LANES];
-	int active[MAX_LANES], n_active; // sides that still write, by lane
+	struct sequence sequences[ANSWERS_SIDES];
+	struct pick_params params[ANSWERS_SIDES];
+	struct picked picked[ANSWERS_SIDES];
+	int active[ANSWERS_SIDES], n_active; // sides that still write, by lane
 };
 
 static int open_writer(struct writer *w, struct error *err)
@@ -20,8 +20,8 @@ static int open_writer(struct writer *w, struct error *err)
 	const struct slice *first = plan->sides[0];
 	struct config widest;
 
-	if (plan->n_sides < 1 || plan->n_sides > MAX_LANES)
-		return fail(err, "answers of %d budgets: expected 1 to %d", plan->n_sides, MAX_LANES);
+	if (plan->n_sides < 1 || plan->n_sides > ANSWERS_SIDES)
+		return fail(err, "answers of %d budgets: expected 1 to %d", plan->n_sides, ANSWERS_SIDES);
 	if (plan->n_prompt < 1 || plan->max_tokens < 1 || plan->n_prompt > INT32_MAX - plan->max_tokens)
 		return fail(err, "a prompt of %d tokens and answers of %d: expected at least 1",
 					plan->n_prompt, plan->max_tokens);
@@ -61,7 +61,7 @@ static int read_prompt(struct writer *w, struct error *err)
 	const struct answers_plan *plan = w->plan;
 
 	for (int at = 0, n; at < plan->n_prompt; at += n) {
-		struct lane lanes[MAX_LANES];
+		struct lane lanes[ANSWERS_SIDES];
 		bool last = plan->n_prompt - at <= PREFILL_CHUNK;
 		n = last ? plan->n_prompt - at : PREFILL_CHUNK;
 		for (int i = 0; i < plan->n_sides; i++)
@@ -102,7 +102,7 @@ static void take(struct writer *w)
 static int write_on(struct writer *w, struct error *err)
 {
 	for (int n = 1;; n++) {
-		struct lane lanes[MAX_LANES];
+		struct lane lanes[ANSWERS_SIDES];
 		take(w);
 		if (!w->n_active)
 			return 0;
@@ -127,7 +127,7 @@ int answers_write(struct answers *answers, const struct answers_plan *plan, stru
 
 	*answers = (struct answers){0};
 	result = open_writer(&w, err) || read_prompt(&w, err) || write_on(&w, err) ? -1 : 0;
-	for (int i = 0; i < MAX_LANES; i++)
+	for (int i = 0; i < ANSWERS_SIDES; i++)
 		sequence_close(&w.sequences[i]);
 	workspace_close(w.workspace);
 	if (result)
@@ -137,7 +137,7 @@ int answers_write(struct answers *answers, const struct answers_plan *plan, stru
 
 void answers_free(struct answers *answers)
 {
-	for (int i = 0; i < MAX_LANES; i++)
+	for (int i = 0; i < ANSWERS_SIDES; i++)
 		free(answers->of[i].ids);
 	*answers = (struct answers){0};
 }

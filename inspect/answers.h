@@ -8,8 +8,10 @@
 
 #include "core/slice.h"
 
+#define ANSWERS_SIDES 4
+
 struct answers_plan {
-	const struct slice *sides[MAX_LANES]; // borrowed; one device, vocabularies of one size
+	const struct slice *sides[ANSWERS_SIDES]; // borrowed; one device, vocabularies of one size
 	int n_sides;
 	const int32_t *prompt;
 	int n_prompt;
@@ -30,7 +32,7 @@ struct answer {
 };
 
 struct answers {
-	struct answer of[MAX_LANES];
+	struct answer of[ANSWERS_SIDES];
 };
 
 int answers_write(struct answers *answers, const struct answers_plan *plan, struct error *err);

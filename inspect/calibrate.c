@@ -10,8 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SKIPPED (MAX_LANES - 1) // layers that a group leaves out, one each
-#define KEEP_NS 3000000000u     // between two writes of what is done
+#define LANES 4             // that read side by side: the parent, and without a layer
+#define SKIPPED (LANES - 1) // layers that a group leaves out, one each
+#define KEEP_NS 3000000000u // between two writes of what is done
 
 struct work {
 	const struct calibrate_plan *plan;
@@ -26,8 +27,8 @@ struct work {
 	uint64_t kept_ns;
 	struct device *device;
 	struct workspace *workspace;
-	struct slice slices[MAX_LANES]; // the parent, then without a layer
-	struct sequence sequences[MAX_LANES];
+	struct slice slices[LANES]; // the parent, then without a layer
+	struct sequence sequences[LANES];
 	int n_lanes;
 	float *logits, *other; // (chunk, vocab): the parent's, another's
 	bool stopped;
@@ -203,7 +204,7 @@ static int open_lane(struct work *w, int lane, int skip, struct error *err)
 
 static int open_group(struct work *w, struct error *err)
 {
-	for (int k = 1; k < MAX_LANES; k++) {
+	for (int k = 1; k < LANES; k++) {
 		sequence_reset(&w->sequences[k]);
 		slice_free(&w->slices[k]);
 	}
@@ -226,11 +227,11 @@ static int open_device(struct work *w, struct error *err)
 	if (!(w->device = backend_cpu.open(options, err)) || open_lane(w, 0, -1, err) < 0)
 		return -1;
 	w->workspace =
-		workspace_open(w->config, &backend_cpu, w->device, MAX_LANES, PREFILL_CHUNK, true, err);
+		workspace_open(w->config, &backend_cpu, w->device, LANES, PREFILL_CHUNK, true, err);
 	if (!w->workspace || !(w->logits = mem_new(chunk, sizeof *w->logits, err)) ||
 		!(w->other = mem_new(chunk, sizeof *w->other, err)))
 		return -1;
-	for (int k = 0; k < MAX_LANES; k++)
+	for (int k = 0; k < LANES; k++)
 		if (sequence_open(&w->sequences[k], w->config, &backend_cpu, w->device, options->kv_dtype,
 						  w->window, err) < 0)
 			return -1;
@@ -258,7 +259,7 @@ static void add_logits(struct work *w, const struct lane *lanes, int n)
 static int read_chunk(struct work *w, const int32_t *ids, int n, struct error *err)
 {
 	struct taps taps = {.wanted = SUMS_TAPS, .see = sums_see, .user = &w->unit};
-	struct lane lanes[MAX_LANES];
+	struct lane lanes[LANES];
 	for (int k = 0; k < w->n_lanes; k++)
 		lanes[k] = (struct lane){.sequence = &w->sequences[k],
 								 .tokens = ids,
@@ -335,9 +336,9 @@ static int read_all(struct work *w, struct error *err)
 
 static void work_close(struct work *w)
 {
-	for (int k = 0; k < MAX_LANES; k++)
+	for (int k = 0; k < LANES; k++)
 		sequence_close(&w->sequences[k]);
-	for (int k = 0; k < MAX_LANES; k++)
+	for (int k = 0; k < LANES; k++)
 		slice_free(&w->slices[k]);
 	workspace_close(w->workspace);
 	backend_cpu.close(w->device);

@@ -135,8 +135,8 @@ struct experts_lane {
 struct experts_job {
 	const struct cpu_rung *rung;
 	const struct experts_op *op;
-	struct experts_lane lane[MAX_LANES];
-	int32_t (*step)[MAX_LANES]; // (n_steps): each lane's expert, or -1
+	struct experts_lane *lane; // (n_lanes)
+	int32_t *step;             // (n_steps, n_lanes): each lane's expert, or -1
 	int n_lanes, n_steps;
 };
 
@@ -202,12 +202,13 @@ static void plan_steps(struct experts_job *job)
 		job->lane[l].expert = next_used(&job->op[l], &job->lane[l], 0);
 	for (int lead; (lead = next_lane(job)) >= 0; job->n_steps++) {
 		const void *data = job->op[lead].up[job->lane[lead].expert].data;
+		int32_t *step = job->step + (size_t)job->n_steps * (size_t)job->n_lanes;
 		for (int l = 0; l < job->n_lanes; l++) {
 			const struct experts_op *o = &job->op[l];
 			struct experts_lane *lane = &job->lane[l];
-			job->step[job->n_steps][l] = -1;
+			step[l] = -1;
 			if (lane->expert < o->n_experts && o->up[lane->expert].data == data) {
-				job->step[job->n_steps][l] = lane->expert;
+				step[l] = lane->expert;
 				lane->expert = next_used(o, lane, lane->expert + 1);
 			}
 		}
@@ -270,8 +271,7 @@ static void expert_run(struct experts_job *job, int l, int expert, bool down, co
 /* A part's rows of up (or down) of the experts of one step. The rows of down are the residual's
  * channels, the same for all experts of a lane; one pair of boundaries for all steps keeps a
  * channel's sum in one part. */
-static void step_rows(struct experts_job *job, const int32_t step[MAX_LANES], bool down, int from,
-					  int to)
+static void step_rows(struct experts_job *job, const int32_t *step, bool down, int from, int to)
 {
 	const struct matrix *m[MAX_LANES];
 	struct run_cursor at[MAX_LANES];
@@ -307,7 +307,7 @@ static void steps_task(struct experts_job *job, bool down, int part, int n_parts
 	int from = matrix_boundary(widest, part, n_parts);
 	int to = matrix_boundary(widest, part + 1, n_parts);
 	for (int s = 0; s < job->n_steps; s++)
-		step_rows(job, job->step[s], down, from, to);
+		step_rows(job, job->step + (size_t)s * (size_t)job->n_lanes, down, from, to);
 }
 
 static void up_task(void *argument, int part, int n_parts)
@@ -362,8 +362,10 @@ static int experts_prepare(struct device *device, struct experts_job *job)
 		n_hidden += narrow ? n_pairs * (size_t)o->ffn : 0;
 		n_outputs += o->norms ? n_pairs * (size_t)o->width : 0;
 	}
-	int32_t *plan =
-		device_scratch(device, SCRATCH_PLAN, n_plan + n_steps * MAX_LANES, sizeof *plan);
+	size_t n_lanes = (size_t)job->n_lanes;
+	n_steps *= n_lanes;
+	job->lane = device_scratch(device, SCRATCH_LANES, n_lanes, sizeof *job->lane);
+	int32_t *plan = device_scratch(device, SCRATCH_PLAN, n_plan + n_steps, sizeof *plan);
 	uint16_t *x = narrow ? device_scratch(device, SCRATCH_X, n_x, sizeof *x) : NULL;
 	uint16_t *hidden =
 		narrow ? device_scratch(device, SCRATCH_HIDDEN, n_hidden, sizeof *hidden) : NULL;
@@ -371,14 +373,13 @@ static int experts_prepare(struct device *device, struct experts_job *job)
 		n_outputs ? device_scratch(device, SCRATCH_OUTPUTS, n_outputs, sizeof *outputs) : NULL;
 	if (device->failed)
 		return -1;
-	job->step = (void *)plan;
-	plan += n_steps * MAX_LANES;
+	job->step = plan;
+	plan += n_steps;
 	for (int l = 0; l < job->n_lanes; l++) {
 		const struct experts_op *o = &job->op[l];
 		struct experts_lane *lane = &job->lane[l];
 		size_t n_pairs = (size_t)o->n * (size_t)o->top_k;
-		lane->start = plan;
-		lane->pair = plan + o->n_experts + 1;
+		*lane = (struct experts_lane){.start = plan, .pair = plan + o->n_experts + 1};
 		plan = lane->pair + n_pairs;
 		int bad = group_by_expert(o, lane);
 		if (bad >= 0)

@@ -43,14 +43,15 @@ static void alone(struct golden *g, const char *budget, const int32_t *tokens, i
 /* Four lanes: three budgets of one model and another model, 40 tokens and then one. */
 static void lanes_do_not_see_each_other(void)
 {
-	static const char *const budgets[MAX_LANES] = {"large", "small", "large", "odd"};
-	static const int lengths[MAX_LANES] = {40, 3, 17, 40};
+	enum { LANES = 4 };
+	static const char *const budgets[LANES] = {"large", "small", "large", "odd"};
+	static const int lengths[LANES] = {40, 3, 17, 40};
 	struct golden tiny, demo;
-	struct golden *models[MAX_LANES] = {&tiny, &tiny, &demo, &tiny};
-	struct sequence sequences[MAX_LANES];
-	struct lane lanes[MAX_LANES];
-	struct picked picked[MAX_LANES];
-	struct pick_params picks[MAX_LANES];
+	struct golden *models[LANES] = {&tiny, &tiny, &demo, &tiny};
+	struct sequence sequences[LANES];
+	struct lane lanes[LANES];
+	struct picked picked[LANES];
+	struct pick_params picks[LANES];
 	struct slice foreign;
 	struct budget budget = {0};
 	struct error err = {0};
@@ -62,13 +63,13 @@ static void lanes_do_not_see_each_other(void)
 	struct config widest = demo.model->config;
 	widest.num_experts_per_tok = tiny.model->config.num_experts_per_tok;
 	struct workspace *both =
-		workspace_open(&widest, &backend_cpu, tiny.device, MAX_LANES, 64, false, &err);
+		workspace_open(&widest, &backend_cpu, tiny.device, LANES, 64, false, &err);
 	assert_non_null(both);
 	golden_must(model_budget(demo.model, "large", &budget, &err), &err);
 	golden_must(slice_build(&foreign, &demo.model->weights, &demo.model->config, &budget,
 							&backend_cpu, tiny.device, &err),
 				&err);
-	for (int i = 0; i < MAX_LANES; i++) {
+	for (int i = 0; i < LANES; i++) {
 		golden_must(sequence_open(&sequences[i], &models[i]->model->config, &backend_cpu,
 								  tiny.device, DTYPE_F32, 64, &err),
 					&err);
@@ -81,14 +82,14 @@ static void lanes_do_not_see_each_other(void)
 								 .logits = LOGITS_LAST};
 		picks[i] = (struct pick_params){.top_p = 1, .forced = -1};
 	}
-	golden_must(forward(both, lanes, MAX_LANES, picks, picked, &err), &err);
-	for (int i = 0; i < MAX_LANES; i++) {
+	golden_must(forward(both, lanes, LANES, picks, picked, &err), &err);
+	for (int i = 0; i < LANES; i++) {
 		assert_int_equal(sequences[i].n_tokens, lengths[i]);
 		lanes[i].tokens = &ids[lengths[i]];
 		lanes[i].n_tokens = 1;
 	}
-	golden_must(forward(both, lanes, MAX_LANES, picks, picked, &err), &err);
-	for (int i = 0; i < MAX_LANES; i++) {
+	golden_must(forward(both, lanes, LANES, picks, picked, &err), &err);
+	for (int i = 0; i < LANES; i++) {
 		struct golden *g = models[i];
 		size_t vocab = (size_t)g->model->config.vocab_size, best = 0;
 		alone(g, i == 1 ? "hidden_size=48,moe_intermediate_size=16" : budgets[i], ids,
@@ -100,7 +101,7 @@ static void lanes_do_not_see_each_other(void)
 		tiny.hash = hash_mix(tiny.hash ^ hash_bytes(expected, vocab * sizeof *expected));
 	}
 	golden_leave(&tiny, "lanes");
-	for (int i = 0; i < MAX_LANES; i++)
+	for (int i = 0; i < LANES; i++)
 		sequence_close(&sequences[i]);
 	slice_free(&foreign);
 	budget_free(&budget);
@@ -285,7 +286,7 @@ static void going_back_changes_nothing(void)
 
 static void refuse(struct golden *g, struct lane lane, int n_lanes, const char *sentence)
 {
-	struct lane lanes[MAX_LANES] = {lane, lane, lane, lane};
+	struct lane lanes[4] = {lane, lane, lane, lane};
 	struct error err = {0};
 	int n_tokens = lane.sequence->n_tokens;
 

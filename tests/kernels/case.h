@@ -13,6 +13,8 @@
  * card or on the shim. */
 extern const struct backend *const case_backend;
 
+#define CASE_LANES 4 // of a call, at most
+
 void case_seed(uint64_t seed);
 int case_int(int low, int high); // both included
 float case_float(void);          // about normal, mean 0, deviation 1

@@ -20,7 +20,7 @@ static void call_linear(struct device *device, int n_lanes, const struct linear_
 	for (int l = 0; l < n_lanes; l++)
 		max = op[l].n > max ? op[l].n : max;
 	for (int t = 0; t < (way & BY_TOKEN ? max : 1); t++) {
-		struct linear_op part[MAX_LANES];
+		struct linear_op part[CASE_LANES];
 		int n = 0;
 		for (int l = 0; l < n_lanes; l++) {
 			if (t >= op[l].n)
@@ -61,10 +61,10 @@ static void linear_is_right(void **state)
 	(void)state;
 	for (int round = 0; round < case_rounds(60, 10); round++) {
 		case_seed((uint64_t)round);
-		struct matrix w[MAX_LANES];
-		struct linear_op op[MAX_LANES] = {0};
-		float *before[MAX_LANES], *first[MAX_LANES];
-		int n_lanes = case_int(1, MAX_LANES), big = round % 10 == 0;
+		struct matrix w[CASE_LANES];
+		struct linear_op op[CASE_LANES] = {0};
+		float *before[CASE_LANES], *first[CASE_LANES];
+		int n_lanes = case_int(1, CASE_LANES), big = round % 10 == 0;
 		int rows = case_int(1, big ? 400 : 60), columns = case_int(1, big ? 500 : 90);
 		case_matrix(&w[0], weight_dtypes[round % N_WEIGHT_DTYPES], rows, columns);
 		for (int l = 0; l < n_lanes; l++) {
@@ -286,7 +286,7 @@ static void router_takes_given_experts(void **state)
 static void call_experts(struct device *device, int n_lanes, const struct experts_op *op, int way)
 {
 	for (int t = 0; t < (way & BY_TOKEN ? op[0].n : 1); t++) {
-		struct experts_op part[MAX_LANES];
+		struct experts_op part[CASE_LANES];
 		for (int l = 0; l < n_lanes; l++) {
 			part[l] = op[l];
 			part[l].x += (size_t)t * (size_t)op[l].width;
@@ -354,12 +354,12 @@ static void experts_are_right(void **state)
 	(void)state;
 	for (int round = 0; round < case_rounds(15, 7); round++) {
 		case_seed(400 + (uint64_t)round);
-		static struct matrix up[MAX_LANES][MAX_EXPERTS], down[MAX_LANES][MAX_EXPERTS];
-		struct experts_op op[MAX_LANES] = {0};
-		float *before[MAX_LANES], *first[MAX_LANES], *norms[MAX_LANES];
+		static struct matrix up[CASE_LANES][MAX_EXPERTS], down[CASE_LANES][MAX_EXPERTS];
+		struct experts_op op[CASE_LANES] = {0};
+		float *before[CASE_LANES], *first[CASE_LANES], *norms[CASE_LANES];
 		enum dtype dtype = weight_dtypes[round % N_WEIGHT_DTYPES];
 		enum dtype other = round % 2 ? DTYPE_F8_E4M3 : dtype; // experts may be stored in two ways
-		int n_lanes = case_int(1, MAX_LANES), big = round % 6 == 0, n = case_int(1, big ? 24 : 5);
+		int n_lanes = case_int(1, CASE_LANES), big = round % 6 == 0, n = case_int(1, big ? 24 : 5);
 		for (int l = 0; l < n_lanes; l++) {
 			int width = case_int(1, big ? 120 : 40), ffn = case_int(1, big ? 120 : 40);
 			int own = l == 0 || l == 3, n_experts = own ? MAX_EXPERTS : MAX_EXPERTS / 2;

@@ -40,7 +40,7 @@ static float *copy_of(const float *values, size_t n)
 static void call_conv(struct device *device, const struct conv_op *op, int n_lanes, int way)
 {
 	for (int t = 0; t < (way & BY_TOKEN ? op[0].n : 1); t++) {
-		struct conv_op part[MAX_LANES];
+		struct conv_op part[CASE_LANES];
 		for (int l = 0; l < n_lanes; l++) {
 			part[l] = op[l];
 			part[l].x += t * op[l].x_stride;
@@ -146,7 +146,7 @@ static size_t xbc_width(const struct ssm_op *o)
 static void call_ssm(struct device *device, const struct ssm_op *op, int n_lanes, int way)
 {
 	for (int t = 0; t < (way & BY_TOKEN ? op[0].n : 1); t++) {
-		struct ssm_op part[MAX_LANES];
+		struct ssm_op part[CASE_LANES];
 		for (int l = 0; l < n_lanes; l++) {
 			part[l] = op[l];
 			part[l].xbc += (size_t)t * xbc_width(&op[l]);
@@ -304,7 +304,7 @@ static void call_attention(struct device *device, const struct attention_op *op,
 						   int way)
 {
 	for (int t = 0; t < (way & BY_TOKEN ? op[0].n : 1); t++) {
-		struct attention_op part[MAX_LANES];
+		struct attention_op part[CASE_LANES];
 		for (int l = 0; l < n_lanes; l++) {
 			part[l] = op[l];
 			part[l].q += (size_t)(t * op[l].n_heads * op[l].head_dim);
