@@ -72,10 +72,11 @@ bool compare_event(struct compare *compare, const struct event *event);
 /* Takes the events of the columns' own engines. True: there were some. */
 bool compare_drain(struct compare *compare);
 
-/* This column becomes the conversation, and nothing is compared any more. One of another checkpoint
- * opens that, and its state is made again by the next turn's prefill. */
 /* The last message of all columns and its answers go; its text is appended to `out`. */
 int compare_undo(struct compare *compare, struct text *out, struct error *err);
+
+/* This column becomes the conversation, and nothing is compared any more. One of another checkpoint
+ * opens that, and its state is made again by the next turn's prefill. */
 int compare_keep(struct compare *compare, int column, struct talk *talk, struct error *err);
 
 /* Where what `column` and column 0 wrote in this comparison parted first. False: they have not, so

@@ -1,35 +1,20 @@
 /*
- * Compare: the columns side by side as they are written, each with what it costs, and where they
- * part. What is typed while this is the view goes to the columns.
+ * Compare: its sections (the columns' answers, what they make of a text, the handoff lab, a study)
+ * and the jobs behind them. What is typed while this is the view goes to the columns.
  */
 #include "tui/pane_compare.h"
 #include "base/memory.h"
 #include "core/tokenizer.h"
-#include "tui/cells.h"
+#include "tui/columns_view.h"
 #include "tui/fidelity_view.h"
 #include "tui/lab_view.h"
 #include "tui/look.h"
-#include "tui/status.h"
 #include "tui/study_view.h"
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define RECENT_STEPS 32
-#define HEAD_ROWS 4
 #define MAX_TEXT_TOKENS 4096
-#define GUTTER 2 // of a line: the mark where columns part
-
-struct line {
-	size_t entry, offset, length;
-	bool label;
-};
-
-struct lines {
-	struct line *items;
-	size_t n, capacity;
-};
 
 enum section { SECTION_TEXT, SECTION_KL, SECTION_LAYERS, SECTION_LAB, SECTION_STUDY, N_SECTIONS };
 static const char *const section_names[] = {"answers", "token by token", "layer by layer",
@@ -39,339 +24,14 @@ struct pane_compare {
 	struct pane pane;
 	struct compare compare;
 	enum section section;
+	struct columns_view columns;
 	struct fidelity_view fidelity;
 	struct lab_view lab;
 	struct study_view study;
 	bool asked; // for the comparison of what column 1 wrote last
-	struct lines lines[COMPARE_COLUMNS];
-	int top[COMPARE_COLUMNS];
-	bool follow;
-	int focus, rows; // rows of text in the last drawing
 };
 
-/* ---- lines ---- */
-
-static void add(struct lines *lines, struct line line)
-{
-	if (mem_grow(&lines->items, &lines->capacity, lines->n + 1, sizeof *lines->items, NULL) == 0)
-		lines->items[lines->n++] = line;
-}
-
-static void wrap(struct lines *lines, const struct transcript *transcript, int columns)
-{
-	lines->n = 0;
-	for (size_t i = 0; i < transcript->n_entries; i++) {
-		const struct entry *entry = &transcript->entries[i];
-		add(lines, (struct line){i, 0, 0, true});
-		for (size_t at = 0, next; at < entry->text.length; at += next) {
-			size_t n = cells_wrap(entry->text.data + at, entry->text.length - at,
-								  columns > 1 ? columns : 1, &next);
-			add(lines, (struct line){i, at, n, false});
-		}
-	}
-}
-
-/* The line in which a place stands. */
-static int line_of(const struct lines *lines, const struct compare_place *place)
-{
-	int found = 0;
-	for (size_t i = 0; i < lines->n; i++) {
-		const struct line *line = &lines->items[i];
-		if (line->entry > place->entry)
-			break;
-		if (line->entry == place->entry && !line->label && line->offset <= place->offset)
-			found = (int)i;
-	}
-	return found;
-}
-
-static int last_top(const struct pane_compare *c, int i)
-{
-	int top = (int)c->lines[i].n - c->rows;
-	return top > 0 ? top : 0;
-}
-
 /* ---- drawing ---- */
-
-static const struct elastic *elastic_of(const struct compare_column *column)
-{
-	return column->talk.model ? &column->talk.model->elastic : NULL;
-}
-
-static int index_of(const struct compare_column *column)
-{
-	const struct elastic *elastic = elastic_of(column);
-	return elastic ? talk_find_writer(&column->talk, column->budget) : -1;
-}
-
-static void state_of(const struct compare_column *column, struct text *out)
-{
-	const struct talk *talk = &column->talk;
-	const struct reply *reply = &talk->reply;
-	int answer = reply->completion_tokens - reply->reasoning_tokens;
-	if (!talk->model || column->refused[0])
-		text_add(out, talk->opening ? "opening" : talk->model ? "refused" : "not open");
-	else if (talk->running && !talk->turn_begun)
-		text_add(out, "waiting");
-	else if (talk->running && reply->completion_tokens == 0)
-		text_add(out, "PREFILL");
-	else if (talk->running)
-		text_format(out, answer > 0 ? "ANSWER %d" : "THINK %d",
-					answer > 0 ? answer : reply->reasoning_tokens);
-	else if (reply->done)
-		text_format(out, "%s", reply->failed ? "failed" : stop_reason_name(reply->reason));
-}
-
-/* Computing time only: while it writes of the newest steps, then of the whole turn. */
-static double rate_of(const struct compare_column *column)
-{
-	const struct metrics *metrics = &column->talk.metrics;
-	double steps = 0, ns = 0;
-	for (int i = 0; i < metrics->n_rows && !column->talk.running; i++)
-		if (metrics->rows[i].phase != PHASE_PREFILL) {
-			steps += metrics->rows[i].steps;
-			ns += (double)metrics->rows[i].took_ns;
-		}
-	return ns > 0 ? steps * 1e9 / ns : metrics_recent_tps(metrics, RECENT_STEPS);
-}
-
-static void put(const struct canvas *canvas, int row, enum role role, struct text *text)
-{
-	canvas_text(canvas, row, 0, role, text_chars(text));
-	text_clear(text);
-}
-
-/* Where the column left the first one: of this turn the token, of an earlier one the turn. */
-static void add_parting(const struct compare_column *column, const struct compare_place *own,
-						struct text *out)
-{
-	if (column->own.turn > 0)
-		text_format(out, "parted in turn %d @%d", own->turn, own->token + 1);
-	else
-		text_format(out, "parts @%d", own->token + 1);
-}
-
-/* How many rows the column's error wants, 0 = there is none; below the first row of canvas, if one
- * is given, it is drawn. */
-static int error_rows(const struct compare_column *column, int columns, const struct canvas *canvas)
-{
-	const char *error = column->refused;
-	int rows = 0;
-	if (!*error && strncmp(text_chars(&column->talk.notice), "error: ", 7) == 0)
-		error = text_chars(&column->talk.notice);
-	for (size_t at = 0, next, length = strlen(error); at < length; at += next) {
-		size_t n = cells_wrap(error + at, length - at, columns > 1 ? columns : 1, &next);
-		rows++;
-		if (canvas)
-			canvas_bytes(canvas, rows, 0, ROLE_ERROR, error + at, n);
-	}
-	return rows;
-}
-
-/* Rows above the texts: an error takes what it needs, if half of the view is enough. */
-static int head_rows(const struct pane_compare *c, const struct canvas *canvas, int width)
-{
-	int head = canvas->rows >= 16 ? HEAD_ROWS : canvas->rows >= 12 ? 3 : canvas->rows >= 8 ? 2 : 1;
-	for (int i = 0; i < c->compare.n; i++) {
-		int wanted = 1 + error_rows(&c->compare.columns[i], width, NULL);
-		head = wanted > head && wanted <= canvas->rows / 2 ? wanted : head;
-	}
-	return head;
-}
-
-static int64_t state_bytes(const struct sequence_bytes *state)
-{
-	return (int64_t)(state->kv + state->conv + state->ssm + state->snapshots);
-}
-
-static void add_part(struct text *out, const char *name, int64_t bytes)
-{
-	text_add(out, name);
-	status_bytes(bytes, out);
-}
-
-/* What a column's memory is made of, as far as there is room: the weights of its budget and the
- * state of its sequence; s = conv and SSM, + = snapshots. */
-static void add_parts(const struct compare_column *column, int columns, struct text *out)
-{
-	const struct sequence_bytes *state = &column->state;
-	add_part(out, "w", column->weights_bytes);
-	add_part(out, " KV", (int64_t)state->kv);
-	add_part(out, " conv", (int64_t)state->conv);
-	add_part(out, " SSM", (int64_t)state->ssm);
-	add_part(out, " snap", (int64_t)state->snapshots);
-	if ((int)out->length <= columns)
-		return;
-	text_clear(out);
-	add_part(out, "w", column->weights_bytes);
-	add_part(out, " k", (int64_t)state->kv);
-	add_part(out, " s", (int64_t)(state->conv + state->ssm));
-	add_part(out, " +", (int64_t)state->snapshots);
-	if ((int)out->length > columns)
-		text_clear(out);
-}
-
-/* rows: 1 = the most important only. */
-static void draw_head(const struct pane_compare *c, const struct canvas *canvas, int i, int rows)
-{
-	const struct compare_column *column = &c->compare.columns[i];
-	const struct metrics *metrics = &column->talk.metrics;
-	const struct elastic *elastic = elastic_of(column);
-	int index = index_of(column);
-	double rate = rate_of(column);
-	struct compare_place own, base;
-	struct text text = {0}, state = {0};
-	text_format(&text, "%s%d ", i == c->focus ? ">" : " ", i + 1);
-	if (elastic && index >= 0)
-		text_format(&text, "%c ", talk_mark(&column->talk, index));
-	text_add(&text, column->budget);
-	if (column->directory && column->talk.model)
-		text_format(&text, " (%s)", column->talk.model->name);
-	state_of(column, &state);
-	if (state.length > 0)
-		text_format(&text, " %s", text_chars(&state));
-	if (i > 0 && compare_divergence(&c->compare, i, &own, &base)) {
-		text_add(&text, ", ");
-		add_parting(column, &own, &text);
-	}
-	if (rows == 1)
-		text_format(&text, " %s", number_rate(rate).text);
-	put(canvas, 0, i == c->focus ? ROLE_MARK : role_of_budget(index), &text);
-	bool failed = rows > 1 && error_rows(column, canvas->columns, canvas) > 0;
-	if (rows > 1 && !failed) {
-		double ttft = metrics->first_ns ? (double)metrics->first_ns / 1e6 : (double)NAN;
-		text_format(&text, "%s tok/s TTFT %s ms", number_rate(rate).text,
-					number_fixed(ttft, ttft < 9.95 ? 1 : 0).text);
-		put(canvas, 1, ROLE_TEXT, &text);
-	}
-	if (rows > 2 && !failed) {
-		double bytes =
-			column->bytes_per_token < 0 ? (double)NAN : (double)column->bytes_per_token / 1e6;
-		text_format(&text, "%d tok %s MB/tok ", column->talk.reply.completion_tokens,
-					number_fixed(bytes, 2).text);
-		if (state_bytes(&column->state) == 0)
-			text_add(&text, "w "); // alone: the engine has not told the rest
-		status_bytes(column->weights_bytes + state_bytes(&column->state), &text);
-		put(canvas, 2, ROLE_DIM, &text);
-	}
-	if (rows > 3 && !failed && state_bytes(&column->state) > 0) {
-		add_parts(column, canvas->columns, &text);
-		put(canvas, 3, ROLE_DIM, &text);
-	}
-	text_free(&state);
-	text_free(&text);
-}
-
-static void draw_label(const struct canvas *canvas, int row, const struct entry *entry)
-{
-	static const enum role roles[] = {[ENTRY_USER] = ROLE_USER,
-									  [ENTRY_THOUGHT] = ROLE_THOUGHT,
-									  [ENTRY_ANSWER] = ROLE_HEADING,
-									  [ENTRY_NOTE] = ROLE_DIM};
-	static const char *const names[] = {[ENTRY_USER] = "User",
-										[ENTRY_THOUGHT] = "Thinking",
-										[ENTRY_ANSWER] = "Answer",
-										[ENTRY_NOTE] = "Note"};
-	canvas_text(canvas, row, 0, roles[entry->kind], names[entry->kind]);
-}
-
-static void draw_line(const struct canvas *canvas, int row, const struct entry *entry,
-					  const struct line *line, const struct compare_place *parts)
-{
-	static const enum role roles[] = {[ENTRY_USER] = ROLE_TEXT,
-									  [ENTRY_THOUGHT] = ROLE_THOUGHT,
-									  [ENTRY_ANSWER] = ROLE_ANSWER,
-									  [ENTRY_NOTE] = ROLE_DIM};
-	const char *bytes = entry->text.data + line->offset;
-	canvas_bytes(canvas, row, GUTTER, roles[entry->kind], bytes, line->length);
-	if (!parts || parts->offset >= line->offset + line->length)
-		return;
-	size_t from = parts->offset - line->offset, end = line->length;
-	for (size_t i = 0; i < entry->n_tokens; i++)
-		if (entry->tokens[i].offset > parts->offset &&
-			entry->tokens[i].offset - line->offset < end) {
-			end = entry->tokens[i].offset - line->offset;
-			break;
-		}
-	canvas_bytes(canvas, row, GUTTER + canvas_width(bytes, from), ROLE_MARK, bytes + from,
-				 end - from);
-}
-
-static void draw_body(const struct pane_compare *c, const struct canvas *canvas, int i,
-					  const struct compare_place *parts)
-{
-	const struct transcript *transcript = &c->compare.columns[i].talk.transcript;
-	const struct lines *lines = &c->lines[i];
-	int marked = parts ? line_of(lines, parts) : -1;
-	for (int row = 0; row < canvas->rows && (size_t)(c->top[i] + row) < lines->n; row++) {
-		const struct line *line = &lines->items[c->top[i] + row];
-		const struct entry *entry = &transcript->entries[line->entry];
-		bool here = c->top[i] + row == marked;
-		if (here)
-			canvas_text(canvas, row, 0, ROLE_WARN, "!");
-		if (line->label)
-			draw_label(canvas, row, entry);
-		else
-			draw_line(canvas, row, entry, line, here ? parts : NULL);
-	}
-}
-
-static bool place_of(const struct pane_compare *c, int i, struct compare_place *place)
-{
-	struct compare_place own, base;
-	if (i > 0) {
-		if (!compare_divergence(&c->compare, i, &own, &base))
-			return false;
-		*place = own;
-		return true;
-	}
-	bool any = false;
-	for (int k = 1; k < c->compare.n; k++) // of the first column: where any of them leaves it
-		if (compare_divergence(&c->compare, k, &own, &base) &&
-			(!any || base.turn < place->turn ||
-			 (base.turn == place->turn && base.token < place->token))) {
-			*place = base;
-			any = true;
-		}
-	return any;
-}
-
-static void draw_nothing(const struct canvas *canvas)
-{
-	canvas_text(canvas, 0, 1, ROLE_HEADING, "Nothing is compared yet");
-	look_say(canvas, 1, ROLE_TEXT,
-			 ":compare large small    two or three budgets; what is typed here then goes to all");
-	look_say(canvas, 2, ROLE_TEXT, ":compare large DIR#large    another checkpoint beside it");
-	look_say(canvas, 4, ROLE_DIM,
-			 "then: h l choose a column, d goes where they part, Enter keeps it (:keep N), v shows "
-			 "KL, layers, the handoff lab, a study");
-}
-
-static void draw_columns(struct pane_compare *c, struct canvas *canvas)
-{
-	int n = c->compare.n;
-	if (n == 0) {
-		draw_nothing(canvas);
-		return;
-	}
-	if (c->focus >= n)
-		c->focus = 0;
-	int width = (canvas->columns - (n - 1)) / n, head = head_rows(c, canvas, width);
-	c->rows = canvas->rows > head ? canvas->rows - head : 0;
-	for (int i = 0; i < n; i++) {
-		int at = i * (width + 1);
-		struct canvas top = canvas_part(canvas, 0, at, head, width);
-		struct canvas body = canvas_part(canvas, head, at, c->rows, width);
-		struct compare_place place;
-		wrap(&c->lines[i], &c->compare.columns[i].talk.transcript, width - GUTTER);
-		if (c->follow || c->top[i] > last_top(c, i))
-			c->top[i] = last_top(c, i);
-		draw_head(c, &top, i, head);
-		draw_body(c, &body, i, place_of(c, i, &place) ? &place : NULL);
-		if (i > 0)
-			canvas_column_rule(canvas, 0, at - 1, canvas->rows, ROLE_FRAME);
-	}
-}
 
 static void compare_draw(struct pane *pane, struct canvas *canvas)
 {
@@ -379,13 +39,13 @@ static void compare_draw(struct pane *pane, struct canvas *canvas)
 	if (!look_ready(pane, canvas))
 		return;
 	switch (c->section) {
-	case SECTION_KL: fidelity_view_draw(&c->fidelity, pane->talk, canvas, c->focus); break;
+	case SECTION_KL: fidelity_view_draw(&c->fidelity, pane->talk, canvas, c->columns.focus); break;
 	case SECTION_LAYERS:
-		fidelity_view_draw_layers(&c->fidelity, pane->talk, canvas, c->focus);
+		fidelity_view_draw_layers(&c->fidelity, pane->talk, canvas, c->columns.focus);
 		break;
 	case SECTION_LAB: lab_view_draw(&c->lab, pane->talk, canvas); break;
 	case SECTION_STUDY: study_view_draw(&c->study, canvas); break;
-	default: draw_columns(c, canvas); break;
+	default: columns_view_draw(&c->columns, canvas); break;
 	}
 }
 
@@ -485,29 +145,9 @@ static bool compare_job(struct pane *pane, struct job *job)
 
 static void jump(struct pane_compare *c)
 {
-	bool any = false;
-	for (int i = 0; i < c->compare.n; i++) {
-		struct compare_place place;
-		if (!place_of(c, i, &place) && !place_of(c, 0, &place)) // one that agrees goes with them
-			continue;
-		int line = line_of(&c->lines[i], &place), top = line - c->rows / 3;
-		c->top[i] = top < 0 ? 0 : top > last_top(c, i) ? last_top(c, i) : top;
-		any = true;
-	}
-	c->follow &= !any;
-	if (!any)
+	if (!columns_view_jump(&c->columns))
 		snprintf(c->pane.message, sizeof c->pane.message, "the columns have not parted%s",
 				 compare_running(&c->compare) ? " so far" : "");
-}
-
-static bool scroll(struct pane_compare *c, enum action action)
-{
-	bool taken = false;
-	for (int i = 0; i < c->compare.n; i++)
-		taken |= pane_scroll(&c->top[i], (int)c->lines[i].n, c->rows, action);
-	if (taken)
-		c->follow = action == ACTION_BOTTOM;
-	return taken;
 }
 
 static bool compare_action(struct pane *pane, enum action action, int key)
@@ -530,13 +170,13 @@ static bool compare_action(struct pane *pane, enum action action, int key)
 	if (n == 0)
 		return false;
 	if (action == ACTION_LEFT || action == ACTION_RIGHT)
-		c->focus = (c->focus + (action == ACTION_RIGHT ? 1 : n - 1)) % n;
+		c->columns.focus = (c->columns.focus + (action == ACTION_RIGHT ? 1 : n - 1)) % n;
 	else if (action == ACTION_ENTER)
-		snprintf(pane->command, sizeof pane->command, "keep %d", c->focus + 1);
+		snprintf(pane->command, sizeof pane->command, "keep %d", c->columns.focus + 1);
 	else if (key == 'd' && action == ACTION_NONE)
 		jump(c);
 	else
-		return text && scroll(c, action);
+		return text && columns_view_scroll(&c->columns, action);
 	return true;
 }
 
@@ -569,7 +209,7 @@ static void compare_title(const struct pane *pane, struct text *out)
 		else if (c->compare.columns[i].own.turn > 0) // short: the model's name stands behind it
 			text_format(out, "turn %d", own.turn);
 		else
-			add_parting(&c->compare.columns[i], &own, out);
+			columns_view_parting(&c->compare.columns[i], &own, out);
 	}
 }
 
@@ -578,7 +218,7 @@ static int compare_send_pane(struct pane *pane, const char *text, size_t length,
 	struct pane_compare *c = (struct pane_compare *)pane;
 	if (compare_send(&c->compare, pane->talk, text, length, err))
 		return -1;
-	c->follow = true;
+	c->columns.follow = true;
 	c->asked = false;
 	c->section = SECTION_TEXT;
 	pane->dirty = true;
@@ -635,8 +275,7 @@ static void compare_close_pane(struct pane *pane)
 	fidelity_view_close(&c->fidelity);
 	lab_view_close(&c->lab);
 	study_view_close(&c->study);
-	for (int i = 0; i < COMPARE_COLUMNS; i++)
-		free(c->lines[i].items);
+	columns_view_close(&c->columns);
 	free(c);
 }
 
@@ -668,7 +307,7 @@ struct memory_use pane_compare_memory(const struct pane *pane)
 struct compare *pane_compare_of(struct pane *pane)
 {
 	struct pane_compare *c = (struct pane_compare *)pane;
-	c->follow = true;
+	c->columns.follow = true;
 	c->section = SECTION_TEXT;
 	pane->dirty = true;
 	return &c->compare;
@@ -680,7 +319,7 @@ struct pane *pane_compare_open(const struct talk *talk, struct error *err)
 	if (!c)
 		return NULL;
 	c->pane = (struct pane){.table = &table, .more = &more, .talk = talk, .dirty = true};
-	c->follow = true;
+	c->columns = (struct columns_view){.compare = &c->compare, .follow = true};
 	c->fidelity.side = -1;
 	return &c->pane;
 }
