@@ -226,8 +226,8 @@ static int bench_columns(struct bench *bench, struct error *err)
 	c.n = c.n < MAX_LANES ? c.n : MAX_LANES;
 	c.n_decode = bench->sequence.capacity - bench->n_tokens;
 	c.n_decode = c.n_decode < DECODE_TOKENS ? c.n_decode : DECODE_TOKENS;
-	c.workspace =
-		workspace_open(config, bench->backend, bench->device, c.n, PREFILL_CHUNK, false, err);
+	c.workspace = workspace_open(config, bench->backend, bench->device, c.n,
+								 bench->backend->chunk(bench->device), false, err);
 	if (c.workspace == NULL)
 		return -1;
 	for (int i = 0; i < c.n && result == 0; i++)
@@ -342,8 +342,8 @@ static int bench_open(struct bench *bench, const struct cli *cli, struct error *
 		if (slice_build(&bench->slices[i], &bench->model->weights, config,
 						&bench->model->elastic.budgets[i], bench->backend, bench->device, err) < 0)
 			return -1;
-	bench->workspace =
-		workspace_open(config, bench->backend, bench->device, 1, PREFILL_CHUNK, false, err);
+	bench->workspace = workspace_open(config, bench->backend, bench->device, 1,
+									  bench->backend->chunk(bench->device), false, err);
 	if (!bench->workspace)
 		return -1;
 	return sequence_open(&bench->sequence, config, bench->backend, bench->device, options.kv_dtype,

@@ -49,7 +49,7 @@ static void add_kv(cJSON *state, const struct info *info, enum dtype kv_dtype)
 	const char *declared = info->model->declared.kv_algorithm;
 	cJSON_AddStringToObject(state, "kv", kv_name(kv_dtype));
 	cJSON_AddNumberToObject(state, "kv_bytes_per_token",
-							(double)(info->state.kv_per_token * dtype_bytes(kv_dtype)));
+							(double)(info->state.size.kv_per_token * dtype_bytes(kv_dtype)));
 	if (declared[0])
 		cJSON_AddStringToObject(state, "kv_declared", declared);
 	else
@@ -83,9 +83,9 @@ static cJSON *info_json(const struct info *info, enum dtype kv_dtype)
 	cJSON_AddNumberToObject(root, "file_bytes", (double)info->file_bytes);
 	cJSON_AddNumberToObject(root, "children_bytes", (double)info->children_bytes);
 	cJSON *state = cJSON_AddObjectToObject(root, "state");
-	cJSON_AddNumberToObject(state, "ssm_bytes", (double)info->state.ssm_bytes);
-	cJSON_AddNumberToObject(state, "conv_bytes", (double)info->state.conv_bytes);
-	cJSON_AddNumberToObject(state, "kv_values_per_token", (double)info->state.kv_per_token);
+	cJSON_AddNumberToObject(state, "ssm_bytes", (double)info->state.size.ssm_bytes);
+	cJSON_AddNumberToObject(state, "conv_bytes", (double)info->state.size.conv_bytes);
+	cJSON_AddNumberToObject(state, "kv_values_per_token", (double)info->state.size.kv_per_token);
 	add_kv(state, info, kv_dtype);
 	cJSON_AddNumberToObject(root, "resident_bytes", (double)info->resident_bytes);
 	cJSON_AddStringToObject(root, "resident_origin", origin_name(info->resident_origin));
@@ -102,6 +102,7 @@ static void fit_json(cJSON *root, const struct info_fit *rows, int n)
 		cJSON_AddStringToObject(one, "budget", row->budget->budget->name);
 		cJSON_AddNumberToObject(one, "weight_bytes", (double)row->weight_bytes);
 		cJSON_AddNumberToObject(one, "state_bytes", (double)row->state_bytes);
+		cJSON_AddNumberToObject(one, "work_bytes", (double)row->work_bytes);
 		if (row->longest_context == INT64_MAX)
 			cJSON_AddNullToObject(one, "longest_context");
 		else
@@ -120,7 +121,7 @@ static void print_kv(const struct info *info, enum dtype kv_dtype)
 	if (!state->n_kv_layers)
 		return;
 	printf("KV cache  %s here (%llu bytes a token); ", dtype_name(kv_dtype),
-		   (unsigned long long)(state->kv_per_token * dtype_bytes(kv_dtype)));
+		   (unsigned long long)(state->size.kv_per_token * dtype_bytes(kv_dtype)));
 	if (declared->kv_algorithm[0])
 		printf("%s says %s, ", declared->file, declared->kv_algorithm);
 	else
@@ -145,8 +146,8 @@ static void print_info(const struct info *info, enum dtype kv_dtype)
 	printf("\nresident  %s (%s)\n", size_text(info->resident_bytes, a),
 		   origin_name(info->resident_origin));
 	printf("state     SSM %s, conv %s a sequence (F32), KV %llu values a token (derived)\n",
-		   size_text(info->state.ssm_bytes, a), size_text(info->state.conv_bytes, b),
-		   (unsigned long long)info->state.kv_per_token);
+		   size_text(info->state.size.ssm_bytes, a), size_text(info->state.size.conv_bytes, b),
+		   (unsigned long long)info->state.size.kv_per_token);
 	print_kv(info, kv_dtype);
 	puts("\ndims, file:");
 	for (int i = 0; i < info->n_dims; i++)
@@ -170,10 +171,11 @@ static void print_info(const struct info *info, enum dtype kv_dtype)
 
 static void print_fit(const struct info_fit *rows, int n, const struct fit_request *request)
 {
-	char a[32], b[32], context[32];
-	printf("\nin %s, context %d, KV %s:\n%-10s %-14s %12s %12s %14s %10s  %s\n",
+	char a[32], b[32], c[32], context[32];
+	printf("\non a card of %s, context %d, KV %s:\n%-10s %-14s %12s %12s %12s %14s %10s  %s\n",
 		   size_text(request->memory_bytes, a), request->context, dtype_name(request->kv_dtype),
-		   "precision", "budget", "weights", "state", "longest ctx", "sequences", "weights are");
+		   "precision", "budget", "weights", "state", "work", "longest ctx", "sequences",
+		   "weights are");
 	for (int i = 0; i < n; i++) {
 		const struct info_fit *row = &rows[i];
 		if (row->longest_context == INT64_MAX)
@@ -182,10 +184,10 @@ static void print_fit(const struct info_fit *rows, int n, const struct fit_reque
 			snprintf(context, sizeof context, "does not fit");
 		else
 			snprintf(context, sizeof context, "%lld", (long long)row->longest_context);
-		printf("%-10s %-14s %12s %12s %14s %10lld  %s\n", precision_name(row->precision),
+		printf("%-10s %-14s %12s %12s %12s %14s %10lld  %s\n", precision_name(row->precision),
 			   row->budget->budget->name, size_text(row->weight_bytes, a),
-			   size_text(row->state_bytes, b), context, (long long)row->sequences,
-			   origin_name(precision_origin(row->precision)));
+			   size_text(row->state_bytes, b), size_text(row->work_bytes, c), context,
+			   (long long)row->sequences, origin_name(precision_origin(row->precision)));
 	}
 }
 
@@ -220,6 +222,7 @@ static int run(const struct cli *cli, const struct model *model, uint64_t memory
 	if (cli_device_options(cli, &options, err) < 0 || info_read(&info, model, NULL, err) < 0)
 		return -1;
 	request.kv_dtype = options.kv_dtype;
+	request.math = options.math;
 	if (cli->context > 0)
 		request.context = (int)cli->context;
 	int status = cli->check ? finite_check(&model->checkpoint, NULL, NULL, err) : 0;

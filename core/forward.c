@@ -365,7 +365,9 @@ static void send(const struct workspace *w, const struct lane *lane, struct acti
 	}
 }
 
-static int check_lane(const struct workspace *w, const struct lane *lane, struct error *err)
+/* room: tokens that the lanes before have left. */
+static int check_lane(const struct workspace *w, const struct lane *lane, int room,
+					  struct error *err)
 {
 	const struct sequence *sequence = lane->sequence;
 	const struct slice *slice = sequence_slice(sequence);
@@ -373,8 +375,8 @@ static int check_lane(const struct workspace *w, const struct lane *lane, struct
 
 	if (!slice)
 		return fail(err, "no budget was chosen for the sequence");
-	if (lane->n_tokens < 1 || lane->n_tokens > w->max_tokens)
-		return fail(err, "a pass of %d tokens: expected 1 to %d", lane->n_tokens, w->max_tokens);
+	if (lane->n_tokens < 1 || lane->n_tokens > room)
+		return fail(err, "a pass of %d tokens: expected 1 to %d", lane->n_tokens, room);
 	if (lane->n_tokens > sequence->capacity - sequence->n_tokens)
 		return fail(err, "context full: %d tokens and %d more, room for %d", sequence->n_tokens,
 					lane->n_tokens, sequence->capacity);
@@ -392,8 +394,8 @@ static int check(struct workspace *w, const struct lane *lanes, int n_lanes, boo
 {
 	if (n_lanes < 1 || n_lanes > w->n_lanes)
 		return fail(err, "a pass of %d lanes: expected 1 to %d", n_lanes, w->n_lanes);
-	for (int i = 0; i < n_lanes; i++) {
-		if (check_lane(w, &lanes[i], err))
+	for (int i = 0, room = w->max_tokens; i < n_lanes; room -= lanes[i++].n_tokens) {
+		if (check_lane(w, &lanes[i], room, err))
 			return n_lanes > 1 ? fail_in(err, "lane %d", i) : -1;
 		if (picks && lanes[i].logits == LOGITS_NONE)
 			return fail(err, "lane %d: picking an id needs logits", i);
@@ -479,6 +481,7 @@ int forward(struct workspace *workspace, struct lane *lanes, int n_lanes,
 
 	if (check(workspace, lanes, n_lanes, picks != NULL, err))
 		return -1;
+	workspace_divide(workspace, lanes, n_lanes);
 	for (int i = 0; i < n_lanes; i++) {
 		struct activations *a = &workspace->lanes[i];
 		lanes[i].out = lanes[i].logits == LOGITS_NONE ? NULL : a->logits;

@@ -3,8 +3,8 @@
  * 1 to MAX_LANES lanes; a lane is a sequence, whose running slice reads, and n tokens. Chat is one
  * lane.
  *
- * The workspace owns the activations of a pass, allocated once for max_tokens a lane; no allocation
- * later (but for the host copy that the first tapped pass needs).
+ * The workspace owns the activations of a pass, allocated once for max_tokens, which the lanes
+ * share; no allocation later (but for the host copy that the first tapped pass needs).
  */
 #ifndef CORE_FORWARD_H
 #define CORE_FORWARD_H
@@ -13,6 +13,8 @@
 #include "core/slice.h"
 #include "kernels/backend.h"
 
+/* Tokens at a time for who keeps something of each on the host; prefill.h reads as many as suit the
+ * device: workspace_chunk(). */
 #define PREFILL_CHUNK 128
 
 enum tap {
@@ -62,7 +64,7 @@ struct routing {
 
 struct lane {
 	struct sequence *sequence; // its running slice reads
-	const int32_t *tokens;     // host, (n_tokens), n_tokens <= max_tokens
+	const int32_t *tokens;     // host, (n_tokens)
 	int n_tokens;
 	enum logit_rows logits;
 	const struct taps *taps;       // NULL = none
@@ -72,8 +74,9 @@ struct lane {
 
 struct workspace;
 
-/* For passes of up to n_lanes lanes x max_tokens tokens of models with at most this config's
- * widths. all_logits: room for a row of logits for every token, else for one a lane. */
+/* For passes of up to n_lanes lanes that have at most max_tokens tokens together, of models with at
+ * most this config's widths. all_logits: room for a row of logits for every token, else for one a
+ * lane. */
 struct workspace *workspace_open(const struct config *config, const struct backend *backend,
 								 struct device *device, int n_lanes, int max_tokens,
 								 bool all_logits, struct error *err);
@@ -82,7 +85,13 @@ void workspace_close(struct workspace *workspace); // takes NULL
 /* config becomes as wide as the wider of both, for a workspace that lanes of both models share. */
 void workspace_widen(struct config *config, const struct config *other);
 uint64_t workspace_bytes(const struct workspace *workspace);
-int workspace_max_tokens(const struct workspace *workspace);
+
+/* What workspace_open() would take, without a device. */
+uint64_t workspace_bytes_of(const struct config *config, int n_lanes, int max_tokens,
+							bool all_logits);
+
+/* Tokens that prefill reads in a pass: as suits the device, within max_tokens. */
+int workspace_chunk(const struct workspace *workspace);
 
 /* Reads every lane's tokens: state and tokens of its sequence advance, logits stand in lane->out
  * until the next pass. Fails before anything changes when a context is full or an id is outside the

@@ -18,7 +18,7 @@ struct wish {
  * the end of the text is near enough that they will be needed. */
 static int chunk_end(const struct prefill *prefill, int at, int n)
 {
-	int end = smaller(n, at + smaller(PREFILL_CHUNK, workspace_max_tokens(prefill->workspace)));
+	int end = smaller(n, at + workspace_chunk(prefill->workspace));
 	if (prefill->snapshot_at > at)
 		end = smaller(end, prefill->snapshot_at);
 	if (prefill->repair > 0) {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Decode needs a lane for each sequence, prefill PREFILL_CHUNK tokens of one. */
+/* Decode needs a lane for each sequence, prefill a chunk of one. */
 static int prepare(struct stage *stage, const struct engine_options *options, struct text *notices,
 				   struct error *err)
 {
@@ -21,8 +21,9 @@ static int prepare(struct stage *stage, const struct engine_options *options, st
 	stage->context = context;
 	if (turn_rules_init(&stage->rules, config, stage->model->tokenizer, err))
 		return -1;
-	stage->workspace =
-		workspace_open(config, stage->backend, stage->device, MAX_LANES, PREFILL_CHUNK, false, err);
+	int chunk = stage->backend->chunk(stage->device);
+	stage->workspace = workspace_open(config, stage->backend, stage->device, MAX_SEQUENCES,
+									  chunk > MAX_SEQUENCES ? chunk : MAX_SEQUENCES, false, err);
 	return stage->workspace && stage_slice(stage, "", err) ? 0 : -1;
 }
 

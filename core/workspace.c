@@ -1,10 +1,16 @@
 #include "core/workspace.h"
 #include "base/memory.h"
 #include <stdlib.h>
+#include <string.h>
 
 static int64_t larger(int64_t a, int64_t b)
 {
 	return a > b ? a : b;
+}
+
+static int64_t round_up(int64_t width)
+{
+	return (width + 3) / 4 * 4;
 }
 
 static struct room room_of(const struct config *config)
@@ -27,35 +33,68 @@ static struct room room_of(const struct config *config)
 	return room;
 }
 
-static void *room_new(struct workspace *w, int64_t rows, int64_t width, struct error *err)
+/* The pool's parts, T = max_tokens: where each lies, its rows and values a row. */
+enum { N_PARTS = 11 };
+
+struct part {
+	void **at;
+	int64_t rows, width;
+};
+
+static void parts_of(struct workspace *w, struct part parts[N_PARTS])
 {
-	size_t bytes = (size_t)rows * (size_t)larger(width, 1) * sizeof(float);
-	void *memory = w->backend->alloc(w->device, bytes, err);
-	if (memory)
-		w->bytes += bytes;
-	return memory;
+	int64_t n = w->max_tokens, lanes = w->n_lanes;
+	const struct room *r = &w->room;
+	struct activations *a = &w->pool;
+	const struct part all[N_PARTS] = {
+		{(void **)&a->ids, n, 1},
+		{(void **)&a->residual, n, r->hidden},
+		{(void **)&a->normed, n, r->hidden},
+		{(void **)&a->projected, n, r->projected},
+		{(void **)&a->convolved, n, r->channels},
+		{(void **)&a->mixed, n, r->mixed},
+		{&a->choices, n, 2 * r->top_k * r->layers},
+		{(void **)&a->norms, n, r->top_k},
+		{(void **)&a->activated, n, r->activated},
+		{(void **)&a->logits, w->all_logits ? n : lanes, r->vocab},
+		{(void **)&a->ask, lanes, sizeof *a->ask / sizeof(float)},
+	};
+	memcpy(parts, all, sizeof all);
 }
 
-static int activations_open(struct workspace *w, struct activations *a, struct error *err)
+/* Rows of the pool begin where loads of 16 bytes may, so that a lane's results do not depend on the
+ * lanes before it. */
+static size_t part_bytes(const struct part *part)
 {
-	int64_t n = w->max_tokens;
-	const struct room *room = &w->room;
+	return (size_t)part->rows * (size_t)round_up(larger(part->width, 1)) * sizeof(float);
+}
 
-	a->ids = room_new(w, n, 1, err);
-	a->residual = room_new(w, n, room->hidden, err);
-	a->normed = room_new(w, n, room->hidden, err);
-	a->projected = room_new(w, n, room->projected, err);
-	a->convolved = room_new(w, n, room->channels, err);
-	a->mixed = room_new(w, n, room->mixed, err);
-	a->choices = room_new(w, 2 * n, room->top_k * room->layers, err);
-	a->norms = room_new(w, n, room->top_k, err);
-	a->activated = room_new(w, n, room->activated, err);
-	a->logits = room_new(w, w->all_logits ? n : 1, room->vocab, err);
-	a->ask = room_new(w, 1, sizeof *a->ask / sizeof(float), err);
-	return a->ids && a->residual && a->normed && a->projected && a->convolved && a->mixed &&
-				   a->choices && a->norms && a->activated && a->logits && a->ask
-			   ? 0
-			   : -1;
+static int pool_open(struct workspace *w, struct error *err)
+{
+	struct part parts[N_PARTS];
+	parts_of(w, parts);
+	for (int i = 0; i < N_PARTS; i++) {
+		size_t bytes = part_bytes(&parts[i]);
+		if (!(*parts[i].at = w->backend->alloc(w->device, bytes, err)))
+			return -1;
+		w->bytes += bytes;
+	}
+	return 0;
+}
+
+uint64_t workspace_bytes_of(const struct config *config, int n_lanes, int max_tokens,
+							bool all_logits)
+{
+	struct workspace w = {.n_lanes = n_lanes,
+						  .max_tokens = max_tokens,
+						  .all_logits = all_logits,
+						  .room = room_of(config)};
+	struct part parts[N_PARTS];
+	uint64_t bytes = 0;
+	parts_of(&w, parts);
+	for (int i = 0; i < N_PARTS; i++)
+		bytes += part_bytes(&parts[i]);
+	return bytes;
 }
 
 struct workspace *workspace_open(const struct config *config, const struct backend *backend,
@@ -64,8 +103,8 @@ struct workspace *workspace_open(const struct config *config, const struct backe
 {
 	struct workspace *w;
 
-	if (n_lanes < 1 || n_lanes > MAX_LANES || max_tokens < 1) {
-		fail(err, "workspace of %d lanes x %d tokens: expected 1 to %d lanes, at least 1 token",
+	if (n_lanes < 1 || n_lanes > MAX_LANES || max_tokens < n_lanes) {
+		fail(err, "workspace of %d lanes and %d tokens: expected 1 to %d lanes, a token for each",
 			 n_lanes, max_tokens, MAX_LANES);
 		return NULL;
 	}
@@ -78,11 +117,10 @@ struct workspace *workspace_open(const struct config *config, const struct backe
 	w->max_tokens = max_tokens;
 	w->all_logits = all_logits;
 	w->room = room_of(config);
-	for (int i = 0; i < n_lanes; i++)
-		if (activations_open(w, &w->lanes[i], err)) {
-			workspace_close(w);
-			return NULL;
-		}
+	if (pool_open(w, err)) {
+		workspace_close(w);
+		return NULL;
+	}
 	return w;
 }
 
@@ -90,17 +128,16 @@ void workspace_close(struct workspace *w)
 {
 	if (!w)
 		return;
+	struct part parts[N_PARTS];
+	parts_of(w, parts);
+	for (int i = 0; i < N_PARTS; i++)
+		w->backend->release(w->device, *parts[i].at);
 	for (int i = 0; i < w->n_lanes; i++) {
-		struct activations *a = &w->lanes[i];
-		void *all[] = {a->ids,     a->residual, a->normed,    a->projected, a->convolved, a->mixed,
-					   a->choices, a->norms,    a->activated, a->logits,    a->ask};
-		for (size_t k = 0; k < sizeof all / sizeof *all; k++)
-			w->backend->release(w->device, all[k]);
-		w->backend->release(w->device, a->given);
-		free(a->given_rows);
-		free(a->is_given);
-		free(a->before);
+		w->backend->release(w->device, w->lanes[i].given);
+		free(w->lanes[i].given_rows);
+		free(w->lanes[i].is_given);
 	}
+	free(w->pool.before);
 	free(w->seen);
 	free(w->seen_choices);
 	free(w->seen_ids);
@@ -140,9 +177,37 @@ uint64_t workspace_bytes(const struct workspace *workspace)
 	return workspace->bytes;
 }
 
-int workspace_max_tokens(const struct workspace *workspace)
+int workspace_chunk(const struct workspace *workspace)
 {
-	return workspace->max_tokens;
+	int chunk = workspace->backend->chunk(workspace->device);
+	return chunk < workspace->max_tokens ? chunk : workspace->max_tokens;
+}
+
+/* The lane's rows of a part of the pool. */
+static void *rows_at(void *part, int64_t row, int64_t width)
+{
+	return part ? (float *)part + row * round_up(larger(width, 1)) : NULL;
+}
+
+void workspace_divide(struct workspace *w, const struct lane *lanes, int n_lanes)
+{
+	const struct room *r = &w->room;
+	const struct activations *p = &w->pool;
+	for (int64_t i = 0, t = 0; i < n_lanes; t += lanes[i++].n_tokens) {
+		struct activations *a = &w->lanes[i];
+		a->ids = rows_at(p->ids, t, 1);
+		a->residual = rows_at(p->residual, t, r->hidden);
+		a->normed = rows_at(p->normed, t, r->hidden);
+		a->projected = rows_at(p->projected, t, r->projected);
+		a->convolved = rows_at(p->convolved, t, r->channels);
+		a->mixed = rows_at(p->mixed, t, r->mixed);
+		a->choices = rows_at(p->choices, t, 2 * r->top_k * r->layers);
+		a->norms = rows_at(p->norms, t, r->top_k);
+		a->activated = rows_at(p->activated, t, r->activated);
+		a->logits = rows_at(p->logits, w->all_logits ? t : i, r->vocab);
+		a->ask = rows_at(p->ask, i, sizeof *a->ask / sizeof(float));
+		a->before = p->before ? p->before + t * r->hidden : NULL;
+	}
 }
 
 int workspace_open_taps(struct workspace *w, struct error *err)
@@ -158,14 +223,9 @@ int workspace_open_taps(struct workspace *w, struct error *err)
 		w->seen_ids = mem_new(rows * (size_t)r->top_k, sizeof *w->seen_ids, err);
 	if (!w->seen)
 		w->seen = mem_new(values > logits ? values : logits, sizeof *w->seen, err);
-	for (int i = 0; i < w->n_lanes; i++) {
-		struct activations *a = &w->lanes[i];
-		if (!a->before)
-			a->before = mem_new(rows * (size_t)r->hidden, sizeof *a->before, err);
-		if (!a->before)
-			return -1;
-	}
-	return w->seen && w->seen_choices && w->seen_ids ? 0 : -1;
+	if (!w->pool.before)
+		w->pool.before = mem_new(rows * (size_t)r->hidden, sizeof *w->pool.before, err);
+	return w->seen && w->seen_choices && w->seen_ids && w->pool.before ? 0 : -1;
 }
 
 int32_t *chosen_at(const struct workspace *w, void *choices, int layer, int n)

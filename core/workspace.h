@@ -20,7 +20,8 @@ struct room {
 	int64_t vocab;
 };
 
-/* One lane's activations; device memory, T = max_tokens. */
+/* A lane's activations, device memory; T: its tokens. The pool has those of all lanes of a pass one
+ * behind the other, T = max_tokens: a lane borrows its rows (but for what a routing gives it). */
 struct activations {
 	int32_t *ids;     // (T): the tokens
 	float *residual;  // h (T, hidden)
@@ -31,7 +32,7 @@ struct activations {
 	void *choices;    // what the routers chose in a pass: see chosen_at()
 	float *norms;     // (T, top_k), for TAP_EXPERT_NORM
 	float *activated; // (T, top_k, ffn)
-	float *logits;    // (T or 1, vocab)
+	float *logits;    // (T or 1, vocab); the pool: (T or n_lanes, vocab)
 	struct pick_ask *ask;
 	struct picked picked; // host
 	float *before;        // host: the residual before a mixer (T, hidden), for TAP_MIXER_OUTPUT
@@ -44,9 +45,10 @@ struct activations {
 struct workspace {
 	const struct backend *backend;
 	struct device *device;
-	int n_lanes, max_tokens;
+	int n_lanes, max_tokens; // of a pass, max_tokens of all lanes together
 	bool all_logits;
 	struct room room;
+	struct activations pool;
 	struct activations lanes[MAX_LANES];
 	uint64_t bytes;
 	float *seen;        // host: what taps see
@@ -59,6 +61,9 @@ struct workspace {
 int32_t *chosen_at(const struct workspace *w, void *choices, int layer, int n);
 float *chosen_weights_at(const struct workspace *w, void *choices, int layer, int n);
 size_t choices_bytes(const struct workspace *w, int n);
+
+/* Gives every lane of a pass its rows of the pool; who was checked fits. */
+void workspace_divide(struct workspace *w, const struct lane *lanes, int n_lanes);
 
 /* Whether a slice's lane fits: device, widths, experts a token. */
 int workspace_check(const struct workspace *w, const struct slice *slice, struct error *err);

@@ -43,7 +43,7 @@ static int open_writer(struct writer *w, struct error *err)
 		w->active[w->n_active++] = i;
 	}
 	w->workspace = workspace_open(&widest, first->backend, first->device, plan->n_sides,
-								  PREFILL_CHUNK, false, err);
+								  plan->n_sides * PREFILL_CHUNK, false, err);
 	return w->workspace ? 0 : -1;
 }
 

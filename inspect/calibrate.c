@@ -227,7 +227,7 @@ static int open_device(struct work *w, struct error *err)
 	if (!(w->device = backend_cpu.open(options, err)) || open_lane(w, 0, -1, err) < 0)
 		return -1;
 	w->workspace =
-		workspace_open(w->config, &backend_cpu, w->device, LANES, PREFILL_CHUNK, true, err);
+		workspace_open(w->config, &backend_cpu, w->device, LANES, LANES * PREFILL_CHUNK, true, err);
 	if (!w->workspace || !(w->logits = mem_new(chunk, sizeof *w->logits, err)) ||
 		!(w->other = mem_new(chunk, sizeof *w->other, err)))
 		return -1;

@@ -158,7 +158,8 @@ static int open_run(struct run *r, struct error *err)
 		if (open_side(r, i, err))
 			return -1;
 	}
-	r->workspace = workspace_open(&widest, r->b, r->device, plan->n_sides, r->rows, true, err);
+	r->workspace =
+		workspace_open(&widest, r->b, r->device, plan->n_sides, plan->n_sides * r->rows, true, err);
 	if (!r->workspace || (plan->lens && open_lens(r, err)))
 		return -1;
 	if (plan->route_from >= 0)

@@ -1,5 +1,6 @@
 #include "inspect/info.h"
 #include "base/memory.h"
+#include "core/engine.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,16 +37,8 @@ static void read_dims(struct info *info, const struct config *c)
 static void read_state(struct info_state *state, const struct model *model)
 {
 	const struct config *c = &model->config;
-	uint64_t mamba = (uint64_t)config_layers_of(c, LAYER_MAMBA);
-	uint64_t attention = (uint64_t)config_layers_of(c, LAYER_ATTENTION);
-	if (mamba) {
-		state->ssm_bytes =
-			mamba * (uint64_t)config_inner(c) * (uint64_t)c->ssm_state_size * sizeof(float);
-		state->conv_bytes = mamba * (uint64_t)(c->conv_kernel - 1) *
-							(uint64_t)config_conv_channels(c) * sizeof(float);
-	}
-	state->kv_per_token = attention * 2 * (uint64_t)c->num_key_value_heads * (uint64_t)c->head_dim;
-	state->n_kv_layers = (int)attention;
+	state->size = state_size_of(c);
+	state->n_kv_layers = config_layers_of(c, LAYER_ATTENTION);
 	for (int i = 0; i < c->n_layers; i++)
 		state->n_kv_scales += model->weights.layers[i].kv_scales;
 }
@@ -135,18 +128,33 @@ void info_free(struct info *info)
 uint64_t info_state_bytes(const struct info_state *state, int64_t tokens, enum dtype kv_dtype)
 {
 	size_t kv;
-	if (!mem_multiply((size_t)state->kv_per_token * dtype_bytes(kv_dtype), (size_t)tokens, &kv) ||
+	if (!mem_multiply((size_t)state->size.kv_per_token * dtype_bytes(kv_dtype), (size_t)tokens,
+					  &kv) ||
 		kv > UINT64_MAX / 2)
 		return UINT64_MAX;
-	return state->ssm_bytes + state->conv_bytes + kv;
+	return state->size.ssm_bytes + state->size.conv_bytes + kv;
+}
+
+/* As a worker opens a card: the lanes of a chat, the chunk of a card of this size. */
+static uint64_t work_bytes(const struct info *info, const struct fit_request *request)
+{
+	struct footprint footprint;
+	struct footprint_plan plan = {.n_slices = 1,
+								  .n_lanes = MAX_SEQUENCES,
+								  .n_tokens = card_chunk(INT16_MAX, request->memory_bytes),
+								  .math = request->math,
+								  .scratch_bytes = card_scratch_bytes};
+	footprint_of(&footprint, &info->model->config, &plan);
+	return footprint_bytes(&footprint) + CARD_DRIVER_BYTES;
 }
 
 int info_fit(const struct info *info, const struct fit_request *request,
 			 struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS])
 {
 	const struct info_state *state = &info->state;
-	uint64_t fixed = state->ssm_bytes + state->conv_bytes;
-	uint64_t per_token = state->kv_per_token * dtype_bytes(request->kv_dtype);
+	uint64_t fixed = state->size.ssm_bytes + state->size.conv_bytes;
+	uint64_t work = work_bytes(info, request);
+	uint64_t per_token = state->size.kv_per_token * dtype_bytes(request->kv_dtype);
 	int n = 0;
 	for (int p = 0; p < N_PRECISIONS; p++) {
 		for (int i = 0; i < info->n_budgets; i++) {
@@ -156,10 +164,12 @@ int info_fit(const struct info *info, const struct fit_request *request,
 			*row = (struct info_fit){.precision = (enum precision)p, .budget = &info->budgets[i]};
 			row->weight_bytes = info->budgets[i].costs[p].bytes;
 			row->state_bytes = info_state_bytes(state, request->context, request->kv_dtype);
+			row->work_bytes = work;
 			row->longest_context = -1;
-			if (row->weight_bytes > request->memory_bytes)
+			if (row->weight_bytes > request->memory_bytes ||
+				work > request->memory_bytes - row->weight_bytes)
 				continue;
-			uint64_t room = request->memory_bytes - row->weight_bytes;
+			uint64_t room = request->memory_bytes - row->weight_bytes - work;
 			if (room >= fixed)
 				row->longest_context =
 					per_token ? (int64_t)((room - fixed) / per_token) : INT64_MAX;

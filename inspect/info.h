@@ -8,6 +8,7 @@
 #ifndef INSPECT_INFO_H
 #define INSPECT_INFO_H
 
+#include "core/footprint.h"
 #include "core/model.h"
 #include "core/slice.h"
 #include "inspect/modules.h"
@@ -34,9 +35,8 @@ struct info_budget {
 
 /* What one sequence keeps, at the parent's full width whatever budget runs. */
 struct info_state {
-	uint64_t ssm_bytes, conv_bytes; // F32, whatever the length
-	uint64_t kv_per_token;          // values (not bytes) a token: all attention layers, K and V
-	int n_kv_layers, n_kv_scales;   // attention layers; those with scales for a cache in FP8
+	struct state_size size;
+	int n_kv_layers, n_kv_scales; // attention layers; those with scales for a cache in FP8
 };
 
 struct info {
@@ -67,6 +67,7 @@ struct fit_request {
 	uint64_t memory_bytes;
 	int context;         // tokens
 	enum dtype kv_dtype; // F32, BF16 or F8_E4M3
+	enum math math;
 };
 
 struct info_fit {
@@ -74,12 +75,13 @@ struct info_fit {
 	const struct info_budget *budget;
 	uint64_t weight_bytes;
 	uint64_t state_bytes;    // one sequence of `context` tokens
+	uint64_t work_bytes;     // activations, scratch and what the driver keeps
 	int64_t longest_context; // tokens of one sequence beside the weights; -1 = the weights do not
 							 // fit, INT64_MAX = no attention layer, so no limit
 	int64_t sequences;       // of `context` tokens beside the weights
 };
 
-/* Weights and states only; scratch and the program itself come on top. Rows: budgets inside
+/* In the memory of a card (kernels/card.h), which the model has for itself. Rows: budgets inside
  * precisions that say anything; returns how many. */
 int info_fit(const struct info *info, const struct fit_request *request,
 			 struct info_fit rows[N_PRECISIONS * INFO_MAX_BUDGETS]);

@@ -17,6 +17,7 @@
 #define KERNELS_BACKEND_H
 
 #include "base/error.h"
+#include "kernels/card.h"
 #include "kernels/operation.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -57,6 +58,13 @@ struct backend {
 	int (*threads)(const struct device *device);
 
 	void (*gauges)(struct device *device, struct device_gauges *out);
+
+	/* Tokens that prefill should read in a pass: what the device is fast with, a stop is answered
+	 * between two of them. */
+	int (*chunk)(const struct device *device);
+	/* What passes of this shape take of the device's memory besides what alloc() and adopt() are
+	 * asked for; 0: nothing that would have to be planned. */
+	uint64_t (*scratch_bytes)(const struct pass_shape *shape);
 
 	/* Memory: zeroed; NULL and err without memory. adopt gives the device's address of weights that
 	 * lie in a mapping (the CPU: the same address), once for all who ask; abandon says that nobody

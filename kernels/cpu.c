@@ -118,6 +118,18 @@ static void cpu_gauges(struct device *device, struct device_gauges *out)
 	*out = (struct device_gauges){0};
 }
 
+static int cpu_chunk(const struct device *device)
+{
+	(void)device;
+	return 128;
+}
+
+static uint64_t cpu_scratch_bytes(const struct pass_shape *shape)
+{
+	(void)shape;
+	return 0; // a few MB
+}
+
 static void *cpu_alloc(struct device *device, size_t bytes, struct error *err)
 {
 	(void)device;
@@ -177,6 +189,8 @@ const struct backend backend_cpu = {
 	.rung = cpu_rung_name,
 	.threads = cpu_threads,
 	.gauges = cpu_gauges,
+	.chunk = cpu_chunk,
+	.scratch_bytes = cpu_scratch_bytes,
 	.alloc = cpu_alloc,
 	.release = cpu_release,
 	.adopt = cpu_adopt,

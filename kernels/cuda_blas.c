@@ -6,7 +6,6 @@
 #include <string.h>
 
 #define N_PLANS 256
-#define WORKSPACE_BYTES ((size_t)32 << 20)
 
 /* ---- of cublasLt.h, library_types.h and cublas_api.h ---- */
 
@@ -103,7 +102,7 @@ static bool choose(struct cuda_blas *blas, struct plan *plan)
 	const struct shape *s = &plan->shape;
 	const uint32_t *const a = s->alignment;
 	const uint32_t alignments[4] = {a[0], a[1], a[2], a[2]};
-	uint64_t workspace = WORKSPACE_BYTES;
+	uint64_t workspace = CARD_BLAS_BYTES;
 	struct heuristic best = {0};
 	void *preference = NULL;
 	int n_found = 0;
@@ -220,14 +219,14 @@ bool cuda_blas_multiply(struct device *device, const struct blas_product *p)
 	shape.alignment[0] = alignment_of(p->w);
 	shape.alignment[1] = alignment_of(p->x);
 	shape.alignment[2] = alignment_of(p->y);
-	void *workspace = cuda_scratch(device, CUDA_SCRATCH_BLAS, WORKSPACE_BYTES, 1);
+	void *workspace = cuda_scratch(device, CUDA_SCRATCH_BLAS, CARD_BLAS_BYTES, 1);
 	if (!workspace)
 		return false;
 	pthread_mutex_lock(&blas->lock);
 	const struct plan *plan = find_plan(blas, &shape);
 	bool done = plan && !blas->library.multiply(blas->handle, blas->desc, &p->scale, p->w, plan->w,
 												p->x, plan->x, &beta, p->y, plan->y, p->y, plan->y,
-												&plan->algorithm, workspace, WORKSPACE_BYTES,
+												&plan->algorithm, workspace, CARD_BLAS_BYTES,
 												device->stream);
 	pthread_mutex_unlock(&blas->lock);
 	return done;

@@ -132,6 +132,11 @@ static int cuda_threads(const struct device *device)
 	return 0;
 }
 
+static int cuda_chunk(const struct device *device)
+{
+	return card_chunk(device->n_sms, device->total_bytes);
+}
+
 /* ---- memory ---- */
 
 /* Remembers what an allocation takes; without memory for that the gauge is too low. */
@@ -265,6 +270,8 @@ const struct backend backend_cuda = {
 	.rung = cuda_rung,
 	.threads = cuda_threads,
 	.gauges = cuda_gauges,
+	.chunk = cuda_chunk,
+	.scratch_bytes = card_scratch_bytes,
 	.alloc = cuda_alloc,
 	.release = cuda_release,
 	.adopt = cuda_adopt,

@@ -11,7 +11,6 @@ extern "C" {
 }
 
 #define BLAS_TOKENS 64
-#define MAX_UNPACKED_BYTES ((size_t)128 << 20) // larger matrices (the head's) go by tiles
 #define THREADS 256
 
 /* ---- tiles ---- */
@@ -114,7 +113,7 @@ static bool multiply_by_library(struct device *device, const struct linear_op *o
 	size_t n_x = (size_t)o->n * (size_t)w->n_columns, n_y = (size_t)o->n * (size_t)w->n_rows;
 	size_t n_w = (size_t)w->n_rows * (size_t)w->n_columns;
 	if (!device->blas || o->n < BLAS_TOKENS || o->precise || !cuda_narrow(device, w) ||
-		(!stored && n_w > MAX_UNPACKED_BYTES / sizeof(uint16_t)))
+		(!stored && n_w > CARD_UNPACKED_BYTES / sizeof(uint16_t)))
 		return false;
 	uint16_t *x = (uint16_t *)cuda_scratch(device, CUDA_SCRATCH_X, n_x, sizeof *x);
 	struct blas_product p = {NULL,

@@ -106,7 +106,7 @@ void golden_open_kv(struct golden *g, const char *folder, const char *budgets, e
 	g->device = golden_backend->open(&device, &err);
 	golden_must(g->device ? 0 : -1, &err);
 	g->workspace = workspace_open(&g->model->config, golden_backend, g->device, MAX_LANES,
-								  PREFILL_CHUNK, true, &err);
+								  GOLDEN_TOKENS, true, &err);
 	golden_must(g->workspace ? 0 : -1, &err);
 	free(file);
 	free(path);

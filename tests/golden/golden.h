@@ -16,10 +16,12 @@
 #define GOLDEN_SLICES 8
 #define GOLDEN_CONTEXT 256
 
+#define GOLDEN_TOKENS (4 * PREFILL_CHUNK) // of all lanes of a pass
+
 struct golden {
 	struct model *model;
 	struct device *device;
-	struct workspace *workspace; // PREFILL_CHUNK tokens, all logits
+	struct workspace *workspace; // GOLDEN_TOKENS, all logits
 	enum dtype kv_dtype;
 	struct slice slices[GOLDEN_SLICES];
 	char names[GOLDEN_SLICES][80];

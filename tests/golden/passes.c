@@ -63,7 +63,7 @@ static void lanes_do_not_see_each_other(void)
 	struct config widest = demo.model->config;
 	widest.num_experts_per_tok = tiny.model->config.num_experts_per_tok;
 	struct workspace *both =
-		workspace_open(&widest, &backend_cpu, tiny.device, LANES, 64, false, &err);
+		workspace_open(&widest, &backend_cpu, tiny.device, LANES, 256, false, &err);
 	assert_non_null(both);
 	golden_must(model_budget(demo.model, "large", &budget, &err), &err);
 	golden_must(slice_build(&foreign, &demo.model->weights, &demo.model->config, &budget,
@@ -319,10 +319,10 @@ static void nonsense_is_refused(void)
 		   "token -1 at position 150: the vocabulary has ids 0 to 223");
 	refuse(&g, (struct lane){.sequence = &s, .tokens = ids, .n_tokens = 107}, 1,
 		   "context full: 150 tokens and 107 more, room for 256");
-	refuse(&g, (struct lane){.sequence = &s, .tokens = ids, .n_tokens = 129}, 1,
-		   "a pass of 129 tokens: expected 1 to 128");
+	refuse(&g, (struct lane){.sequence = &s, .tokens = ids, .n_tokens = 513}, 1,
+		   "a pass of 513 tokens: expected 1 to 512");
 	refuse(&g, (struct lane){.sequence = &s, .tokens = ids}, 1,
-		   "a pass of 0 tokens: expected 1 to 128");
+		   "a pass of 0 tokens: expected 1 to 512");
 	refuse(&g, lane, 2, "lanes 0 and 1: the same sequence twice in one pass");
 	refuse(&g, lane, 0, "a pass of 0 lanes: expected 1 to 4");
 	golden_must(sequence_use(&s, golden_slice(&g, "num_experts_per_tok=4"), &err), &err);

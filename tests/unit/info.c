@@ -54,9 +54,9 @@ static void counts_the_fixture(void **state)
 	}
 	assert_int_equal(info.children_bytes, together);
 	// 3 layers x 6 heads x 16 x 24 and 3 x 3 rows x 192, in F32; one attention layer of 2 x 20
-	assert_int_equal(info.state.ssm_bytes, 3 * 6 * 16 * 24 * 4);
-	assert_int_equal(info.state.conv_bytes, 3 * 3 * 192 * 4);
-	assert_int_equal(info.state.kv_per_token, 2 * 2 * 20);
+	assert_int_equal(info.state.size.ssm_bytes, 3 * 6 * 16 * 24 * 4);
+	assert_int_equal(info.state.size.conv_bytes, 3 * 3 * 192 * 4);
+	assert_int_equal(info.state.size.kv_per_token, 2 * 2 * 20);
 	budget_free(&typed);
 	info_free(&info);
 	model_release(model);
@@ -70,9 +70,12 @@ static void says_what_fits(void **state)
 	(void)state;
 	struct model *model = open_model("golden/nest-tiny");
 	assert_int_equal(info_read(&info, model, NULL, &err), 0);
-	uint64_t fixed = info.state.ssm_bytes + info.state.conv_bytes;
-	struct fit_request request = {
-		.memory_bytes = 865284 + fixed + 100 * 160 + 159, .context = 50, .kv_dtype = DTYPE_BF16};
+	uint64_t fixed = info.state.size.ssm_bytes + info.state.size.conv_bytes;
+	struct fit_request request = {.context = 50, .kv_dtype = DTYPE_BF16};
+	assert_int_equal(info_fit(&info, &request, rows), 9);
+	uint64_t work = rows[0].work_bytes, weights = 865284 + work;
+	assert_true(work > CARD_DRIVER_BYTES && work < CARD_DRIVER_BYTES + (4 << 20));
+	request.memory_bytes = weights + fixed + 100 * 160 + 159;
 	assert_int_equal(info_fit(&info, &request, rows), 9);
 	assert_int_equal(rows[0].weight_bytes, 865284);
 	assert_int_equal(rows[0].state_bytes, fixed + 50 * 160);
@@ -86,12 +89,17 @@ static void says_what_fits(void **state)
 	request.kv_dtype = DTYPE_F32;
 	info_fit(&info, &request, rows);
 	assert_int_equal(rows[0].longest_context, 50);
-	request.memory_bytes = 865283;
+	request.math = MATH_FAST; // cuBLASLt takes more than is left
+	info_fit(&info, &request, rows);
+	assert_true(rows[0].work_bytes >= work + CARD_BLAS_BYTES);
+	assert_int_equal(rows[0].longest_context, -1);
+	request.math = MATH_EXACT;
+	request.memory_bytes = weights - 1;
 	info_fit(&info, &request, rows);
 	assert_int_equal(rows[0].longest_context, -1);
 	assert_int_equal(rows[0].sequences, 0);
 	assert_true(rows[2].sequences > 0);
-	request.memory_bytes = 865284 + fixed - 1;
+	request.memory_bytes = weights + fixed - 1;
 	info_fit(&info, &request, rows);
 	assert_int_equal(rows[0].longest_context, 0);
 	assert_true(info_state_bytes(&info.state, INT64_MAX, DTYPE_F32) == UINT64_MAX);
@@ -168,7 +176,7 @@ static void precisions_agree_with_the_fixtures(void **state)
 		.memory_bytes = 1 << 20, .context = 50, .kv_dtype = DTYPE_F8_E4M3};
 	assert_int_equal(info_fit(&info[2], &request, rows), 12); // with what BF16 would take
 	assert_int_equal(rows[0].state_bytes,
-					 info[2].state.ssm_bytes + info[2].state.conv_bytes + 50 * 80);
+					 info[2].state.size.ssm_bytes + info[2].state.size.conv_bytes + 50 * 80);
 	for (int i = 0; i < 3; i++) {
 		info_free(&info[i]);
 		model_release(model[i]);
@@ -296,8 +304,8 @@ static void counts_the_released_30b(void **state)
 	assert_int_equal(info.n_budgets, 3); // the built-in table
 	assert_int_equal(info.budgets[0].cost.total, 31577940288);
 	assert_int_equal(info.budgets[0].cost.active, 3227754816);
-	assert_int_equal(info.state.ssm_bytes, 48234496);
-	assert_int_equal(info.state.kv_per_token, 3072);
+	assert_int_equal(info.state.size.ssm_bytes, 48234496);
+	assert_int_equal(info.state.size.kv_per_token, 3072);
 	assert_int_equal(info.budgets[2].budget->origin, ORIGIN_PUBLISHED);
 	print_message("30b: %.2f GB, fp8 %.2f, nvfp4 %.3f; 12b: %.2f B parameters, %.2f active\n",
 				  (double)info.budgets[0].costs[PRECISION_STORED].bytes / 1e9,
