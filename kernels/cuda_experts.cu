@@ -20,36 +20,40 @@ static __device__ __forceinline__ float sigmoid(float v)
 	return 1 / (1 + expf(-v));
 }
 
-/* Whether (a, i) comes before (b, j): NaN loses to all, ties go to the lower index. */
-static __device__ __forceinline__ bool better(float a, int i, float b, int j)
+/* Ascends with the score; 0 is left for what is taken. NaN loses to all, -0 is 0. */
+static __device__ __forceinline__ uint32_t key_of(float score)
 {
-	if (isnan(a) || isnan(b))
-		return isnan(a) == isnan(b) ? i < j : isnan(b);
-	return a > b || (a == b && i < j);
+	uint32_t bits = __float_as_uint(score + 0.0f);
+	if (isnan(score))
+		return 1;
+	return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-/* The best expert that is not taken; every lane gets it. */
-static __device__ int best_expert(const float *scores, const unsigned char *taken, int n)
+/* A choice in the making, shared memory: see route_bytes(). */
+struct choice {
+	uint32_t *keys;       // (n_experts); expert e is lane e % 32's
+	float *weights;       // the same memory, once the choice is made: (top_k)
+	int32_t *ids;         // (top_k), ascending
+	unsigned char *taken; // (n_experts): 1 = chosen, 2 = fills the list and counts for nothing
+};
+
+static __host__ __device__ __forceinline__ size_t route_bytes(int n_experts, int top_k)
 {
-	int best = n, lane = threadIdx.x;
-	float score = 0;
-	for (int e = lane; e < n; e += WARP)
-		if (!taken[e] && (best == n || better(scores[e], e, score, best))) {
-			best = e;
-			score = scores[e];
-		}
-	for (int lanes = WARP / 2; lanes > 0; lanes /= 2) {
-		int other = __shfl_xor_sync(FULL_WARP, best, lanes);
-		float theirs = __shfl_xor_sync(FULL_WARP, score, lanes);
-		if (other < n && (best == n || better(theirs, other, score, best))) {
-			best = other;
-			score = theirs;
-		}
-	}
-	return best;
+	return (size_t)(n_experts + top_k) * 4 + (size_t)(n_experts + 3) / 4 * 4;
 }
 
-/* Marks the given experts and the lowest others that fill the list; 1 = given, 2 = filler. */
+static __device__ __forceinline__ struct choice choice_in(unsigned char *memory, int n_experts,
+														  int top_k)
+{
+	struct choice c;
+	c.keys = (uint32_t *)memory;
+	c.weights = (float *)memory;
+	c.ids = (int32_t *)(c.keys + n_experts);
+	c.taken = (unsigned char *)(c.ids + top_k);
+	return c;
+}
+
+/* The given experts, and the lowest others that fill the list. */
 static __device__ void take_given(const int32_t *given, int n, int top_k, unsigned char *taken)
 {
 	int missing = top_k;
@@ -62,57 +66,102 @@ static __device__ void take_given(const int32_t *given, int n, int top_k, unsign
 		}
 }
 
-/* Dynamic shared memory: scores (n_experts), then a byte an expert. */
-static __global__ void route_kernel(struct route_op o)
+/* The best ones; ties: the lower index. */
+static __device__ void take_best(const struct choice &c, int n, int top_k)
 {
-	SHARED_DYNAMIC(memory);
-	float *scores = (float *)memory;
-	unsigned char *taken = memory + (size_t)o.n_experts * sizeof(float);
-	int t = blockIdx.x, lane = threadIdx.x;
-	const float *logits = o.logits + (int64_t)t * o.n_experts;
-	for (int e = lane; e < o.n_experts; e += WARP) {
-		scores[e] = sigmoid(logits[e]) + o.bias[e];
-		taken[e] = 0;
-	}
-	__syncwarp();
-	if (o.given) {
-		if (lane == 0)
-			take_given(o.given + (int64_t)t * o.top_k, o.n_experts, o.top_k, taken);
-	} else {
-		for (int k = 0; k < o.top_k; k++) {
-			int best = best_expert(scores, taken, o.n_experts);
-			__syncwarp();
-			if (lane == 0)
-				taken[best] = 1;
-			__syncwarp();
+	int lane = threadIdx.x % WARP;
+	for (int k = 0; k < top_k; k++) {
+		uint32_t most = 0, id = n;
+		for (int e = lane; e < n; e += WARP)
+			if (c.keys[e] > most) {
+				most = c.keys[e];
+				id = e;
+			}
+		uint32_t best = warp_most(most);
+		id = warp_least(most == best ? id : n);
+		if ((int)id % WARP == lane) {
+			c.keys[id] = 0;
+			c.taken[id] = 1;
 		}
 	}
-	if (lane > 0)
-		return;
-	int32_t *ids = o.ids + (int64_t)t * o.top_k;
-	float *weights = o.weights + (int64_t)t * o.top_k, sum = 0;
-	for (int e = 0, k = 0; e < o.n_experts; e++) {
-		if (!taken[e])
-			continue;
-		/* too few are allowed: a forbidden one fills the list and counts for nothing */
-		bool counts = o.given ? taken[e] == 1 : o.bias[e] != -INFINITY;
-		ids[k] = e;
-		weights[k] = counts ? sigmoid(logits[e]) : 0;
-		sum += weights[k++];
+}
+
+/* One warp; leaves the choice in c.ids and c.weights. */
+static __device__ void route(const struct route_op &o, int token, const struct choice &c)
+{
+	int lane = threadIdx.x % WARP, n = o.n_experts, at = 0;
+	const float *logits = o.logits + (int64_t)token * n;
+	for (int e = lane; e < n; e += WARP) {
+		c.keys[e] = key_of(sigmoid(logits[e]) + o.bias[e]);
+		c.taken[e] = 0;
 	}
-	float scale = o.normalise ? o.scale / (sum + 1e-20f) : o.scale;
+	__syncwarp();
+	if (!o.given)
+		take_best(c, n, o.top_k);
+	else if (lane == 0)
+		take_given(o.given + (int64_t)token * o.top_k, n, o.top_k, c.taken);
+	__syncwarp();
+	for (int first = 0; first < n; first += WARP) {
+		int e = first + lane, how = e < n ? c.taken[e] : 0;
+		uint32_t chosen = __ballot_sync(FULL_WARP, how != 0);
+		if (how) {
+			int k = at + __popc(chosen & ((1u << lane) - 1));
+			/* too few are allowed: a forbidden one fills the list and counts for nothing */
+			bool counts = o.given ? how == 1 : o.bias[e] != -INFINITY;
+			c.ids[k] = e;
+			c.weights[k] = counts ? sigmoid(logits[e]) : 0;
+		}
+		at += __popc(chosen);
+	}
+	__syncwarp();
+	float sum = 0;
 	for (int k = 0; k < o.top_k; k++)
-		weights[k] *= scale;
+		sum += c.weights[k];
+	__syncwarp();
+	float scale = o.normalise ? o.scale / (sum + 1e-20f) : o.scale;
+	for (int k = lane; k < o.top_k; k += WARP)
+		c.weights[k] *= scale;
+	__syncwarp();
+}
+
+/* A warp; where others read the choice. */
+static __device__ __forceinline__ void publish(const struct route_op &o, int token,
+											   const struct choice &c)
+{
+	for (int k = threadIdx.x % WARP; k < o.top_k; k += WARP) {
+		o.ids[(int64_t)token * o.top_k + k] = c.ids[k];
+		o.weights[(int64_t)token * o.top_k + k] = c.weights[k];
+	}
+}
+
+/* Block (token, lane). */
+static __global__ void route_kernel(struct lanes<route_op> lanes)
+{
+	SHARED_DYNAMIC(memory);
+	const struct route_op &o = lanes.at[blockIdx.y];
+	if ((int)blockIdx.x >= o.n)
+		return;
+	struct choice c = choice_in(memory, o.n_experts, o.top_k);
+	route(o, blockIdx.x, c);
+	publish(o, blockIdx.x, c);
 }
 
 extern "C" void cuda_route(struct device *device, int n_lanes, const struct route_op *op)
 {
-	for (const struct route_op *o = op; o < op + n_lanes && !device->failed; o++) {
-		if (o->top_k < 1 || o->top_k > o->n_experts || o->n_experts > MAX_EXPERTS) {
-			fail(cuda_failure(device), "router: %d of %d experts", o->top_k, o->n_experts);
-			return;
+	struct lanes<route_op> lanes;
+	for (int n; n_lanes > 0 && !device->failed; op += n, n_lanes -= n) {
+		size_t bytes = 0;
+		n = take_lanes(lanes, op, n_lanes);
+		for (int l = 0; l < n; l++) {
+			size_t needed = route_bytes(op[l].n_experts, op[l].top_k);
+			if (op[l].top_k < 1 || op[l].top_k > op[l].n_experts || op[l].n_experts > MAX_EXPERTS) {
+				fail(cuda_failure(device), "router: %d of %d experts", op[l].top_k,
+					 op[l].n_experts);
+				return;
+			}
+			bytes = needed > bytes ? needed : bytes;
 		}
-		LAUNCH(device, route_kernel, o->n, WARP, (size_t)o->n_experts * (sizeof(float) + 1), *o);
+		LAUNCH(device, route_kernel, dim3(most_rows(lanes, n), n), WARP, bytes, lanes);
 	}
 }
 

@@ -35,6 +35,36 @@ static inline unsigned blocks_of(int64_t n, int64_t each)
 	return (unsigned)((n + each - 1) / each);
 }
 
+/* ---- lanes of a pass: the grid's last axis ---- */
+
+#define LANES 32 // of a launch, unless their arguments are large: a kernel takes 4 KB of them
+
+/* A kernel's arguments by value, those of all lanes that it is started for. */
+template <typename OP, int N = LANES> struct lanes {
+	OP at[N];
+};
+
+/* Takes the next lanes, at most N; how many. */
+template <typename OP, int N>
+static inline int take_lanes(struct lanes<OP, N> &lanes, const OP *op, int n_lanes)
+{
+	static_assert(sizeof lanes < 4096, "more than a kernel can take");
+	int n = n_lanes < N ? n_lanes : N;
+	for (int l = 0; l < n; l++)
+		lanes.at[l] = op[l];
+	return n;
+}
+
+/* The most tokens of any lane. */
+template <typename OP, int N>
+static inline int most_rows(const struct lanes<OP, N> &lanes, int n_lanes)
+{
+	int most = 0;
+	for (int l = 0; l < n_lanes; l++)
+		most = lanes.at[l].n > most ? lanes.at[l].n : most;
+	return most;
+}
+
 /* ---- sums; every lane, or every thread, gets the result ---- */
 
 static __device__ __forceinline__ float warp_sum(float v)
@@ -51,6 +81,16 @@ static __device__ __forceinline__ float warp_max(float v)
 		v = other > v ? other : v;
 	}
 	return v;
+}
+
+static __device__ __forceinline__ uint32_t warp_most(uint32_t v)
+{
+	return __reduce_max_sync(FULL_WARP, v);
+}
+
+static __device__ __forceinline__ uint32_t warp_least(uint32_t v)
+{
+	return __reduce_min_sync(FULL_WARP, v);
 }
 
 /* blockDim.x is a multiple of 32, at most 1024. */

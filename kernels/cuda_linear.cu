@@ -34,12 +34,22 @@ static __device__ void widen_row(const struct cuda_view &m, int row, float *y)
 	}
 }
 
-/* A block a token. */
-static __global__ void embed_kernel(struct cuda_view m, const int32_t *ids, float *y,
-									struct cuda_fault *fault)
+struct embedding {
+	struct cuda_view m;
+	const int32_t *ids;
+	float *y;
+	int n;
+};
+
+/* Block (token, lane). */
+static __global__ void embed_kernel(struct lanes<embedding> lanes, struct cuda_fault *fault)
 {
-	int32_t id = ids[blockIdx.x];
-	y += (int64_t)blockIdx.x * m.n_columns;
+	const struct embedding &o = lanes.at[blockIdx.y];
+	if ((int)blockIdx.x >= o.n)
+		return;
+	const struct cuda_view &m = o.m;
+	int32_t id = o.ids[blockIdx.x];
+	float *y = o.y + (int64_t)blockIdx.x * m.n_columns;
 	if (id < 0 || id >= m.n_rows) {
 		if (threadIdx.x == 0 && atomicCAS(&fault->kind, (int)FAULT_NONE, (int)FAULT_TOKEN) == 0) {
 			fault->found = id;
@@ -58,9 +68,16 @@ static __global__ void embed_kernel(struct cuda_view m, const int32_t *ids, floa
 
 extern "C" void cuda_embed(struct device *device, int n_lanes, const struct embed_op *op)
 {
-	for (const struct embed_op *o = op; o < op + n_lanes && !device->failed; o++)
-		LAUNCH(device, embed_kernel, o->n, 256, 0, cuda_view(o->table), o->ids, o->y,
+	struct lanes<embedding> lanes;
+	for (int n; n_lanes > 0 && !device->failed; op += n, n_lanes -= n) {
+		n = n_lanes < LANES ? n_lanes : LANES;
+		for (int l = 0; l < n; l++) {
+			struct embedding e = {cuda_view(op[l].table), op[l].ids, op[l].y, op[l].n};
+			lanes.at[l] = e;
+		}
+		LAUNCH(device, embed_kernel, dim3(most_rows(lanes, n), n), 256, 0, lanes,
 			   &device->mailbox->fault);
+	}
 }
 
 /* ---- products ---- */

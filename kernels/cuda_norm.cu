@@ -1,48 +1,44 @@
 /*
- * RMSNorm of the residual, and the gated one of Mamba's groups: a block a row or a group.
+ * RMSNorm of the residual, a block a row, and the gated one of Mamba's groups, a warp a group.
  */
-#include "kernels/cuda_kernel.cuh"
+#include "kernels/cuda_norm.cuh"
 
-#define NORM_THREADS 512
-#define GROUP_THREADS 256
-
-/* y may be x: every thread reads its channels before it writes them. */
-static __global__ void norm_kernel(struct norm_op o)
+/* Block (row, lane). */
+static __global__ void __launch_bounds__(NORM_THREADS) norm_kernel(struct lanes<norm_op> lanes)
 {
-	const float *x = o.x + (int64_t)blockIdx.x * o.width;
-	float *y = o.y + (int64_t)blockIdx.x * o.width, sum = 0;
-	for (int i = threadIdx.x; i < o.width; i += blockDim.x)
-		sum += x[i] * x[i];
-	sum = block_sum(sum);
-	float r = o.scale / sqrtf(sum / o.count + o.eps);
-	for (int i = threadIdx.x; i < o.width; i += blockDim.x)
-		y[i] = x[i] * r * o.weight[i];
+	const struct norm_op &o = lanes.at[blockIdx.y];
+	if ((int)blockIdx.x < o.n)
+		norm_row(o, blockIdx.x, o.y + (int64_t)blockIdx.x * o.width);
 }
 
 extern "C" void cuda_norm(struct device *device, int n_lanes, const struct norm_op *op)
 {
-	for (const struct norm_op *o = op; o < op + n_lanes && !device->failed; o++)
-		LAUNCH(device, norm_kernel, o->n, NORM_THREADS, 0, *o);
+	struct lanes<norm_op> lanes;
+	for (int n; n_lanes > 0 && !device->failed; op += n, n_lanes -= n) {
+		n = take_lanes(lanes, op, n_lanes);
+		LAUNCH(device, norm_kernel, dim3(most_rows(lanes, n), n), NORM_THREADS, 0, lanes);
+	}
 }
 
-static __global__ void gated_norm_kernel(struct gated_norm_op o)
+/* Block (groups, row, lane). */
+static __global__ void __launch_bounds__(NORM_THREADS)
+	gated_norm_kernel(struct lanes<gated_norm_op> lanes)
 {
-	int t = blockIdx.y, g = blockIdx.x, start = o.group_start[g], end = o.group_start[g + 1];
-	float *y = o.y + (int64_t)t * o.width, sum = 0;
-	const float *z = o.z + (int64_t)t * o.z_stride;
-	for (int i = start + threadIdx.x; i < end; i += blockDim.x) {
-		float v = y[i] * (z[i] / (1 + expf(-z[i])));
-		y[i] = v;
-		sum += v * v;
-	}
-	sum = block_sum(sum);
-	float r = o.scale / sqrtf(sum / o.count[g] + o.eps);
-	for (int i = start + threadIdx.x; i < end; i += blockDim.x)
-		y[i] = y[i] * r * o.weight[i];
+	const struct gated_norm_op &o = lanes.at[blockIdx.z];
+	int row = blockIdx.y, g = (int)(blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+	if (row < o.n && g < o.n_groups)
+		gate_group(o, row, g, o.y + (int64_t)row * o.width);
 }
 
 extern "C" void cuda_gated_norm(struct device *device, int n_lanes, const struct gated_norm_op *op)
 {
-	for (const struct gated_norm_op *o = op; o < op + n_lanes && !device->failed; o++)
-		LAUNCH(device, gated_norm_kernel, dim3(o->n_groups, o->n), GROUP_THREADS, 0, *o);
+	struct lanes<gated_norm_op> lanes;
+	for (int n; n_lanes > 0 && !device->failed; op += n, n_lanes -= n) {
+		int groups = 0;
+		n = take_lanes(lanes, op, n_lanes);
+		for (int l = 0; l < n; l++)
+			groups = op[l].n_groups > groups ? op[l].n_groups : groups;
+		dim3 grid(blocks_of(groups, NORM_THREADS / WARP), most_rows(lanes, n), n);
+		LAUNCH(device, gated_norm_kernel, grid, NORM_THREADS, 0, lanes);
+	}
 }

@@ -75,6 +75,19 @@ template <typename T> static inline T __shfl_xor_sync(unsigned mask, T value, in
 	return __shfl_sync(mask, value, shim_lane() ^ lanes);
 }
 
+static inline unsigned __reduce_max_sync(unsigned mask, unsigned v)
+{
+	for (int lanes = 16; lanes > 0; lanes /= 2) {
+		unsigned other = __shfl_xor_sync(mask, v, lanes);
+		v = other > v ? other : v;
+	}
+	return v;
+}
+static inline unsigned __reduce_min_sync(unsigned mask, unsigned v)
+{
+	return ~__reduce_max_sync(mask, ~v);
+}
+
 template <typename T> static inline T __ldg(const T *p)
 {
 	return *p;
