@@ -1,6 +1,7 @@
 #include "core/budget.h"
 
 #include "base/memory.h"
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,7 +118,8 @@ bool budget_has_runs(const struct budget *budget, enum axis axis)
 	return false;
 }
 
-void budget_remove_runs(struct budget *budget, enum axis axis, int layer)
+/* Of one layer, or of all (-1). */
+static void remove_runs(struct budget *budget, enum axis axis, int layer)
 {
 	int kept = 0;
 	for (int i = 0; i < budget->n_runs; i++) {
@@ -130,12 +132,70 @@ void budget_remove_runs(struct budget *budget, enum axis axis, int layer)
 	budget->n_runs = kept;
 }
 
+/* Whether that place comes before those runs. */
+static bool runs_before(enum axis axis, int layer, const struct budget_runs *runs)
+{
+	return runs->axis > axis || (runs->axis == axis && runs->layer > layer);
+}
+
 void budget_set_width(struct budget *budget, enum axis axis, int width)
 {
-	budget_remove_runs(budget, axis, -1);
+	remove_runs(budget, axis, -1);
 	free(budget->layer_width[axis]);
 	budget->layer_width[axis] = NULL;
 	budget->width[axis] = width;
+}
+
+int budget_set_layer_width(struct budget *budget, const struct config *config, enum axis axis,
+						   int layer, int width, struct error *err)
+{
+	int *list = budget->layer_width[axis], largest = 0, smallest = INT32_MAX;
+	if (!list && !(list = mem_new((size_t)budget->n_layers, sizeof *list, err)))
+		return -1;
+	for (int i = 0; i < budget->n_layers; i++) {
+		if (!axis_on_layer(axis, config->kinds[i]))
+			continue;
+		if (!budget->layer_width[axis])
+			list[i] = budget->width[axis];
+		if (i == layer)
+			list[i] = width;
+		largest = list[i] > largest ? list[i] : largest;
+		smallest = list[i] < smallest ? list[i] : smallest;
+	}
+	remove_runs(budget, axis, layer);
+	budget->width[axis] = largest;
+	budget->layer_width[axis] = largest == smallest ? NULL : list; // all the same: no list
+	if (largest == smallest)
+		free(list);
+	return 0;
+}
+
+int budget_set_runs(struct budget *budget, enum axis axis, int layer, struct span_list *kept,
+					struct error *err)
+{
+	remove_runs(budget, axis, layer);
+	size_t capacity = (size_t)budget->n_runs;
+	if (mem_grow(&budget->runs, &capacity, capacity + 1, sizeof *budget->runs, err) < 0) {
+		free(kept->spans);
+		return -1;
+	}
+	int at = budget->n_runs++;
+	for (; at > 0 && runs_before(axis, layer, &budget->runs[at - 1]); at--)
+		budget->runs[at] = budget->runs[at - 1];
+	budget->runs[at] = (struct budget_runs){layer, axis, kept->spans, (int)kept->n};
+	return 0;
+}
+
+int budget_set_keep(struct budget *budget, int layer, bool keep, struct error *err)
+{
+	if (!budget->keep) {
+		budget->keep = mem_new((size_t)budget->n_layers, 1, err);
+		if (!budget->keep)
+			return -1;
+		memset(budget->keep, 1, (size_t)budget->n_layers);
+	}
+	budget->keep[layer] = keep;
+	return 0;
 }
 
 bool budget_keeps_layer(const struct budget *budget, int layer)
@@ -282,12 +342,30 @@ static int check_forced(const struct budget *budget, const struct config *config
 	return 0;
 }
 
+/* What budget_set_*() keep: the width is the largest of its list, runs stand once and in order. */
+static bool agrees(const struct budget *budget, const struct config *config)
+{
+	bool agrees = !budget->layer_width[AXIS_HIDDEN];
+	for (int axis = AXIS_HIDDEN + 1; axis < N_AXES; axis++) {
+		int largest = 0;
+		for (int i = 0; budget->layer_width[axis] && i < budget->n_layers; i++)
+			if (axis_on_layer(axis, config->kinds[i]) && budget->layer_width[axis][i] > largest)
+				largest = budget->layer_width[axis][i];
+		agrees &= !budget->layer_width[axis] || largest == budget->width[axis];
+	}
+	for (int i = 1; i < budget->n_runs; i++)
+		agrees &=
+			runs_before(budget->runs[i - 1].axis, budget->runs[i - 1].layer, &budget->runs[i]);
+	return agrees;
+}
+
 int budget_check(const struct budget *budget, const struct config *config, struct error *err)
 {
 	if (budget->n_layers != config->n_layers) {
 		return fail(err, "budget %s is for %d layers, the model has %d", budget->name,
 					budget->n_layers, config->n_layers);
 	}
+	assert(agrees(budget, config));
 	if (check_runs(budget, config, err) < 0 || check_width(budget, config, AXIS_HIDDEN, 0, err) < 0)
 		return -1;
 	int kept = 0;

@@ -25,6 +25,11 @@ struct budget_forced {
 	int layer, expert; // stored
 };
 
+struct span_list {      // grown with mem_grow()
+	struct span *spans; // free()
+	size_t n, capacity;
+};
+
 /* What slicers get wrong, as data. norm: RMSNorm over the kept channels; over all of the parent's,
  * the missing ones counted as zeros, with the output times sqrt(kept / parent) as in training
  * (masked: the same but for eps); or without that factor (uncorrected). The norms of the residual
@@ -43,13 +48,14 @@ const char *heads_rule_name(enum heads_rule rule); // "grouped", "global"
 struct budget {
 	char name[BUDGET_NAME_BYTES];
 	enum origin origin;
-	char source[64];   // "elastic.json", "typed", "published: Megatron-LM teacher_model_config_12b"
-	int width[N_AXES]; // of the whole model; the largest where layers differ
-	int *layer_width[N_AXES]; // (n_layers) or NULL = width everywhere
+	char source[64]; // "elastic.json", "typed", "published: Megatron-LM teacher_model_config_12b"
+	/* Width, list and runs of an axis agree because only budget_set_*() write them. */
+	int width[N_AXES];        // of the whole model; the largest where layers differ
+	int *layer_width[N_AXES]; // (n_layers) or NULL = width everywhere; 0 where the axis is absent
 	uint8_t *keep;            // (n_layers) 1 = the layer runs; NULL = all
 	int n_layers;
-	int top_k; // num_experts_per_tok
-	struct budget_runs *runs;
+	int top_k;                // num_experts_per_tok
+	struct budget_runs *runs; // instead of a width; ascending by axis, then layer
 	int n_runs;
 	struct budget_forced *forced; // ascending: experts that every token of the layer uses
 	int n_forced;
@@ -109,24 +115,29 @@ bool budget_fixed_key(const char *key);
  * anything. */
 int budget_check(const struct budget *budget, const struct config *config, struct error *err);
 
-/* One width for all layers: the axis' list and runs go. Not checked, budget_check() does. */
+/* None of these checks a number, budget_check() does. One width for all layers: the axis' list and
+ * runs go. */
 void budget_set_width(struct budget *budget, enum axis axis, int width);
+
+/* Of one layer, which has the axis: its runs go. */
+int budget_set_layer_width(struct budget *budget, const struct config *config, enum axis axis,
+						   int layer, int width, struct error *err);
+
+/* Explicit runs (AXIS_HIDDEN: layer -1) instead of what there is. Takes the spans over, also on
+ * failure. */
+int budget_set_runs(struct budget *budget, enum axis axis, int layer, struct span_list *kept,
+					struct error *err);
+int budget_set_keep(struct budget *budget, int layer, bool keep, struct error *err);
 
 /* The explicit runs of an axis on a layer (AXIS_HIDDEN: whatever the layer); NULL = a width. */
 const struct budget_runs *budget_runs_of(const struct budget *budget, enum axis axis, int layer);
-bool budget_has_runs(const struct budget *budget, enum axis axis);         // on any layer
-void budget_remove_runs(struct budget *budget, enum axis axis, int layer); // of all layers: -1
+bool budget_has_runs(const struct budget *budget, enum axis axis); // on any layer
 
 bool budget_keeps_layer(const struct budget *budget, int layer);
 int budget_width(const struct budget *budget, enum axis axis, int layer); // channels kept there
 
 /* The stored channels kept on an axis of a layer, ascending, neighbouring spans joined; appended to
- * *spans (grown with mem_grow). Channels are the axis' own units: heads, experts, channels of one
- * head. */
-struct span_list {
-	struct span *spans; // free()
-	size_t n, capacity;
-};
+ * *out. Channels are the axis' own units: heads, experts, channels of one head. */
 int budget_spans(const struct budget *budget, const struct config *config, enum axis axis,
 				 int layer, struct span_list *out, struct error *err);
 

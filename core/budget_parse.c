@@ -26,29 +26,16 @@ static int take_number(const char **text)
 
 /* ---- layers ---- */
 
-static int keep_bits(struct parser *p)
-{
-	struct budget *budget = p->budget;
-	if (budget->keep)
-		return 0;
-	budget->keep = mem_new((size_t)budget->n_layers, 1, p->err);
-	if (!budget->keep)
-		return -1;
-	memset(budget->keep, 1, (size_t)budget->n_layers);
-	return 0;
-}
-
 static int parse_layers(struct parser *p, const char *key, const char *value, uint8_t bit)
 {
-	if (keep_bits(p) < 0)
-		return -1;
 	for (;; value++) {
 		int layer = take_number(&value);
 		if (layer < 0 || layer >= p->budget->n_layers) {
 			return fail(p->err, "%s: %s expects layers 0 to %d with + between them", p->typed, key,
 						p->budget->n_layers - 1);
 		}
-		p->budget->keep[layer] = bit;
+		if (budget_set_keep(p->budget, layer, bit, p->err) < 0)
+			return -1;
 		if (*value == '\0')
 			return 0;
 		if (*value != '+') {
@@ -63,43 +50,10 @@ static int parse_layers(struct parser *p, const char *key, const char *value, ui
 /* Of one layer, or of all (-1). */
 static int set_width(struct parser *p, enum axis axis, int layer, int width)
 {
-	struct budget *budget = p->budget;
-	if (layer < 0) {
-		budget_set_width(budget, axis, width);
-		return 0;
-	}
-	budget_remove_runs(budget, axis, layer);
-	int *list = budget->layer_width[axis];
-	if (!list) {
-		list = mem_new((size_t)budget->n_layers, sizeof *list, p->err);
-		if (!list)
-			return -1;
-		for (int i = 0; i < budget->n_layers; i++)
-			list[i] = axis_on_layer(axis, p->config->kinds[i]) ? budget->width[axis] : 0;
-		budget->layer_width[axis] = list;
-	}
-	list[layer] = width;
+	if (layer >= 0)
+		return budget_set_layer_width(p->budget, p->config, axis, layer, width, p->err);
+	budget_set_width(p->budget, axis, width);
 	return 0;
-}
-
-/* The plain key is the largest of a list; a list that says the same of every layer goes. */
-static void settle(struct parser *p, enum axis axis)
-{
-	struct budget *budget = p->budget;
-	int *list = budget->layer_width[axis], largest = 0, smallest = INT32_MAX;
-	for (int i = 0; list && i < budget->n_layers; i++) {
-		if (!axis_on_layer(axis, p->config->kinds[i]))
-			continue;
-		largest = list[i] > largest ? list[i] : largest;
-		smallest = list[i] < smallest ? list[i] : smallest;
-	}
-	if (!list)
-		return;
-	budget->width[axis] = largest;
-	if (largest == smallest) {
-		free(list);
-		budget->layer_width[axis] = NULL;
-	}
 }
 
 static bool same_spans(const struct span_list *a, const struct span_list *b)
@@ -116,7 +70,7 @@ static int is_prefix(struct parser *p, enum axis axis, int layer, const struct s
 {
 	struct budget plain = {.n_layers = p->budget->n_layers, .heads = p->budget->heads};
 	struct span_list spans = {0};
-	plain.width[axis] = width;
+	budget_set_width(&plain, axis, width);
 	if (width % axis_groups(axis, p->config) != 0)
 		return 0;
 	int status = budget_spans(&plain, p->config, axis, layer < 0 ? 0 : layer, &spans, p->err);
@@ -128,7 +82,6 @@ static int is_prefix(struct parser *p, enum axis axis, int layer, const struct s
 /* Takes the spans over. */
 static int set_runs(struct parser *p, enum axis axis, int layer, struct span_list *kept)
 {
-	struct budget *budget = p->budget;
 	int width = 0;
 	for (size_t i = 0; i < kept->n; i++)
 		width += kept->spans[i].length;
@@ -137,19 +90,7 @@ static int set_runs(struct parser *p, enum axis axis, int layer, struct span_lis
 		free(kept->spans);
 		return plain < 0 ? -1 : set_width(p, axis, layer, width);
 	}
-	budget_remove_runs(budget, axis, layer);
-	size_t capacity = (size_t)budget->n_runs;
-	if (mem_grow(&budget->runs, &capacity, capacity + 1, sizeof *budget->runs, p->err) < 0) {
-		free(kept->spans);
-		return -1;
-	}
-	int at = budget->n_runs++; // in order of axis, then layer
-	for (; at > 0 && (budget->runs[at - 1].axis > axis ||
-					  (budget->runs[at - 1].axis == axis && budget->runs[at - 1].layer > layer));
-		 at--)
-		budget->runs[at] = budget->runs[at - 1];
-	budget->runs[at] = (struct budget_runs){layer, axis, kept->spans, (int)kept->n};
-	return 0;
+	return budget_set_runs(p->budget, axis, layer, kept, p->err);
 }
 
 /* Runs that are a plain width by now (heads=... came behind them). */
@@ -377,11 +318,8 @@ static int parse_axis(struct parser *p, const char *key, const char *value)
 	if (!runs && (width <= 0 || *text)) {
 		return fail(p->err, "%s: %s expects a number from 1, found \"%s\"", p->typed, key, value);
 	}
-	if (!runs) {
-		status = set_width(p, axis, layer, width);
-		settle(p, axis);
-		return status;
-	}
+	if (!runs)
+		return set_width(p, axis, layer, width);
 	bool all = layer < 0 && axis != AXIS_HIDDEN;
 	for (int i = all ? 0 : layer; status == 0 && (i == layer || (all && i < p->config->n_layers));
 		 i++) {
@@ -394,7 +332,6 @@ static int parse_axis(struct parser *p, const char *key, const char *value)
 		}
 		status = set_runs(p, axis, i, &list);
 	}
-	settle(p, axis);
 	return status;
 }
 
@@ -455,8 +392,6 @@ static int parse_terms(struct parser *p)
 	free(copy);
 	if (status == 0)
 		status = settle_runs(p);
-	for (int axis = 0; axis < N_AXES && status == 0; axis++)
-		settle(p, axis);
 	return status < 0 ? -1 : budget_check(p->budget, p->config, p->err);
 }
 

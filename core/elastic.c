@@ -67,8 +67,8 @@ static int built_in(struct elastic *elastic, const struct config *config, struct
 			return -1;
 		elastic->n_budgets++;
 		if (n > 1) {
-			budget->width[AXIS_HIDDEN] = nano_30b[i].hidden;
-			budget->width[AXIS_EXPERT_FFN] = nano_30b[i].expert_ffn;
+			budget_set_width(budget, AXIS_HIDDEN, nano_30b[i].hidden);
+			budget_set_width(budget, AXIS_EXPERT_FFN, nano_30b[i].expert_ffn);
 			budget->origin = nano_30b[i].origin;
 			snprintf(budget->source, sizeof budget->source, "%s", nano_30b[i].source);
 		}

@@ -30,13 +30,13 @@ static int read_keep(struct reader *r, const struct json_node *node, struct budg
 					 struct error *err)
 {
 	int bits[CONFIG_MAX_LAYERS];
-	budget->keep = mem_new((size_t)budget->n_layers, 1, err);
-	if (!budget->keep || read_layer_list(r, node, "layers", bits, err) < 0)
+	if (read_layer_list(r, node, "layers", bits, err) < 0)
 		return -1;
 	for (int i = 0; i < budget->n_layers; i++) {
 		if (bits[i] > 1)
 			return fail(err, "layers: entry %d is %d, expected 0 or 1", i, bits[i]);
-		budget->keep[i] = (uint8_t)bits[i];
+		if (budget_set_keep(budget, i, bits[i], err) < 0)
+			return -1;
 	}
 	return 0;
 }
@@ -50,10 +50,13 @@ static int read_layer_width(struct reader *r, const char *key, const struct json
 		return fail(err, "per_layer holds hidden_size, which is one number for the whole model");
 	if (axis < 0)
 		return budget_fixed_key(key) ? fail(err, "%s is not elastic in this family", key) : 0;
-	budget->layer_width[axis] = mem_new((size_t)budget->n_layers, sizeof(int), err);
-	if (!budget->layer_width[axis] ||
-		read_layer_list(r, value, key, budget->layer_width[axis], err) < 0)
+	int widths[CONFIG_MAX_LAYERS];
+	if (read_layer_list(r, value, key, widths, err) < 0)
 		return -1;
+	for (int i = 0; i < budget->n_layers; i++)
+		if (axis_on_layer(axis, r->config->kinds[i]) &&
+			budget_set_layer_width(budget, r->config, axis, i, widths[i], err) < 0)
+			return -1;
 	return 1;
 }
 
@@ -85,20 +88,16 @@ static int read_runs(struct reader *r, const char *key, const struct json_node *
 		return fail(err, "runs: key \"%.60s\" is neither LAYER.AXIS nor hidden_size", key);
 	if (reader_expect(value, JSON_ARRAY, key, err) < 0)
 		return -1;
-	size_t capacity = (size_t)budget->n_runs;
-	if (mem_grow(&budget->runs, &capacity, capacity + 1, sizeof *budget->runs, err) < 0)
-		return -1;
-	struct budget_runs *runs = &budget->runs[budget->n_runs];
-	*runs = (struct budget_runs){.layer = (int)layer, .axis = axis};
-	runs->spans = mem_new(value->n_children, sizeof *runs->spans, err);
-	if (!runs->spans)
-		return -1;
-	budget->n_runs++;
-	for (const struct json_node *n = json_first(r->json, value); n;
+	struct span_list kept = {.spans = mem_new(value->n_children, sizeof *kept.spans, err)};
+	int status = kept.spans ? 0 : -1;
+	for (const struct json_node *n = json_first(r->json, value); n && status == 0;
 		 n = json_next(r->json, value, n))
-		if (read_run(r, n, key, &runs->spans[runs->n_spans++], err) < 0)
-			return -1;
-	return 1;
+		status = read_run(r, n, key, &kept.spans[kept.n++], err);
+	if (status < 0) {
+		free(kept.spans);
+		return -1;
+	}
+	return budget_set_runs(budget, axis, (int)layer, &kept, err) < 0 ? -1 : 1;
 }
 
 static int read_target(struct reader *r, const char *key, const struct json_node *value, void *into,
@@ -124,9 +123,9 @@ static int read_budget_member(struct reader *r, const char *key, const struct js
 {
 	struct budget *budget = into;
 	int axis = axis_find(key), status = 0;
-	if (axis >= 0) {
-		status = reader_int(r, value, key, &budget->width[axis], err);
-	} else if (strcmp(key, "num_experts_per_tok") == 0) {
+	if (axis >= 0 || strcmp(key, "per_layer") == 0 || strcmp(key, "runs") == 0)
+		return 1; // read_channels()
+	if (strcmp(key, "num_experts_per_tok") == 0) {
 		status = reader_int(r, value, key, &budget->top_k, err);
 	} else if (budget_fixed_key(key)) {
 		const struct config *c = r->config;
@@ -141,10 +140,6 @@ static int read_budget_member(struct reader *r, const char *key, const struct js
 		}
 	} else if (strcmp(key, "layers") == 0) {
 		status = read_keep(r, value, budget, err);
-	} else if (strcmp(key, "per_layer") == 0) {
-		status = reader_members(r, value, "per_layer", read_layer_width, budget, err);
-	} else if (strcmp(key, "runs") == 0) {
-		status = reader_members(r, value, "runs", read_runs, budget, err);
 	} else if (strcmp(key, "target") == 0) {
 		status = reader_members(r, value, "target", read_target, budget, err);
 	} else {
@@ -153,25 +148,28 @@ static int read_budget_member(struct reader *r, const char *key, const struct js
 	return status < 0 ? -1 : 1;
 }
 
-/* The plain key holds the largest of a list; a list without it gives it. */
-static int settle_lists(struct reader *r, const struct json_node *node, struct budget *budget,
-						struct error *err)
+/* Widths, then lists over them, then runs over both, in whatever order the file has them. */
+static int read_channels(struct reader *r, const struct json_node *node, struct budget *budget,
+						 struct error *err)
 {
+	int plain[N_AXES] = {0};
+	const struct json_node *value;
 	for (int axis = 0; axis < N_AXES; axis++) {
-		int largest = 0;
-		for (int i = 0; budget->layer_width[axis] && i < budget->n_layers; i++) {
-			int width = budget->layer_width[axis][i];
-			largest = width > largest ? width : largest;
-		}
-		if (!largest)
+		if (!(value = json_member(r->json, node, axis_name(axis))))
 			continue;
-		if (json_member(r->json, node, axis_name(axis)) && largest > budget->width[axis]) {
-			return fail(err, "per_layer %s goes up to %d, %s itself is %d", axis_name(axis),
-						largest, axis_name(axis), budget->width[axis]);
-		}
-		budget->width[axis] = largest;
+		if (reader_int(r, value, axis_name(axis), &plain[axis], err) < 0)
+			return -1;
+		budget_set_width(budget, axis, plain[axis]);
 	}
-	return 0;
+	if ((value = json_member(r->json, node, "per_layer")) &&
+		reader_members(r, value, "per_layer", read_layer_width, budget, err) < 0)
+		return -1;
+	for (int axis = 0; axis < N_AXES; axis++)
+		if (json_member(r->json, node, axis_name(axis)) && budget->width[axis] > plain[axis])
+			return fail(err, "per_layer %s goes up to %d, %s itself is %d", axis_name(axis),
+						budget->width[axis], axis_name(axis), plain[axis]);
+	value = json_member(r->json, node, "runs");
+	return value ? reader_members(r, value, "runs", read_runs, budget, err) : 0;
 }
 
 static int read_name(struct reader *r, const struct json_node *node, int index, struct text *name,
@@ -222,7 +220,7 @@ static int read_budget(struct reader *r, const struct json_node *node, struct er
 	char where[96];
 	snprintf(where, sizeof where, "budget %s", budget->name);
 	if (reader_members(r, node, where, read_budget_member, budget, err) < 0 ||
-		settle_lists(r, node, budget, err) < 0)
+		read_channels(r, node, budget, err) < 0)
 		return fail_in(err, "%s", where);
 	return budget_check(budget, r->config, err);
 }

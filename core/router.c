@@ -304,17 +304,14 @@ static int skip_layers(struct budget *budget, const struct model *model, int n_k
 					"the router keeps %d of %d layers, but importance.layers, which says which "
 					"ones, is not there",
 					n_kept, n);
-	budget->keep = mem_new((size_t)n, 1, err);
-	if (!budget->keep)
-		return -1;
-	memset(budget->keep, 1, (size_t)n);
 	for (int left = n - n_kept; left > 0; left--) {
 		const float *score = scores->data;
 		int least = -1;
 		for (int i = 0; i < n; i++)
-			if (budget->keep[i] && (least < 0 || score[i] < score[least]))
+			if (budget_keeps_layer(budget, i) && (least < 0 || score[i] < score[least]))
 				least = i;
-		budget->keep[least] = 0;
+		if (budget_set_keep(budget, least, false, err) < 0)
+			return -1;
 	}
 	return 0;
 }
@@ -326,33 +323,24 @@ int router_budget(const struct router_view *view, const struct model *model, con
 		return -1;
 	budget->origin = ORIGIN_DERIVED;
 	snprintf(budget->source, sizeof budget->source, "router");
+	int status = 0;
 	for (int a = 0; a < view->n_axes; a++) {
-		const struct router_axis_view *axis = &view->axes[a];
-		if (axis->axis->layers) {
-			if (skip_layers(budget, model, axis->rows[0].width, err) < 0) {
-				budget_free(budget);
-				return -1;
-			}
+		const struct router_axis_view *view_axis = &view->axes[a];
+		enum axis axis = view_axis->axis->axis;
+		if (view_axis->axis->layers) {
+			status |= skip_layers(budget, model, view_axis->rows[0].width, err);
 			continue;
 		}
-		int *width = &budget->width[axis->axis->axis];
-		*width = 0;
-		for (int r = 0; r < axis->n_rows; r++) {
-			const struct router_row *row = &axis->rows[r];
-			*width = row->width > *width ? row->width : *width;
-			int **list = &budget->layer_width[axis->axis->axis];
-			if (row->layer >= 0 && !*list) {
-				*list = mem_new((size_t)budget->n_layers, sizeof **list, err);
-				if (!*list) {
-					budget_free(budget);
-					return -1;
-				}
-			}
-			if (row->layer >= 0)
-				(*list)[row->layer] = row->width;
+		for (int r = 0; r < view_axis->n_rows && status == 0; r++) {
+			const struct router_row *row = &view_axis->rows[r];
+			if (row->layer < 0)
+				budget_set_width(budget, axis, row->width);
+			else
+				status = budget_set_layer_width(budget, &model->config, axis, row->layer,
+												row->width, err);
 		}
 	}
-	if (budget_check(budget, &model->config, err) < 0) {
+	if (status < 0 || budget_check(budget, &model->config, err) < 0) {
 		budget_free(budget);
 		return -1;
 	}

@@ -156,9 +156,9 @@ static int descend(struct budget *budget, const struct model *model,
 		struct slice_cost then;
 		if (next == 0)
 			continue;
-		budget->width[a] = next;
+		budget_set_width(budget, a, next);
 		int failed = slice_measure(&then, &model->weights, &model->config, budget, err);
-		budget->width[a] = width;
+		budget_set_width(budget, a, width);
 		if (failed)
 			return -1;
 		double saved = fmin(now - slice_cost_of(target->metric, &then), now - target->value);
@@ -172,7 +172,7 @@ static int descend(struct budget *budget, const struct model *model,
 	}
 	if (best_axis < 0)
 		return 0;
-	budget->width[best_axis] = best_width;
+	budget_set_width(budget, best_axis, best_width);
 	*cost = best_cost;
 	return 1;
 }

@@ -36,14 +36,13 @@ static int find_layers(struct budget *budget, const struct model *parent,
 	if (config->n_layers == c->n_layers &&
 		memcmp(config->kinds, c->kinds, (size_t)c->n_layers) == 0)
 		return 0;
-	budget->keep = mem_new((size_t)c->n_layers, 1, err);
-	if (!budget->keep)
-		return -1;
-	for (int from = 0; from < c->n_layers && to < config->n_layers; from++)
-		if (config->kinds[to] == c->kinds[from] && same_norm(parent, child, from, to)) {
-			budget->keep[from] = 1;
-			to++;
-		}
+	for (int from = 0; from < c->n_layers; from++) {
+		bool there = to < config->n_layers && config->kinds[to] == c->kinds[from] &&
+					 same_norm(parent, child, from, to);
+		if (budget_set_keep(budget, from, there, err) < 0)
+			return -1;
+		to += there;
+	}
 	if (to == config->n_layers)
 		return 0;
 	return fail(err,
@@ -63,7 +62,7 @@ int verify_find_budget(struct budget *budget, bool *named, const struct model *p
 		find_layers(budget, parent, child, config, err) != 0)
 		return -1;
 	for (int axis = 0; axis < N_AXES; axis++)
-		budget->width[axis] = child_width(config, &parent->config, axis);
+		budget_set_width(budget, axis, child_width(config, &parent->config, axis));
 	if (config->n_routed_experts)
 		budget->top_k = config->num_experts_per_tok;
 	for (int i = 0; i < parent->elastic.n_budgets && !*named; i++) {

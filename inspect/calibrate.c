@@ -188,13 +188,8 @@ static int open_lane(struct work *w, int lane, int skip, struct error *err)
 	const struct model *model = w->plan->model;
 	struct budget budget = {0};
 	int status = budget_init(&budget, w->config, "parent", err);
-	if (status == 0 && skip >= 0 && !budget.keep) {
-		budget.n_layers = w->config->n_layers;
-		budget.keep = mem_new((size_t)budget.n_layers, sizeof *budget.keep, err);
-		status = budget.keep ? 0 : -1;
-		for (int i = 0; status == 0 && i < budget.n_layers; i++)
-			budget.keep[i] = i != skip;
-	}
+	if (status == 0 && skip >= 0)
+		status = budget_set_keep(&budget, skip, false, err);
 	if (status == 0)
 		status = slice_build(&w->slices[lane], &model->weights, w->config, &budget, &backend_cpu,
 							 w->device, err);

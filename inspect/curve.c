@@ -169,9 +169,7 @@ static int add_runs(struct budget *budget, const struct choice *c, struct error 
 		free(list.spans);
 		return -1;
 	}
-	budget->runs[budget->n_runs++] = (struct budget_runs){c->axis == AXIS_HIDDEN ? -1 : c->layer,
-														  c->axis, list.spans, (int)list.n};
-	return 0;
+	return budget_set_runs(budget, c->axis, c->axis == AXIS_HIDDEN ? -1 : c->layer, &list, err);
 }
 
 /* Explicit runs of the axis on every layer that has it. */
@@ -179,12 +177,7 @@ static int cut_by_runs(struct budget *budget, const struct model *model, struct 
 					   struct error *err)
 {
 	const struct config *config = &model->config;
-	size_t n_runs = (size_t)budget->n_runs + (size_t)config->n_layers;
-	struct budget_runs *more = realloc(budget->runs, n_runs * sizeof *more);
 
-	if (!more)
-		return fail(err, "no memory for the runs of %d layers", config->n_layers);
-	budget->runs = more;
 	c.groups = axis_groups(c.axis, config);
 	c.block = unit_of(model, c.axis) / c.groups;
 	c.stored = axis_parent_width(c.axis, config) / c.groups / c.block;

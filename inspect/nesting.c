@@ -10,7 +10,7 @@ static int by_runs(const struct budget *budget, const struct config *config, enu
 {
 	struct span_list kept = {0}, plain = {0};
 	struct budget prefix = {.n_layers = budget->n_layers};
-	prefix.width[axis] = budget_width(budget, axis, layer);
+	budget_set_width(&prefix, axis, budget_width(budget, axis, layer));
 	int status = budget_spans(budget, config, axis, layer, &kept, err);
 	if (status == 0)
 		status = budget_spans(&prefix, config, axis, layer, &plain, err);

@@ -9,28 +9,7 @@
 
 #include <cmocka.h>
 
-/* The dimensions of tests/golden/nest-tiny: MEM*E-ME. */
-static struct config tiny(void)
-{
-	static const uint8_t kinds[] = {LAYER_MAMBA, LAYER_MOE, LAYER_MAMBA, LAYER_ATTENTION,
-									LAYER_MOE,   LAYER_MLP, LAYER_MAMBA, LAYER_MOE};
-	struct config c = {.n_layers = 8, .hidden_size = 80, .vocab_size = 224, .norm_eps = 1e-5f};
-	memcpy(c.kinds, kinds, sizeof kinds);
-	c.mamba_num_heads = 6;
-	c.mamba_head_dim = 16;
-	c.ssm_state_size = 24;
-	c.n_groups = 2;
-	c.conv_kernel = 4;
-	c.num_attention_heads = 6;
-	c.num_key_value_heads = 2;
-	c.head_dim = 20;
-	c.n_routed_experts = 10;
-	c.num_experts_per_tok = 3;
-	c.moe_intermediate_size = 48;
-	c.moe_shared_expert_intermediate_size = 48;
-	c.intermediate_size = 96;
-	return c;
-}
+#include "tests/unit/tiny.h"
 
 static void assert_spans(const struct budget *budget, const struct config *config, enum axis axis,
 						 int layer, const char *expected)
@@ -341,6 +320,31 @@ static void wrong_files_are_refused(void **state)
 			"80");
 }
 
+/* Runs stand over lists, lists over widths, in whatever order the file has them; what a list says
+ * of layers without the axis means nothing. */
+static void order_of_keys_means_nothing(void **state)
+{
+	(void)state;
+	struct config config = tiny();
+	struct elastic e;
+	struct error err = {0};
+	const char *runs = "'runs':{'4.n_routed_experts':[[0,1],[4,6]]}";
+	const char *list = "'per_layer':{'n_routed_experts':[77,7,0,0,5,0,0,4]}";
+	const char *plain = "'n_routed_experts':8";
+	const char *orders[][3] = {{runs, list, plain}, {plain, runs, list}, {list, plain, runs}};
+	for (int i = 0; i < 3; i++) {
+		char text[512];
+		snprintf(text, sizeof text, LARGE ",{'name':'s',%s,%s,%s}]}", orders[i][0], orders[i][1],
+				 orders[i][2]);
+		assert_int_equal(read_text(&e, text, false, &err), 0);
+		assert_int_equal(e.budgets[1].width[AXIS_EXPERTS], 7);
+		assert_spans(&e.budgets[1], &config, AXIS_EXPERTS, 1, "[0,7)");
+		assert_spans(&e.budgets[1], &config, AXIS_EXPERTS, 4, "[0,1)[4,6)");
+		assert_spans(&e.budgets[1], &config, AXIS_EXPERTS, 7, "[0,4)");
+		elastic_free(&e);
+	}
+}
+
 static void too_many_budgets(void **state)
 {
 	(void)state;
@@ -413,10 +417,15 @@ static void unknown_keys_are_reported(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(groups_are_cut_alike),    cmocka_unit_test(typed_widths_are_checked),
-		cmocka_unit_test(fixtures_open),           cmocka_unit_test(built_in_tables),
-		cmocka_unit_test(wrong_files_are_refused), cmocka_unit_test(too_many_budgets),
-		cmocka_unit_test(nesting_is_checked),      cmocka_unit_test(unknown_keys_are_reported),
+		cmocka_unit_test(groups_are_cut_alike),
+		cmocka_unit_test(typed_widths_are_checked),
+		cmocka_unit_test(fixtures_open),
+		cmocka_unit_test(built_in_tables),
+		cmocka_unit_test(wrong_files_are_refused),
+		cmocka_unit_test(too_many_budgets),
+		cmocka_unit_test(order_of_keys_means_nothing),
+		cmocka_unit_test(nesting_is_checked),
+		cmocka_unit_test(unknown_keys_are_reported),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* Masks as text: every term, the shortest text of a budget, and that it makes the same budget
- * again; names of long ones. The dimensions are those of tests/golden/nest-tiny: MEM*E-ME. */
+ * again; names of long ones. */
 #include "core/budget.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,27 +10,7 @@
 
 #include <cmocka.h>
 
-static struct config tiny(void)
-{
-	static const uint8_t kinds[] = {LAYER_MAMBA, LAYER_MOE, LAYER_MAMBA, LAYER_ATTENTION,
-									LAYER_MOE,   LAYER_MLP, LAYER_MAMBA, LAYER_MOE};
-	struct config c = {.n_layers = 8, .hidden_size = 80, .vocab_size = 224, .norm_eps = 1e-5f};
-	memcpy(c.kinds, kinds, sizeof kinds);
-	c.mamba_num_heads = 6;
-	c.mamba_head_dim = 16;
-	c.ssm_state_size = 24;
-	c.n_groups = 2;
-	c.conv_kernel = 4;
-	c.num_attention_heads = 6;
-	c.num_key_value_heads = 2;
-	c.head_dim = 20;
-	c.n_routed_experts = 10;
-	c.num_experts_per_tok = 3;
-	c.moe_intermediate_size = 48;
-	c.moe_shared_expert_intermediate_size = 48;
-	c.intermediate_size = 96;
-	return c;
-}
+#include "tests/unit/tiny.h"
 
 /* The terms, applied to the parent, as the shortest text. */
 static void becomes(const char *typed, const char *shortest)
