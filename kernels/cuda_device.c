@@ -215,6 +215,15 @@ void *cuda_scratch(struct device *device, enum cuda_scratch_use use, size_t n, s
 	return device->scratch[use].memory;
 }
 
+unsigned *cuda_tickets(struct device *device, size_t n)
+{
+	size_t had = device->scratch[CUDA_SCRATCH_TICKETS].bytes, bytes = n * sizeof(unsigned);
+	unsigned *tickets = cuda_scratch(device, CUDA_SCRATCH_TICKETS, n, sizeof *tickets);
+	if (tickets && bytes > had)
+		cuda_failed(device, cudaMemsetAsync(tickets, 0, bytes, device->stream), "clearing memory");
+	return tickets;
+}
+
 static void cuda_upload(struct device *device, void *to, const void *from, size_t bytes)
 {
 	const unsigned char *source = from;

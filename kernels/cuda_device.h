@@ -39,6 +39,7 @@ enum cuda_scratch_use {
 	CUDA_SCRATCH_X,    // activations and weights in BF16
 	CUDA_SCRATCH_WEIGHTS,
 	CUDA_SCRATCH_BLAS, // cuBLASLt's own
+	CUDA_SCRATCH_TICKETS,
 	N_CUDA_SCRATCH
 };
 
@@ -91,6 +92,10 @@ bool cuda_failed(struct device *device, cudaError_t error, const char *what);
  * memory. Grows between passes only: a recorded pass holds its address. */
 void *cuda_scratch(struct device *device, enum cuda_scratch_use use, size_t n, size_t size);
 
+/* n counters that stand at 0 before every kernel, or NULL: blocks of a launch take a number there,
+ * and the last one sets it back (atomicInc). */
+unsigned *cuda_tickets(struct device *device, size_t n);
+
 /* A `struct matrix` by value: what a kernel reads of it. */
 struct cuda_view {
 	struct placed at;
@@ -123,6 +128,10 @@ void cuda_norm(struct device *device, int n_lanes, const struct norm_op *op);
 void cuda_linear(struct device *device, int n_lanes, const struct linear_op *op);
 void cuda_conv(struct device *device, int n_lanes, const struct conv_op *op);
 void cuda_ssm(struct device *device, int n_lanes, const struct ssm_op *op);
+/* Both at once, where ssm reads what conv writes and nobody else does (y stays as it is); false:
+ * not of one piece, or too many tokens, and nothing is done. */
+bool cuda_conv_ssm(struct device *device, int n_lanes, const struct conv_op *conv,
+				   const struct ssm_op *ssm);
 void cuda_gated_norm(struct device *device, int n_lanes, const struct gated_norm_op *op);
 void cuda_attention(struct device *device, int n_lanes, const struct attention_op *op);
 void cuda_route(struct device *device, int n_lanes, const struct route_op *op);

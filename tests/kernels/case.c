@@ -36,7 +36,7 @@ __attribute__((constructor)) static void needs_a_card(void)
 
 #define GUARD 256
 #define GUARD_BYTE 0xa5
-#define MAX_BLOCKS 512
+#define MAX_BLOCKS 1024
 
 static uint64_t counter;
 static struct {

@@ -17,6 +17,7 @@
 #define __forceinline__ inline
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) alignas(n)
 #define __shared__ static // blocks run one after the other
 #define SHARED_DYNAMIC(name) unsigned char *name = shim_shared()
@@ -103,6 +104,13 @@ template <typename T> static inline T atomicCAS(T *p, T expected, T v)
 	T old = *p;
 	if (old == expected)
 		*p = v;
+	return old;
+}
+/* Counts to `top`, then 0 again. */
+static inline unsigned atomicInc(unsigned *p, unsigned top)
+{
+	unsigned old = *p;
+	*p = old >= top ? 0 : old + 1;
 	return old;
 }
 static inline float __uint_as_float(unsigned bits)

@@ -1,0 +1,196 @@
+/* Kernels that do two operations at once, bit for bit against the same one after the other, and
+ * nearly against the CPU: heads of any group, groups without a head, cut channels, many lanes. */
+#include "kernels/cuda_device.h"
+#include "tests/kernels/case.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define LANES_MOST 25 // more than one launch takes
+
+struct mixer {
+	struct conv_op conv;
+	struct ssm_op ssm;
+	size_t n_conv, n_state, n_y; // of the states and y
+	float *conv_before, *before;
+};
+
+/* n of `of` indices, ascending. */
+static int32_t *random_choice(int n, int of)
+{
+	int32_t *chosen = case_new_bytes((size_t)n * sizeof *chosen);
+	for (int i = 0, at = 0; i < n; i++, at++) {
+		at = case_int(at, of - n + i);
+		chosen[i] = at;
+	}
+	return chosen;
+}
+
+static float *copy_of(const float *values, size_t n)
+{
+	float *copy = case_new(n);
+	memcpy(copy, values, n * sizeof *copy);
+	return copy;
+}
+
+static struct mixer random_mixer(int n, int size, int n_groups, int head_dim)
+{
+	struct mixer m = {0};
+	int heads = case_int(1, 7), inner = heads * head_dim, kernel = case_int(1, 6);
+	int channels = inner + 2 * n_groups * size, stored = channels + case_int(0, 40);
+	int stride = channels + heads + case_int(0, 9);
+	const float *projected = case_new((size_t)n * (size_t)stride);
+	int32_t *channel = random_choice(channels, stored);
+	int32_t *group = case_new_bytes((size_t)heads * sizeof *group);
+	float *a = case_new((size_t)heads), *xbc = case_new((size_t)n * (size_t)channels);
+	for (int h = 0; h < heads; h++) {
+		group[h] = case_int(0, n_groups - 1); // in no order, perhaps none of a group
+		a[h] = -expf(a[h]);
+	}
+	m.n_conv = (size_t)(kernel - 1) * (size_t)stored;
+	m.n_state = (size_t)stored * (size_t)size;
+	m.n_y = (size_t)n * (size_t)inner;
+	m.conv_before = case_new(m.n_conv);
+	m.before = case_new(m.n_state);
+	m.conv = (struct conv_op){.x = projected,
+							  .x_stride = stride,
+							  .weight = case_new((size_t)channels * (size_t)kernel),
+							  .bias = case_new((size_t)channels),
+							  .y = xbc,
+							  .state = copy_of(m.conv_before, m.n_conv),
+							  .channel = channel,
+							  .n = n,
+							  .channels = channels,
+							  .state_channels = stored,
+							  .kernel = kernel};
+	m.ssm = (struct ssm_op){.xbc = xbc,
+							.dt = projected + channels,
+							.dt_stride = stride,
+							.a = a,
+							.d = case_new((size_t)heads),
+							.dt_bias = case_new((size_t)heads),
+							.head_group = group,
+							.state_row = channel,
+							.state = copy_of(m.before, m.n_state),
+							.y = case_new(m.n_y),
+							.n = n,
+							.n_heads = heads,
+							.head_dim = head_dim,
+							.n_groups = n_groups,
+							.state_size = size};
+	return m;
+}
+
+static void put_back(const struct mixer *m)
+{
+	memcpy(m->conv.state, m->conv_before, m->n_conv * sizeof(float));
+	memcpy(m->ssm.state, m->before, m->n_state * sizeof(float));
+}
+
+static void same_bits(const float *a, const float *b, size_t n, const char *what)
+{
+	for (size_t i = 0; i < n; i++)
+		if (memcmp(&a[i], &b[i], sizeof *a) != 0)
+			fail_msg("%s: value %zu is %.9g and %.9g", what, i, (double)a[i], (double)b[i]);
+}
+
+static void near_all(const float *a, const float *b, size_t n, const char *what)
+{
+	for (size_t i = 0; i < n; i++)
+		case_near((double)a[i], (double)b[i], 2e-5, what);
+}
+
+static void check_mixers(struct mixer *m, int n_lanes, struct device *cpu)
+{
+	struct conv_op conv[LANES_MOST];
+	struct ssm_op ssm[LANES_MOST];
+	float *y[LANES_MOST], *left[LANES_MOST], *conv_left[LANES_MOST];
+	struct device *device = case_device(1);
+	for (int l = 0; l < n_lanes; l++) {
+		conv[l] = m[l].conv;
+		ssm[l] = m[l].ssm;
+		backend_cpu.conv(cpu, 1, &conv[l]);
+		backend_cpu.ssm(cpu, 1, &ssm[l]);
+		y[l] = copy_of(ssm[l].y, m[l].n_y);
+		left[l] = copy_of(ssm[l].state, m[l].n_state);
+		conv_left[l] = copy_of(conv[l].state, m[l].n_conv);
+		put_back(&m[l]);
+	}
+	cuda_conv(device, n_lanes, conv);
+	cuda_ssm(device, n_lanes, ssm);
+	case_finish(device);
+	for (int l = 0; l < n_lanes; l++) {
+		near_all(y[l], ssm[l].y, m[l].n_y, "conv, then ssm");
+		near_all(left[l], ssm[l].state, m[l].n_state, "its state");
+		same_bits(conv_left[l], conv[l].state, m[l].n_conv, "the convolution's state");
+		memcpy(y[l], ssm[l].y, m[l].n_y * sizeof(float));
+		memcpy(left[l], ssm[l].state, m[l].n_state * sizeof(float));
+	}
+	for (int again = 0; again < 2; again++) { // the tickets stand at 0 again
+		for (int l = 0; l < n_lanes; l++) {
+			put_back(&m[l]);
+			memset(ssm[l].y, 0, m[l].n_y * sizeof(float));
+		}
+		assert_true(cuda_conv_ssm(device, n_lanes, conv, ssm));
+		case_finish(device);
+		for (int l = 0; l < n_lanes; l++) {
+			same_bits(y[l], ssm[l].y, m[l].n_y, "both at once");
+			same_bits(left[l], ssm[l].state, m[l].n_state, "the state of both at once");
+			same_bits(conv_left[l], conv[l].state, m[l].n_conv, "conv's state of both at once");
+		}
+	}
+}
+
+static void conv_and_ssm_at_once(void **state)
+{
+	(void)state;
+	struct device_options options = {.n_threads = 1, .kv_dtype = DTYPE_F32};
+	struct device *cpu = backend_cpu.open(&options, NULL);
+	struct mixer m[LANES_MOST];
+	for (int round = 0; round < 12; round++) {
+		case_seed(900 + (uint64_t)round);
+		int n = round % 2 ? 1 : case_int(2, 15),
+			n_lanes = round == 11 ? LANES_MOST : case_int(1, 3);
+		int size = round % 4 == 0 ? 128 : case_int(1, round % 4 == 1 ? 256 : 90);
+		int head_dim = round % 3 == 0 ? 64 : case_int(1, 45), n_groups = case_int(1, 4);
+		if (n_lanes == LANES_MOST)
+			size = head_dim = 5;
+		for (int l = 0; l < n_lanes; l++)
+			m[l] = random_mixer(n, size, n_groups, head_dim);
+		check_mixers(m, n_lanes, cpu);
+		case_done();
+	}
+	backend_cpu.close(cpu);
+}
+
+/* What is not of one piece is left alone. */
+static void others_stay_apart(void **state)
+{
+	(void)state;
+	case_seed(990);
+	struct mixer m = random_mixer(2, 8, 2, 4);
+	struct ssm_op ssm = m.ssm;
+	ssm.xbc++;
+	assert_false(cuda_conv_ssm(case_device(1), 1, &m.conv, &ssm));
+	ssm = m.ssm;
+	ssm.n = 1;
+	assert_false(cuda_conv_ssm(case_device(1), 1, &m.conv, &ssm));
+	same_bits(m.before, m.ssm.state, m.n_state, "a state that nobody touched");
+	m = random_mixer(16, 8, 2, 4); // for the prefill kernels
+	assert_false(cuda_conv_ssm(case_device(1), 1, &m.conv, &m.ssm));
+	same_bits(m.conv_before, m.conv.state, m.n_conv, "a state that nobody touched");
+	case_done();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(conv_and_ssm_at_once),
+		cmocka_unit_test(others_stay_apart),
+	};
+	return cmocka_run_group_tests(tests, case_open, case_close);
+}
