@@ -1,6 +1,7 @@
 #include "golden.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "tests/tested.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,29 +14,7 @@
 
 #undef fail // cmocka has a macro of this name
 
-#if defined(GOLDEN_CUDA)
-extern const struct backend backend_cuda;
-const struct backend *const golden_backend = &backend_cuda;
-#else
-const struct backend *const golden_backend = &backend_cpu;
-#endif
-
-#if defined(GOLDEN_CUDA) && !defined(GOLDEN_SHIM)
-#include "kernels/gpu.h"
-#include <stdio.h>
-#include <unistd.h>
-
-/* A build with CUDA on a machine without a card: skipped. */
-__attribute__((constructor)) static void needs_a_card(void)
-{
-	struct error err = {0};
-	if (gpu_usable(0, &err) == 0)
-		return;
-	printf("skipped: %s\n", err.text);
-	fflush(stdout);
-	_exit(77);
-}
-#endif
+const struct backend *const golden_backend = TESTED_BACKEND;
 
 struct golden_run golden_run;
 

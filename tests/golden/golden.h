@@ -37,7 +37,7 @@ struct golden_run {
 };
 extern struct golden_run golden_run;
 
-/* The CPU's table, or with GOLDEN_CUDA (when golden.c is compiled) the CUDA one: once, not by rungs
+/* The CPU's table, or with TEST_CUDA (when golden.c is compiled) the CUDA one: once, not by rungs
  * and threads. */
 extern const struct backend *const golden_backend;
 

@@ -1,6 +1,7 @@
 #include "tests/kernels/case.h"
 #include "base/hash.h"
 #include "kernels/convert.h"
+#include "tests/tested.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,29 +11,7 @@
 
 #include <cmocka.h>
 
-#if defined(CASE_CUDA)
-#include "kernels/cuda_device.h"
-const struct backend *const case_backend = &backend_cuda;
-#else
-const struct backend *const case_backend = &backend_cpu;
-#endif
-
-#if defined(CASE_CUDA) && !defined(CASE_SHIM)
-#include "kernels/gpu.h"
-#include <stdio.h>
-#include <unistd.h>
-
-/* A build with CUDA on a machine without a card: skipped. */
-__attribute__((constructor)) static void needs_a_card(void)
-{
-	struct error err = {0};
-	if (gpu_usable(0, &err) == 0)
-		return;
-	printf("skipped: %s\n", err.text);
-	fflush(stdout);
-	_exit(77);
-}
-#endif
+const struct backend *const case_backend = TESTED_BACKEND;
 
 #define GUARD 256
 #define GUARD_BYTE 0xa5
@@ -71,7 +50,7 @@ void case_floats(float *values, size_t n)
 		values[i] = case_float();
 }
 
-#if defined(CASE_CUDA)
+#if defined(TEST_CUDA)
 /* Host memory that a card reads and writes where it lies: slow, but tests look at it directly. */
 static void *memory_new(size_t bytes)
 {
@@ -287,7 +266,7 @@ struct device *case_device(int n_threads)
 
 int case_rounds(int n, int least)
 {
-#if defined(CASE_SHIM)
+#if defined(TEST_SHIM)
 	return n / 40 > least ? n / 40 : least;
 #else
 	(void)least;

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The table under test: the CPU's, or with CASE_CUDA (when case.c is compiled) the CUDA one, on a
+/* The table under test: the CPU's, or with TEST_CUDA (when case.c is compiled) the CUDA one, on a
  * card or on the shim. */
 extern const struct backend *const case_backend;
 
