@@ -90,6 +90,22 @@ static size_t said_in_branch(struct track *track, const struct request *asked)
 	return n;
 }
 
+/* Without memory for it a turn has no parent. */
+static void keep_parent(struct worker *worker, int turn, int parent)
+{
+	if (mem_grow(&worker->parents, &worker->parents_capacity, (size_t)turn + 1,
+				 sizeof *worker->parents, NULL))
+		return;
+	while (worker->n_parents <= turn)
+		worker->parents[worker->n_parents++] = -1;
+	worker->parents[turn] = parent;
+}
+
+static int parent_kept(const struct worker *worker, int turn)
+{
+	return turn < worker->n_parents ? worker->parents[turn] : -1;
+}
+
 size_t said_place(struct track *track, int *parent)
 {
 	struct worker *worker = track->worker;
@@ -101,10 +117,8 @@ size_t said_place(struct track *track, int *parent)
 				   : chat ? said_before(track, asked->conversation)
 						  : 0;
 	*parent = !leaves         ? parent_of(track, known)
-			  : asked->tokens ? worker->parents[asked->left]
+			  : asked->tokens ? parent_kept(worker, asked->left)
 							  : asked->left;
-	if (mem_grow(&worker->parents, &worker->parents_capacity, (size_t)track->id + 1,
-				 sizeof *worker->parents, NULL) == 0)
-		worker->parents[track->id] = *parent;
+	keep_parent(worker, track->id, *parent);
 	return known;
 }

@@ -35,7 +35,8 @@ struct worker {
 	int steps; // that may be made while paused
 	int n_turns;
 	int first_turn; // of this conversation: what was before stands in another log
-	int *parents;   // (n_turns): the turn that each follows, -1 = none
+	int *parents;   // (n_parents): the turn that each follows, -1 = none
+	int n_parents;  // n_turns, unless memory was short
 	size_t parents_capacity;
 	uint64_t memory_ns; // of the last EV_MEMORY
 	bool log_failed;
