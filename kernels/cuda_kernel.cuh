@@ -24,7 +24,7 @@ extern "C" {
 	} while (0)
 #else
 #define LAUNCH(device, kernel, grid, block, shared, ...)                                           \
-	((void)(device), shim_launch(kernel, grid, block, shared, __VA_ARGS__))
+	((void)(device), shim_launch(__FILE__ ":" #kernel, kernel, grid, block, shared, __VA_ARGS__))
 #endif
 
 #define FULL_WARP 0xffffffffu

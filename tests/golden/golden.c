@@ -208,6 +208,19 @@ void golden_same(const char *what, const float *found, const float *expected, si
 					golden_error(found, expected, n));
 }
 
+void golden_same_picked(const char *what, const struct picked *found, const struct picked *expected)
+{
+	const float a[] = {found->logprob, found->entropy},
+				b[] = {expected->logprob, expected->entropy};
+	if (found->id != expected->id)
+		golden_fail("%s: token %d, another way to run it says %d", what, found->id, expected->id);
+	golden_same(what, a, b, 2);
+	for (int i = 0; i < N_ALTERNATIVES; i++) {
+		assert_int_equal(found->top[i].id, expected->top[i].id);
+		golden_same(what, &found->top[i].logprob, &expected->top[i].logprob, 1);
+	}
+}
+
 void golden_leave(const struct golden *g, const char *what)
 {
 	left = hash_mix(left ^ g->hash);
@@ -248,12 +261,20 @@ static void run_one(void **state)
 int golden_main(const struct golden_test *tests, int n)
 {
 	struct CMUnitTest all[16] = {0};
+	const char *only = getenv("ELASTISCOPE_GOLDEN");
+	size_t n_wanted = 0;
 
 	assert_true(n <= 16);
 	for (int i = 0; i < n; i++) {
-		all[i].name = tests[i].name;
-		all[i].test_func = run_one;
-		all[i].initial_state = (void *)(uintptr_t)&tests[i];
+		if (only && strcmp(only, tests[i].name) != 0)
+			continue;
+		all[n_wanted].name = tests[i].name;
+		all[n_wanted].test_func = run_one;
+		all[n_wanted++].initial_state = (void *)(uintptr_t)&tests[i];
 	}
-	return _cmocka_run_group_tests("golden", all, (size_t)n, NULL, NULL);
+	if (n_wanted == 0) {
+		fprintf(stderr, "ELASTISCOPE_GOLDEN=%s: no test of this program\n", only);
+		return 1;
+	}
+	return _cmocka_run_group_tests("golden", all, n_wanted, NULL, NULL);
 }

@@ -65,8 +65,11 @@ const int32_t *golden_ids(const struct checkpoint *values, const char *name, siz
 /* At most `limit` relative; what names the values in messages. Hashes found. */
 void golden_close_to(struct golden *g, const char *what, const float *found, const float *expected,
 					 size_t n, double limit);
-/* Two ways to the same values: the same bits, on a card nearly. */
+/* Two ways to the same values (other chunks, a snapshot): the same bits; on a card nearly, because
+ * many tokens take other kernels there than a few do. */
 void golden_same(const char *what, const float *found, const float *expected, size_t n);
+void golden_same_picked(const char *what, const struct picked *found,
+						const struct picked *expected);
 double golden_error(const float *found, const float *expected, size_t n);
 
 _Noreturn void golden_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -74,7 +77,8 @@ void golden_must(int result, const struct error *err); // fails with the sentenc
 void golden_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Runs every test on every rung with one and two threads; the hash that a test leaves
- * (golden_leave) must not depend on threads. */
+ * (golden_leave) must not depend on threads. ELASTISCOPE_GOLDEN names the one test to run: over
+ * the shim each is a test of its own. */
 struct golden_test {
 	const char *name;
 	void (*run)(void);

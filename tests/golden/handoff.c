@@ -85,7 +85,7 @@ static void reprefill(struct golden *g, const struct chain *chain, const int32_t
 		golden_read(g, &sequence, ids + starts[i], n, 11, logits + from);
 		golden_sequence(g, &fresh, chain->slices[i]);
 		golden_read(g, &fresh, ids, starts[i + 1], 128, scratch);
-		assert_memory_equal(logits + from, scratch + from, (size_t)n * vocab * sizeof *scratch);
+		golden_same(chain->name, logits + from, scratch + from, (size_t)n * vocab);
 		sequence_close(&fresh);
 	}
 	assert_memory_equal(sequence.tokens, ids, N * sizeof *ids);
@@ -297,7 +297,7 @@ static void repaired(void)
 		assert_int_equal(sequence.n_tokens, AT);
 		golden_read(&g, &sequence, ids + AT, N - AT, 11, found);
 		switched(&g, ids, prefill.read, expected);
-		assert_memory_equal(found, expected, n * sizeof *found);
+		golden_same("repaired", found, expected, n);
 		sequence_close(&sequence);
 	}
 	test_free(found);

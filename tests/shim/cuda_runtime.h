@@ -135,14 +135,16 @@ static inline int __ffs(int v)
 }
 
 void shim_later(const std::function<void()> &what); // now, or recorded while a stream captures
-void shim_run(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
+/* name: "FILE:KERNEL" as the launch spells it; noted when it runs (started() in shim.cpp). */
+void shim_run(const char *name, dim3 grid, dim3 block, size_t shared,
+			  const std::function<void()> &thread);
 
 /* Arguments are taken by value at the launch, as a graph keeps them. */
 template <typename... P, typename... A>
-static inline void shim_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-							   A... args)
+static inline void shim_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
+							   size_t shared, A... args)
 {
-	shim_run(grid, block, shared, [=]() { kernel((P)args...); });
+	shim_run(name, grid, block, shared, [=]() { kernel((P)args...); });
 }
 
 #endif

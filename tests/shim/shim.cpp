@@ -1,8 +1,11 @@
 /* See cuda_runtime.h. A wrong kernel ends the program: a barrier that not all threads reach. */
 #include "card.h"
 #include "cuda_runtime.h"
+#include <pthread.h>
+#include <set>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string>
 #include <vector>
 
 #define MAX_THREADS 1024
@@ -210,7 +213,33 @@ struct shim_graph {
 };
 static thread_local shim_stream *capturing; // the stream that captures, if any
 
-static void run_now(dim3 grid, dim3 dim, size_t bytes, const std::function<void()> &thread)
+/* Which kernels ran, for tests/shim/kernels: a name a line into the file $SHIM_STARTED at the end.
+ */
+static pthread_mutex_t started_lock = PTHREAD_MUTEX_INITIALIZER;
+static std::set<std::string> started_names;
+
+static void write_started()
+{
+	const char *path = getenv("SHIM_STARTED");
+	FILE *file = path ? fopen(path, "w") : NULL;
+	if (!file)
+		return;
+	for (const std::string &name : started_names)
+		fprintf(file, "%s\n", name.c_str());
+	fclose(file);
+}
+
+static void started(const char *name)
+{
+	pthread_mutex_lock(&started_lock);
+	if (started_names.empty())
+		atexit(write_started);
+	started_names.insert(name);
+	pthread_mutex_unlock(&started_lock);
+}
+
+static void run_now(const char *name, dim3 grid, dim3 dim, size_t bytes,
+					const std::function<void()> &thread)
 {
 	if (dim.x * dim.y * dim.z > MAX_THREADS || bytes > SHARED_BYTES || grid.y > 65535 ||
 		grid.z > 65535 || !grid.x || !grid.y || !grid.z) {
@@ -220,6 +249,7 @@ static void run_now(dim3 grid, dim3 dim, size_t bytes, const std::function<void(
 	}
 	if (!shared)
 		shared = (unsigned char *)aligned_alloc(128, SHARED_BYTES);
+	started(name);
 	body = &thread;
 	shim_grid_dim = grid;
 	shim_block_dim = dim;
@@ -232,12 +262,14 @@ static void run_now(dim3 grid, dim3 dim, size_t bytes, const std::function<void(
 			}
 }
 
-void shim_run(dim3 grid, dim3 dim, size_t bytes, const std::function<void()> &thread)
+void shim_run(const char *name, dim3 grid, dim3 dim, size_t bytes,
+			  const std::function<void()> &thread)
 {
 	if (capturing)
-		capturing->capturing->launches.push_back([=]() { run_now(grid, dim, bytes, thread); });
+		capturing->capturing->launches.push_back(
+			[=]() { run_now(name, grid, dim, bytes, thread); });
 	else if (shim_call(SHIM_LAUNCH) == cudaSuccess)
-		run_now(grid, dim, bytes, thread);
+		run_now(name, grid, dim, bytes, thread);
 }
 
 void shim_later(const std::function<void()> &what)
