@@ -21,6 +21,7 @@ extern "C" {
 
 template <typename KV> static __global__ void append_kernel(struct attention_op o)
 {
+	AWAIT_EARLIER();
 	int64_t width = (int64_t)o.n_kv_heads * o.head_dim, n = o.n * width, at = *o.length * width;
 	int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 	if (i >= n)
@@ -65,6 +66,7 @@ template <typename KV>
 static __global__ void __launch_bounds__(THREADS)
 	attend_kernel(struct attention_op o, struct parts out)
 {
+	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
 	__shared__ float p[HEADS][TILE], top[HEADS], total[HEADS], shrink[HEADS];
 	__shared__ int heads[HEADS], n_heads;
@@ -158,6 +160,7 @@ static __global__ void __launch_bounds__(THREADS)
 /* Block (head, token). The last thing to read the length also moves it on. */
 static __global__ void combine_kernel(struct attention_op o, struct parts in, float unit)
 {
+	AWAIT_EARLIER();
 	int64_t at = ((int64_t)blockIdx.y * o.n_heads + blockIdx.x) * in.n_splits;
 	float max = -INFINITY, sum = 0;
 	for (int s = 0; s < in.n_splits; s++)

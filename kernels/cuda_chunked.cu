@@ -159,6 +159,7 @@ template <bool NARROW> static __device__ void multiply_state(const struct chunk 
 template <bool NARROW>
 static __global__ void __launch_bounds__(THREADS) chunked_kernel(struct ssm_op o)
 {
+	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
 	struct chunk k = chunk_in(memory, o);
 	int h = blockIdx.y, p0 = blockIdx.x * CHANNELS;

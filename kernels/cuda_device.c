@@ -62,6 +62,7 @@ static int read_card(struct device *device, struct error *err)
 	if (error != cudaSuccess)
 		return fail(err, "--device cuda:%d: %s", card, cudaGetErrorString(error));
 	device->capability = prop.major * 10 + prop.minor;
+	device->overlaps = device->capability >= 90 && cuda_compiled_for() >= 90;
 	device->n_sms = prop.multiProcessorCount;
 	device->total_bytes = prop.totalGlobalMem;
 	const char *name = strncmp(prop.name, "NVIDIA ", 7) ? prop.name : prop.name + 7;

@@ -53,6 +53,8 @@ struct device {
 	char bus_id[32];
 	int capability; // 90
 	int n_sms;
+	bool overlaps;       // a kernel may start while the one before it ends: AWAIT_EARLIER()
+	uint64_t n_launches; // kernels started, or captured
 	size_t total_bytes;
 	cudaStream_t stream;
 	bool failed;
@@ -108,6 +110,10 @@ struct cuda_view {
 };
 
 struct cuda_view cuda_view(const struct matrix *m);
+
+/* The compute capability that kernels were compiled for: 90, or 80 where a newer card runs what its
+ * driver made of that. */
+int cuda_compiled_for(void);
 
 /* ---- weights: cuda_upload.c ---- */
 

@@ -137,6 +137,7 @@ static __device__ __forceinline__ void publish(const struct route_op &o, int tok
 /* Block (token, lane). */
 static __global__ void route_kernel(struct lanes<route_op> lanes)
 {
+	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
 	const struct route_op &o = lanes.at[blockIdx.y];
 	if ((int)blockIdx.x >= o.n)
@@ -203,6 +204,7 @@ static __device__ __forceinline__ void expert_rows(const struct cuda_view &m,
 template <enum dtype D>
 static __global__ void __launch_bounds__(WARPS *WARP) up_kernel(struct experts o)
 {
+	AWAIT_EARLIER();
 	int first = (int)(blockIdx.x * WARPS + threadIdx.x / WARP) * ROWS, lane = threadIdx.x % WARP;
 	int pair = blockIdx.y, e = o.ids[pair];
 	float sums[ROWS][1];
@@ -229,6 +231,7 @@ static __global__ void __launch_bounds__(WARPS *WARP) up_kernel(struct experts o
 template <enum dtype D>
 static __global__ void __launch_bounds__(WARPS *WARP) down_kernel(struct experts o)
 {
+	AWAIT_EARLIER();
 	int row = (int)(blockIdx.x * WARPS + threadIdx.x / WARP), lane = threadIdx.x % WARP;
 	int64_t token = blockIdx.y;
 	if (row >= o.down.n_rows)
@@ -252,6 +255,7 @@ static __global__ void __launch_bounds__(WARPS *WARP) down_kernel(struct experts
 
 static __global__ void norms_kernel(const float *outputs, int width, float *norms)
 {
+	AWAIT_EARLIER();
 	float sum = 0;
 	outputs += (int64_t)blockIdx.x * width;
 	for (int i = threadIdx.x; i < width; i += blockDim.x)

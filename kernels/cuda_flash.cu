@@ -117,6 +117,7 @@ static __device__ __forceinline__ int output_column(int i)
 template <typename KV, bool NARROW>
 static __global__ void __launch_bounds__(THREADS) flash_kernel(struct attention_op o)
 {
+	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
 	struct flash f = flash_in(memory, o.head_dim);
 	int dim = o.head_dim, h = blockIdx.y, first = (int)(gridDim.x - 1 - blockIdx.x) * QUERIES;
@@ -172,6 +173,7 @@ static __global__ void __launch_bounds__(THREADS) flash_kernel(struct attention_
 /* After the last read of the length. */
 static __global__ void advance_kernel(int32_t *length, int n)
 {
+	AWAIT_EARLIER();
 	*length += n;
 }
 

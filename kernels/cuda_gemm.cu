@@ -26,6 +26,7 @@ template <bool NARROW>
 static __global__ void __launch_bounds__(TILE_THREADS)
 	gemm_kernel(struct cuda_view m, struct target to)
 {
+	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
 	struct tile t = tile_in<NARROW>(memory);
 	int first_token = blockIdx.x * TILE_TOKENS, first_row = blockIdx.y * TILE_ROWS;
@@ -52,6 +53,7 @@ static __global__ void __launch_bounds__(TILE_THREADS)
 
 static __global__ void narrow_kernel(const float *x, int64_t n, uint16_t *to)
 {
+	AWAIT_EARLIER();
 	int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 	if (i < n)
 		to[i] = to_bf16(x[i]);
@@ -59,6 +61,7 @@ static __global__ void narrow_kernel(const float *x, int64_t n, uint16_t *to)
 
 static __global__ void relu2_kernel(float *y, int64_t n)
 {
+	AWAIT_EARLIER();
 	int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 	if (i < n)
 		y[i] = y[i] > 0 ? y[i] * y[i] : 0;
@@ -98,6 +101,7 @@ static __device__ void unpack_row(const struct cuda_view &m, int row, uint16_t *
 /* A block a row. */
 static __global__ void unpack_kernel(struct cuda_view m, uint16_t *to)
 {
+	AWAIT_EARLIER();
 	to += (int64_t)blockIdx.x * m.n_columns;
 	switch (m.at.dtype) {
 	case DTYPE_BF16: unpack_row<DTYPE_BF16>(m, blockIdx.x, to); break;

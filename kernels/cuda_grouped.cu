@@ -41,6 +41,7 @@ struct grouped {
 static __global__ void sort_kernel(const int32_t *ids, int n_pairs, int n_experts, struct plan plan,
 								   struct cuda_fault *fault)
 {
+	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
 	int32_t *next = (int32_t *)memory;
 	for (int e = threadIdx.x; e < n_experts; e += SORT_THREADS)
@@ -82,6 +83,7 @@ template <bool NARROW>
 static __global__ void __launch_bounds__(TILE_THREADS)
 	grouped_kernel(struct grouped o, struct plan plan)
 {
+	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
 	__shared__ int32_t pairs[TILE_TOKENS];
 	struct tile t = tile_in<NARROW>(memory);
@@ -112,6 +114,7 @@ static __global__ void __launch_bounds__(TILE_THREADS)
 /* A block a token: y += sum of weight times output; norms of the outputs where asked for. */
 static __global__ void combine_kernel(struct experts_op o, const float *outputs)
 {
+	AWAIT_EARLIER();
 	int64_t first = (int64_t)blockIdx.x * o.top_k;
 	float *y = o.y + (int64_t)blockIdx.x * o.width;
 	outputs += first * o.width;

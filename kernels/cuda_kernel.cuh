@@ -14,18 +14,45 @@ extern "C" {
 }
 
 /* LAUNCH(device, kernel, grid, block, bytes of dynamic shared memory, arguments...); a kernel with
- * commas stands in parentheses. */
+ * commas stands in parentheses.
+ *
+ * From Hopper on a kernel may start while the one before it ends. So every kernel begins with
+ * AWAIT_EARLIER(): what earlier kernels wrote, and what they still read, is theirs until then. Only
+ * a prefetch of weights stands before it (tests/style looks). */
 #ifdef __CUDACC__
 #define SHARED_DYNAMIC(name) extern __shared__ __align__(16) unsigned char name[]
+template <typename... P, typename... A>
+static inline void launch_kernel(struct device *device, const char *what, void (*kernel)(P...),
+								 dim3 grid, dim3 block, size_t shared, A... arguments)
+{
+	cudaLaunchAttribute overlap = {};
+	cudaLaunchConfig_t config = {};
+	overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	overlap.val.programmaticStreamSerializationAllowed = 1;
+	config.gridDim = grid;
+	config.blockDim = block;
+	config.dynamicSmemBytes = shared;
+	config.stream = device->stream;
+	config.attrs = &overlap;
+	config.numAttrs = device->overlaps;
+	cuda_failed(device, cudaLaunchKernelEx(&config, kernel, P(arguments)...), what);
+	device->n_launches++;
+}
 #define LAUNCH(device, kernel, grid, block, shared, ...)                                           \
-	do {                                                                                           \
-		kernel<<<grid, block, shared, (device)->stream>>>(__VA_ARGS__);                            \
-		cuda_failed(device, cudaGetLastError(), "starting " #kernel);                              \
-	} while (0)
+	launch_kernel(device, "starting " #kernel, kernel, grid, block, shared, __VA_ARGS__)
 #else
 #define LAUNCH(device, kernel, grid, block, shared, ...)                                           \
-	((void)(device), shim_launch(__FILE__ ":" #kernel, kernel, grid, block, shared, __VA_ARGS__))
+	((device)->n_launches++,                                                                       \
+	 shim_launch(__FILE__ ":" #kernel, kernel, grid, block, shared, __VA_ARGS__))
 #endif
+
+static __device__ __forceinline__ void await_earlier(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.wait;\n\tgriddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+#define AWAIT_EARLIER() await_earlier()
 
 #define FULL_WARP 0xffffffffu
 #define WARP 32

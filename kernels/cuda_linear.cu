@@ -44,6 +44,7 @@ struct embedding {
 /* Block (token, lane). */
 static __global__ void embed_kernel(struct lanes<embedding> lanes, struct cuda_fault *fault)
 {
+	AWAIT_EARLIER();
 	const struct embedding &o = lanes.at[blockIdx.y];
 	if ((int)blockIdx.x >= o.n)
 		return;
@@ -102,6 +103,7 @@ template <enum dtype D, int T>
 static __global__ void __launch_bounds__(WARPS *WARP)
 	linear_kernel(struct cuda_view m, struct target to)
 {
+	AWAIT_EARLIER();
 	int first = (int)(blockIdx.x * WARPS + threadIdx.x / WARP) * ROWS, lane = threadIdx.x % WARP;
 	int token = (int)blockIdx.y * T, left = to.n - token;
 	float sums[ROWS][T];

@@ -59,6 +59,7 @@ static __device__ __forceinline__ void shift(const struct conv_op &o, int c)
 static __global__ void __launch_bounds__(CONV_THREADS)
 	conv_kernel(const __grid_constant__ struct lanes<conv_op> lanes)
 {
+	AWAIT_EARLIER();
 	const struct conv_op &o = lanes.at[blockIdx.z];
 	int c = blockIdx.x * CONV_THREADS + threadIdx.x, from = blockIdx.y * CONV_TOKENS;
 	int to = from + CONV_TOKENS < o.n ? from + CONV_TOKENS : o.n;
@@ -171,6 +172,7 @@ template <int S>
 static __global__ void __launch_bounds__(SSM_WARPS *WARP)
 	ssm_kernel(const __grid_constant__ struct lanes<ssm_op> lanes)
 {
+	AWAIT_EARLIER();
 	const struct ssm_op &o = lanes.at[blockIdx.y];
 	int i = blockIdx.x * SSM_WARPS + threadIdx.x / WARP, inner = o.n_heads * o.head_dim;
 	int64_t stride = inner + 2 * (int64_t)o.n_groups * o.state_size;
@@ -281,6 +283,7 @@ template <int S>
 static __global__ void __launch_bounds__(BOTH_THREADS)
 	conv_ssm_kernel(const __grid_constant__ struct lanes<both, BOTH_LANES> lanes, unsigned *tickets)
 {
+	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
 	__shared__ bool last;
 	const struct both &both = lanes.at[blockIdx.y];

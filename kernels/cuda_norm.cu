@@ -6,6 +6,7 @@
 /* Block (row, lane). */
 static __global__ void __launch_bounds__(NORM_THREADS) norm_kernel(struct lanes<norm_op> lanes)
 {
+	AWAIT_EARLIER();
 	const struct norm_op &o = lanes.at[blockIdx.y];
 	if ((int)blockIdx.x < o.n)
 		norm_row(o, blockIdx.x, o.y + (int64_t)blockIdx.x * o.width);
@@ -24,6 +25,7 @@ extern "C" void cuda_norm(struct device *device, int n_lanes, const struct norm_
 static __global__ void __launch_bounds__(NORM_THREADS)
 	gated_norm_kernel(struct lanes<gated_norm_op> lanes)
 {
+	AWAIT_EARLIER();
 	const struct gated_norm_op &o = lanes.at[blockIdx.z];
 	int row = blockIdx.y, g = (int)(blockIdx.x * blockDim.x + threadIdx.x) / WARP;
 	if (row < o.n && g < o.n_groups)
@@ -41,4 +43,14 @@ extern "C" void cuda_gated_norm(struct device *device, int n_lanes, const struct
 		dim3 grid(blocks_of(groups, NORM_THREADS / WARP), most_rows(lanes, n), n);
 		LAUNCH(device, gated_norm_kernel, grid, NORM_THREADS, 0, lanes);
 	}
+}
+
+extern "C" int cuda_compiled_for(void)
+{
+#ifdef __CUDACC__
+	struct cudaFuncAttributes attributes;
+	if (cudaFuncGetAttributes(&attributes, norm_kernel) == cudaSuccess)
+		return attributes.ptxVersion;
+#endif
+	return 0;
 }

@@ -115,6 +115,7 @@ static __device__ void clear(struct entry top[N_ALTERNATIVES])
 
 static __global__ void parts_kernel(struct pick_task task)
 {
+	AWAIT_EARLIER();
 	struct pick_part *part = &task.state->parts[blockIdx.x];
 	struct entry mine[N_ALTERNATIVES], top[N_ALTERNATIVES];
 	int each = (task.vocab + task.n_parts - 1) / task.n_parts, from = (int)blockIdx.x * each;
@@ -315,6 +316,7 @@ static __device__ void put_together(const struct pick_task &task,
 
 static __global__ void filter_kernel(struct pick_task task)
 {
+	AWAIT_EARLIER();
 	__shared__ bool over;
 	struct pick_state *state = task.state;
 	const struct pick_params *p = &task.ask->params;
@@ -385,6 +387,7 @@ static __device__ void warp_argmax(double *score, int32_t *id)
  * without the two logs, as in pick.c. */
 static __global__ void draw_kernel(struct pick_task task)
 {
+	AWAIT_EARLIER();
 	__shared__ double scores[THREADS / WARP];
 	__shared__ int32_t ids[THREADS / WARP];
 	__shared__ bool last;
