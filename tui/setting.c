@@ -53,42 +53,40 @@ static const struct turn_settings *turn_of(const struct command_context *context
 	return &context->talk->settings;
 }
 
-/* Typed widths with those that cut a quantisation block made whole, as the parent's terms; appends
- * nothing where all fit. */
-static int whole_widths(const struct model *model, const char *typed, struct text *out,
-						struct error *err)
+/* Typed widths that cut a quantisation block are made whole: then the budget's name, in the
+ * parent's terms, into name. */
+static int whole_widths(const struct model *model, struct budget *budget,
+						char name[BUDGET_NAME_BYTES], struct error *err)
 {
 	const struct config *config = &model->config;
-	struct budget budget;
-	struct text rounded = {0};
-	if (model_budget(model, typed, &budget, err))
-		return -1;
-	if (strcmp(budget.source, "typed") == 0)
-		mask_round(&budget, &model->weights, config, &rounded);
-	int status = rounded.length ? budget_edit(&budget, config, text_chars(&rounded), err) : 0;
-	if (status == 0 && rounded.length)
-		budget_terms(&budget, &model->elastic.budgets[0], config, out);
+	struct text rounded = {0}, whole = {0};
+	int status = 0;
+	if (strcmp(budget->source, "typed") == 0)
+		mask_round(budget, &model->weights, config, &rounded);
+	if (rounded.length > 0) {
+		status = budget_edit(budget, config, text_chars(&rounded), err);
+		budget_terms(budget, &model->elastic.budgets[0], config, &whole);
+		if (whole.length == 0)
+			text_add(&whole, model->elastic.budgets[0].name);
+		if (status == 0 && (status = text_check(&whole, err)) == 0)
+			status = budget_name_of(name, text_chars(&whole), err);
+	}
 	text_free(&rounded);
-	budget_free(&budget);
-	return status ? -1 : text_check(out, err);
+	text_free(&whole);
+	return status;
 }
 
 static int set_budget(struct command_context *context, const char *value, struct error *err)
 {
 	struct talk *talk = context->talk;
-	struct text whole = {0};
+	struct budget budget;
 	char name[BUDGET_NAME_BYTES];
-	if (!talk->model)
-		return talk_choose_budget(talk, value, err);
-	int status = whole_widths(talk->model, value, &whole, err);
-	if (status == 0 && whole.length > 0) {
-		status = budget_name_of(name, text_chars(&whole), err);
-		value = name;
-	}
-	if (status == 0)
-		status = talk_choose_budget(talk, value, err);
-	text_free(&whole);
-	return status;
+	if (talk_resolve_budget(talk, value, &budget, err))
+		return -1;
+	snprintf(name, sizeof name, "%s", value);
+	int status = whole_widths(talk->model, &budget, name, err);
+	budget_free(&budget);
+	return status ? -1 : talk_use_budget(talk, name, err);
 }
 
 static void get_budget(const struct command_context *context, struct text *out)

@@ -84,25 +84,34 @@ char talk_mark(const struct talk *talk, int writer)
 	return '?';
 }
 
-int talk_check_budget(const struct talk *talk, const char *name, struct error *err)
+int talk_resolve_budget(const struct talk *talk, const char *name, struct budget *budget,
+						struct error *err)
 {
-	struct budget budget = {0};
 	if (!talk->model)
 		return fail(err,
 					talk->opening ? "the model is still loading" : "no model is open: :open DIR");
 	if (strlen(name) >= BUDGET_NAME_BYTES)
 		return fail(err, "budget %.20s...: a name has at most %d bytes", name,
 					BUDGET_NAME_BYTES - 1);
-	int result = model_budget(talk->model, name, &budget, err);
+	return model_budget(talk->model, name, budget, err);
+}
+
+int talk_check_budget(const struct talk *talk, const char *name, struct error *err)
+{
+	struct budget budget = {0};
+	int result = talk_resolve_budget(talk, name, &budget, err);
 	budget_free(&budget);
 	return result;
 }
 
 int talk_choose_budget(struct talk *talk, const char *name, struct error *err)
 {
+	return talk_check_budget(talk, name, err) ? -1 : talk_use_budget(talk, name, err);
+}
+
+int talk_use_budget(struct talk *talk, const char *name, struct error *err)
+{
 	struct turn_settings before = talk->settings;
-	if (talk_check_budget(talk, name, err))
-		return -1;
 	int index = talk_budget_index(talk, name);
 	snprintf(talk->settings.budget, BUDGET_NAME_BYTES, "%s",
 			 index >= 0 ? talk->model->elastic.budgets[index].name : name);
