@@ -17,38 +17,38 @@
 
 enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
-/* Options come in groups; a command names the groups it takes. */
-enum option_group {
-	GROUP_EVERYWHERE = 1 << 0, // --help --version -q
-	GROUP_MODEL = 1 << 1,      // which checkpoint and budgets
-	GROUP_DEVICE = 1 << 2,     // where and how it runs
-	GROUP_POLICY = 1 << 3,     // budget, think, answer, handoff
-	GROUP_SAMPLING = 1 << 4,
-	GROUP_THINKING = 1 << 5,
-	GROUP_TERMINAL = 1 << 6,
-	GROUP_JSON = 1 << 7,
-	GROUP_CSV = 1 << 8,
-	GROUP_PROMPT = 1 << 9,   // -p, --system, --events
-	GROUP_TOKENS = 1 << 10,  // --tokens, --text
-	GROUP_LOGITS = 1 << 11,  // --out, --taps, --switch
-	GROUP_SPECIAL = 1 << 12, // --special
-	GROUP_FIT = 1 << 13,     // --fit
-	GROUP_STOP_EOS = 1 << 14,
-	GROUP_BUDGET = 1 << 15,   // --budget alone
-	GROUP_COMPARE = 1 << 16,  // -p, --system, --no-think, --route-from, --lens, --worst
-	GROUP_STUDY = 1 << 17,    // --tasks, --grid, --limit, --csv [FILE]
-	GROUP_SESSIONS = 1 << 18, // --speed, --verify, --format, --search
-	GROUP_LAB = 1 << 19,      // -p, --system, --no-think, --at, --horizon
-	GROUP_ASK = 1 << 20,      // -p, --system, --no-think
-	GROUP_ROUTER = 1 << 21,   // --sweep, --metric, --tau, --scaler
-	GROUP_CURVE = 1 << 22,    // --axis, --step, --widths, --draws, --seed, --write, --tolerance
-	GROUP_MEASURE = 1 << 23,  // --text FILE..., --sessions, --out
-	GROUP_SCORES = 1 << 24,   // --scores
-	GROUP_EXPORT = 1 << 25,   // --source-checkpoint and what else writes a checkpoint
-	GROUP_SLICE = 1 << 26,    // --size, --elastic
-	GROUP_QUANTIZE = 1 << 27, // --text FILE, --exclude
-	GROUP_VERIFY = 1 << 28,   // --explain
-};
+/* Options come in groups, a bit each; a command names the groups it takes. */
+#define GROUP(bit) (UINT64_C(1) << (bit))
+#define GROUP_EVERYWHERE GROUP(0) // --help --version -q
+#define GROUP_MODEL GROUP(1)      // which checkpoint and budgets
+#define GROUP_DEVICE GROUP(2)     // where and how it runs
+#define GROUP_POLICY GROUP(3)     // budget, think, answer, handoff
+#define GROUP_SAMPLING GROUP(4)
+#define GROUP_THINKING GROUP(5)
+#define GROUP_TERMINAL GROUP(6)
+#define GROUP_JSON GROUP(7)
+#define GROUP_CSV GROUP(8)
+#define GROUP_PROMPT GROUP(9)   // -p, --system, --events
+#define GROUP_TOKENS GROUP(10)  // --tokens, --text
+#define GROUP_LOGITS GROUP(11)  // --out, --taps, --switch
+#define GROUP_SPECIAL GROUP(12) // --special
+#define GROUP_FIT GROUP(13)     // --fit
+#define GROUP_STOP_EOS GROUP(14)
+#define GROUP_BUDGET GROUP(15)   // --budget alone
+#define GROUP_COMPARE GROUP(16)  // -p, --system, --no-think, --route-from, --lens, --worst
+#define GROUP_STUDY GROUP(17)    // --tasks, --grid, --limit, --csv [FILE]
+#define GROUP_SESSIONS GROUP(18) // --speed, --verify, --format, --search
+#define GROUP_LAB GROUP(19)      // -p, --system, --no-think, --at, --horizon
+#define GROUP_ASK GROUP(20)      // -p, --system, --no-think
+#define GROUP_ROUTER GROUP(21)   // --sweep, --metric, --tau, --scaler
+#define GROUP_CURVE GROUP(22)    // --axis, --step, --widths, --draws, --seed, --write, --tolerance
+#define GROUP_MEASURE GROUP(23)  // --text FILE..., --sessions, --out
+#define GROUP_SCORES GROUP(24)   // --scores
+#define GROUP_EXPORT GROUP(25)   // --source-checkpoint and what else writes a checkpoint
+#define GROUP_SLICE GROUP(26)    // --size, --elastic
+#define GROUP_QUANTIZE GROUP(27) // --text FILE, --exclude
+#define GROUP_VERIFY GROUP(28)   // --explain
+#define GROUP_BATCH GROUP(29)    // --batch
 
 struct string_list {
 	const char **items;
@@ -102,7 +102,7 @@ struct subcommand {
 	const char *name;
 	const char *arguments; // for the usage line, "" = none
 	const char *summary;   // one line
-	unsigned groups;
+	uint64_t groups;
 	int min_arguments, max_arguments;  // besides the model, -1 = any
 	bool exact;                        // --math is exact by default, else fast
 	int (*run)(const struct cli *cli); // an exit code

@@ -30,7 +30,7 @@ enum kind {
 struct option_row {
 	const char *name;
 	char letter; // 0 = none
-	unsigned groups;
+	uint64_t groups;
 	enum kind kind;
 	size_t offset;
 	double low, high;  // of integers and numbers
