@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define MAX_RUNS 9
+#define MAX_COLUMNS 4
 #define PROMPT_TOKENS 512
 #define DECODE_TOKENS 128
 #define SWITCH_TOKENS 256
@@ -153,11 +154,11 @@ static int bench_switch(struct bench *bench, int from, int to, struct error *err
 	return 0;
 }
 
-/* The budgets side by side, a lane each; the largest MAX_LANES of them. */
+/* The budgets side by side, a lane each; the largest MAX_COLUMNS of them. */
 struct columns {
 	struct bench *bench;
 	struct workspace *workspace;
-	struct sequence sequences[MAX_LANES];
+	struct sequence sequences[MAX_COLUMNS];
 	int n, n_decode;
 };
 
@@ -166,9 +167,9 @@ struct columns {
 static int write_columns(struct columns *c, bool together, uint64_t *took_ns, struct error *err)
 {
 	struct bench *bench = c->bench;
-	struct pick_params greedy[MAX_LANES];
-	struct picked picked[MAX_LANES];
-	struct lane lanes[MAX_LANES];
+	struct pick_params greedy[MAX_COLUMNS];
+	struct picked picked[MAX_COLUMNS];
+	struct lane lanes[MAX_COLUMNS];
 	for (int i = 0; i < c->n; i++) {
 		struct prefill prefill = {.workspace = c->workspace};
 		greedy[i] = (struct pick_params){.top_p = 1, .forced = -1};
@@ -223,7 +224,7 @@ static int bench_columns(struct bench *bench, struct error *err)
 	struct columns c = {.bench = bench, .n = bench->model->elastic.n_budgets};
 	const struct config *config = &bench->model->config;
 	int result = 0;
-	c.n = c.n < MAX_LANES ? c.n : MAX_LANES;
+	c.n = c.n < MAX_COLUMNS ? c.n : MAX_COLUMNS;
 	c.n_decode = bench->sequence.capacity - bench->n_tokens;
 	c.n_decode = c.n_decode < DECODE_TOKENS ? c.n_decode : DECODE_TOKENS;
 	c.workspace = workspace_open(config, bench->backend, bench->device, c.n,

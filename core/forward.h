@@ -1,7 +1,7 @@
 /*
  * The forward pass, once, over the backend's table: reads top to bottom like the paper. A pass has
  * 1 to MAX_LANES lanes; a lane is a sequence, whose running slice reads, and n tokens. Chat is one
- * lane.
+ * lane; lanes of one slice share every product.
  *
  * The workspace owns the activations of a pass, allocated once for max_tokens, which the lanes
  * share; no allocation later (but for the host copy that the first tapped pass needs).

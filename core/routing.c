@@ -60,22 +60,22 @@ static bool translate(int32_t *to, const int32_t *from, int n, const struct rout
 	return any;
 }
 
-static int room_for(struct workspace *w, struct activations *a, int n_layers, struct error *err)
+static int room_for(struct workspace *w, struct lane_room *room, int n_layers, struct error *err)
 {
 	size_t values = (size_t)n_layers * (size_t)w->max_tokens * (size_t)w->room.top_k;
 
-	if (a->given_layers >= n_layers)
+	if (room->given_layers >= n_layers)
 		return 0;
-	w->backend->release(w->device, a->given);
-	free(a->given_rows);
-	free(a->is_given);
-	a->given_layers = 0;
-	a->given = w->backend->alloc(w->device, values * sizeof *a->given, err);
-	a->given_rows = mem_new(values, sizeof *a->given_rows, err);
-	a->is_given = mem_new((size_t)n_layers, 1, err);
-	if (!a->given || !a->given_rows || !a->is_given)
+	w->backend->release(w->device, room->given);
+	free(room->given_rows);
+	free(room->is_given);
+	room->given_layers = 0;
+	room->given = w->backend->alloc(w->device, values * sizeof *room->given, err);
+	room->given_rows = mem_new(values, sizeof *room->given_rows, err);
+	room->is_given = mem_new((size_t)n_layers, 1, err);
+	if (!room->given || !room->given_rows || !room->is_given)
 		return -1;
-	a->given_layers = n_layers;
+	room->given_layers = n_layers;
 	return 0;
 }
 
@@ -84,7 +84,7 @@ static size_t layer_at(const struct workspace *w, int layer)
 	return (size_t)layer * (size_t)w->max_tokens * (size_t)w->room.top_k;
 }
 
-int routing_open(struct workspace *w, struct activations *a, const struct lane *lane,
+int routing_open(struct workspace *w, struct lane_room *room, const struct lane *lane,
 				 struct error *err)
 {
 	const struct slice *slice = sequence_slice(lane->sequence);
@@ -95,21 +95,21 @@ int routing_open(struct workspace *w, struct activations *a, const struct lane *
 	if (routing->top_k < 1 || routing->top_k > w->room.top_k)
 		return fail(err, "a routing of %d experts a token: the workspace has room for %d",
 					routing->top_k, (int)w->room.top_k);
-	if (room_for(w, a, n_layers, err))
+	if (room_for(w, room, n_layers, err))
 		return -1;
 	for (int i = 0; i < n_layers; i++) {
 		const struct layer_slice *layer = &slice->layers[i];
-		a->is_given[i] = layer->keep && layer->kind == LAYER_MOE &&
-						 translate(a->given_rows + layer_at(w, i), routing->ids + rows * (size_t)i,
-								   n, routing, &layer->moe);
+		room->is_given[i] = layer->keep && layer->kind == LAYER_MOE &&
+							translate(room->given_rows + layer_at(w, i),
+									  routing->ids + rows * (size_t)i, n, routing, &layer->moe);
 	}
-	w->backend->upload(w->device, a->given, a->given_rows,
-					   layer_at(w, n_layers) * sizeof *a->given);
+	w->backend->upload(w->device, room->given, room->given_rows,
+					   layer_at(w, n_layers) * sizeof *room->given);
 	return 0;
 }
 
-const int32_t *routing_given(const struct workspace *w, const struct activations *a,
+const int32_t *routing_given(const struct workspace *w, const struct lane_room *room,
 							 const struct lane *lane, int layer)
 {
-	return lane->routing && a->is_given[layer] ? a->given + layer_at(w, layer) : NULL;
+	return lane->routing && room->is_given[layer] ? room->given + layer_at(w, layer) : NULL;
 }

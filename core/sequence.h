@@ -78,6 +78,7 @@ struct sequence {
 	struct snapshot snapshots[MAX_SNAPSHOTS];
 	uint64_t clock;
 	struct sequence_bytes bytes;
+	int lane; // of the pass that is checked: forward() finds a sequence that is in it twice
 };
 
 /* kv_dtype is the device's. Nothing is allocated later but run entries and snapshots. */

@@ -9,19 +9,20 @@ static void show(const struct pass *p, const struct reader *r, struct tapped tap
 }
 
 /* What w->seen_choices says of a layer. */
-static void show_experts(const struct workspace *w, const struct lane *lane, int index, int layer)
+static void show_experts(const struct workspace *w, const struct reader *r, int layer)
 {
-	const struct moe_slice *moe = &sequence_slice(lane->sequence)->layers[layer].moe;
-	int n = lane->n_tokens, top_k = moe->top_k;
+	const struct moe_slice *moe = &r->slice->layers[layer].moe;
+	const struct lane *lane = r->lane;
+	int n = r->n, top_k = moe->top_k;
 
-	if (routing_given(w, &w->lanes[index], lane, layer))
+	if (routing_given(w, &w->lanes[r->index], lane, layer))
 		top_k = routing_top_k(lane->routing, moe);
 	const int32_t *chosen = chosen_at(w, w->seen_choices, layer, n);
 	for (int k = 0; k < n * top_k; k++)
 		w->seen_ids[k] = moe->expert[chosen[k]];
 	struct tapped tapped = {.tap = TAP_EXPERTS,
 							.layer = layer,
-							.lane = index,
+							.lane = r->index,
 							.n = n,
 							.width = top_k,
 							.values = chosen_weights_at(w, w->seen_choices, layer, n),
@@ -63,7 +64,7 @@ void tap_experts(const struct pass *p, const struct reader *r)
 	if (!tap_wanted(r, TAP_EXPERTS) || tap_can_wait(r->lane->taps))
 		return;
 	p->b->download(p->device, w->seen_choices, r->a->choices, choices_bytes(w, r->n));
-	show_experts(w, r->lane, r->index, p->layer);
+	show_experts(w, r, p->layer);
 }
 
 void tap_mixer_start(const struct pass *p, const struct reader *r)
@@ -88,13 +89,15 @@ void tap_mixer_output(const struct pass *p, const struct reader *r)
 			 .tap = TAP_MIXER_OUTPUT, .n = r->n, .width = r->slice->hidden, .values = w->seen});
 }
 
-void tap_experts_late(const struct workspace *w, const struct lane *lane, int index)
+void tap_experts_late(const struct pass *p, const struct reader *r)
 {
-	const struct slice *slice = sequence_slice(lane->sequence);
-	size_t bytes = choices_bytes(w, lane->n_tokens);
+	const struct slice *slice = r->slice;
+	struct workspace *w = p->workspace;
 
-	w->backend->download(w->device, w->seen_choices, w->lanes[index].choices, bytes);
+	if (!tap_can_wait(r->lane->taps))
+		return;
+	w->backend->download(w->device, w->seen_choices, r->a->choices, choices_bytes(w, r->n));
 	for (int i = 0; i < slice->config->n_layers; i++)
 		if (slice->layers[i].kind == LAYER_MOE && slice->layers[i].keep)
-			show_experts(w, lane, index, i);
+			show_experts(w, r, i);
 }

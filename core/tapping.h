@@ -24,6 +24,6 @@ void tap_mixer_output(const struct pass *p, const struct reader *r);
  * side. */
 bool tap_can_wait(const struct taps *taps);
 void tap_experts(const struct pass *p, const struct reader *r);
-void tap_experts_late(const struct workspace *w, const struct lane *lane, int index);
+void tap_experts_late(const struct pass *p, const struct reader *r);
 
 #endif

@@ -1,5 +1,6 @@
 #include "core/workspace.h"
 #include "base/memory.h"
+#include "core/pass.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,8 +34,14 @@ static struct room room_of(const struct config *config)
 	return room;
 }
 
+/* What a pass is told that differs from token to token: asks of its lanes, then ids. */
+static int64_t sent_bytes(const struct workspace *w)
+{
+	return w->n_lanes * (int64_t)sizeof(struct pick_ask) + w->max_tokens * (int64_t)sizeof(int32_t);
+}
+
 /* The pool's parts, T = max_tokens: where each lies, its rows and values a row. */
-enum { N_PARTS = 11 };
+enum { N_PARTS = 10 };
 
 struct part {
 	void **at;
@@ -47,7 +54,6 @@ static void parts_of(struct workspace *w, struct part parts[N_PARTS])
 	const struct room *r = &w->room;
 	struct activations *a = &w->pool;
 	const struct part all[N_PARTS] = {
-		{(void **)&a->ids, n, 1},
 		{(void **)&a->residual, n, r->hidden},
 		{(void **)&a->normed, n, r->hidden},
 		{(void **)&a->projected, n, r->projected},
@@ -57,7 +63,7 @@ static void parts_of(struct workspace *w, struct part parts[N_PARTS])
 		{(void **)&a->norms, n, r->top_k},
 		{(void **)&a->activated, n, r->activated},
 		{(void **)&a->logits, w->all_logits ? n : lanes, r->vocab},
-		{(void **)&a->ask, lanes, sizeof *a->ask / sizeof(float)},
+		{(void **)&a->ask, 1, sent_bytes(w) / (int64_t)sizeof(float)},
 	};
 	memcpy(parts, all, sizeof all);
 }
@@ -117,7 +123,9 @@ struct workspace *workspace_open(const struct config *config, const struct backe
 	w->max_tokens = max_tokens;
 	w->all_logits = all_logits;
 	w->room = room_of(config);
-	if (pool_open(w, err)) {
+	w->lanes = mem_new((size_t)n_lanes, sizeof *w->lanes, err);
+	w->sent = mem_new((size_t)sent_bytes(w), 1, err);
+	if (!w->lanes || !w->sent || !(w->pass = pass_open(w, err)) || pool_open(w, err)) {
 		workspace_close(w);
 		return NULL;
 	}
@@ -132,11 +140,14 @@ void workspace_close(struct workspace *w)
 	parts_of(w, parts);
 	for (int i = 0; i < N_PARTS; i++)
 		w->backend->release(w->device, *parts[i].at);
-	for (int i = 0; i < w->n_lanes; i++) {
+	for (int i = 0; i < w->n_lanes && w->lanes; i++) {
 		w->backend->release(w->device, w->lanes[i].given);
 		free(w->lanes[i].given_rows);
 		free(w->lanes[i].is_given);
 	}
+	free(w->lanes);
+	free(w->sent);
+	pass_close(w->pass);
 	free(w->pool.before);
 	free(w->seen);
 	free(w->seen_choices);
@@ -183,31 +194,33 @@ int workspace_chunk(const struct workspace *workspace)
 	return chunk < workspace->max_tokens ? chunk : workspace->max_tokens;
 }
 
-/* The lane's rows of a part of the pool. */
 static void *rows_at(void *part, int64_t row, int64_t width)
 {
-	return part ? (float *)part + row * round_up(larger(width, 1)) : NULL;
+	return (float *)part + row * round_up(larger(width, 1));
 }
 
-void workspace_divide(struct workspace *w, const struct lane *lanes, int n_lanes)
+void workspace_rows(const struct workspace *w, int row, int lane, int n_lanes,
+					struct activations *a)
 {
 	const struct room *r = &w->room;
 	const struct activations *p = &w->pool;
-	for (int64_t i = 0, t = 0; i < n_lanes; t += lanes[i++].n_tokens) {
-		struct activations *a = &w->lanes[i];
-		a->ids = rows_at(p->ids, t, 1);
-		a->residual = rows_at(p->residual, t, r->hidden);
-		a->normed = rows_at(p->normed, t, r->hidden);
-		a->projected = rows_at(p->projected, t, r->projected);
-		a->convolved = rows_at(p->convolved, t, r->channels);
-		a->mixed = rows_at(p->mixed, t, r->mixed);
-		a->choices = rows_at(p->choices, t, 2 * r->top_k * r->layers);
-		a->norms = rows_at(p->norms, t, r->top_k);
-		a->activated = rows_at(p->activated, t, r->activated);
-		a->logits = rows_at(p->logits, w->all_logits ? t : i, r->vocab);
-		a->ask = rows_at(p->ask, i, sizeof *a->ask / sizeof(float));
-		a->before = p->before ? p->before + t * r->hidden : NULL;
-	}
+	a->ids = (int32_t *)(p->ask + n_lanes) + row;
+	a->residual = rows_at(p->residual, row, r->hidden);
+	a->normed = rows_at(p->normed, row, r->hidden);
+	a->projected = rows_at(p->projected, row, r->projected);
+	a->convolved = rows_at(p->convolved, row, r->channels);
+	a->mixed = rows_at(p->mixed, row, r->mixed);
+	a->choices = rows_at(p->choices, row, 2 * r->top_k * r->layers);
+	a->norms = rows_at(p->norms, row, r->top_k);
+	a->activated = rows_at(p->activated, row, r->activated);
+	a->logits = rows_at(p->logits, w->all_logits ? row : lane, r->vocab);
+	a->ask = NULL;
+	a->before = p->before ? p->before + row * r->hidden : NULL;
+}
+
+int lane_logits(const struct lane *lane)
+{
+	return lane->logits == LOGITS_ALL ? lane->n_tokens : lane->logits == LOGITS_LAST;
 }
 
 int workspace_open_taps(struct workspace *w, struct error *err)

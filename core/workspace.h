@@ -20,23 +20,27 @@ struct room {
 	int64_t vocab;
 };
 
-/* A lane's activations, device memory; T: its tokens. The pool has those of all lanes of a pass one
- * behind the other, T = max_tokens: a lane borrows its rows (but for what a routing gives it). */
+/* Activations of lanes that read together (core/pass.h), device memory; T: their tokens. The pool
+ * has those of all lanes of a pass, T = max_tokens: who reads borrows rows. */
 struct activations {
-	int32_t *ids;     // (T): the tokens
-	float *residual;  // h (T, hidden)
-	float *normed;    // u (T, hidden)
-	float *projected; // (T, projected)
-	float *convolved; // x | B | C (T, channels)
-	float *mixed;     // (T, mixed)
-	void *choices;    // what the routers chose in a pass: see chosen_at()
-	float *norms;     // (T, top_k), for TAP_EXPERT_NORM
-	float *activated; // (T, top_k, ffn)
-	float *logits;    // (T or 1, vocab); the pool: (T or n_lanes, vocab)
-	struct pick_ask *ask;
-	struct picked picked; // host
+	int32_t *ids;         // (T): the tokens; behind the asks
+	float *residual;      // h (T, hidden)
+	float *normed;        // u (T, hidden)
+	float *projected;     // (T, projected)
+	float *convolved;     // x | B | C (T, channels)
+	float *mixed;         // (T, mixed)
+	void *choices;        // what the routers chose in a pass: see chosen_at()
+	float *norms;         // (T, top_k), for TAP_EXPERT_NORM
+	float *activated;     // (T, top_k, ffn)
+	float *logits;        // (T or lanes, vocab)
+	struct pick_ask *ask; // the pool's only: (lanes of the pass)
 	float *before;        // host: the residual before a mixer (T, hidden), for TAP_MIXER_OUTPUT
-	/* Experts of a routing, packed, device and host: (n_layers, T, top_k). */
+};
+
+/* What a lane has for itself. */
+struct lane_room {
+	struct picked picked; // host
+	/* Experts of a routing, packed, device and host: (n_layers, max_tokens, top_k). */
 	int32_t *given, *given_rows;
 	uint8_t *is_given; // host, (n_layers): the layer has any
 	int given_layers;  // layers that these have room for
@@ -49,7 +53,9 @@ struct workspace {
 	bool all_logits;
 	struct room room;
 	struct activations pool;
-	struct activations lanes[MAX_LANES];
+	struct lane_room *lanes; // (n_lanes)
+	struct pass *pass;       // what a pass needs, core/pass.h
+	void *sent;              // host: asks and ids of a pass, for one upload
 	uint64_t bytes;
 	float *seen;        // host: what taps see
 	void *seen_choices; // host: choices_bytes(max_tokens)
@@ -62,20 +68,23 @@ int32_t *chosen_at(const struct workspace *w, void *choices, int layer, int n);
 float *chosen_weights_at(const struct workspace *w, void *choices, int layer, int n);
 size_t choices_bytes(const struct workspace *w, int n);
 
-/* Gives every lane of a pass its rows of the pool; who was checked fits. */
-void workspace_divide(struct workspace *w, const struct lane *lanes, int n_lanes);
+/* The pool's rows from `row` and lane on, in a pass of n_lanes. */
+void workspace_rows(const struct workspace *w, int row, int lane, int n_lanes,
+					struct activations *a);
+
+int lane_logits(const struct lane *lane); // how many rows of logits it wants
 
 /* Whether a slice's lane fits: device, widths, experts a token. */
 int workspace_check(const struct workspace *w, const struct slice *slice, struct error *err);
 
 /* Translates a lane's routing into its slice's packed experts and uploads it. A layer's rows are
  * min(routing->top_k, experts kept) wide: routing_top_k(). */
-int routing_open(struct workspace *w, struct activations *a, const struct lane *lane,
+int routing_open(struct workspace *w, struct lane_room *room, const struct lane *lane,
 				 struct error *err);
 int routing_top_k(const struct routing *routing, const struct moe_slice *moe);
 
 /* The layer's part of what routing_open() uploaded, or NULL: the lane routes by itself. */
-const int32_t *routing_given(const struct workspace *w, const struct activations *a,
+const int32_t *routing_given(const struct workspace *w, const struct lane_room *room,
 							 const struct lane *lane, int layer);
 
 /* Host memory for what taps see: the widest thing that any may. Once; later calls do nothing. */

@@ -8,6 +8,7 @@
 #ifndef INSPECT_INFO_H
 #define INSPECT_INFO_H
 
+#include "core/event.h"
 #include "core/footprint.h"
 #include "core/model.h"
 #include "core/slice.h"

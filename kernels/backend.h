@@ -3,10 +3,10 @@
  * table (cpu.c) is complete and is the reference for any other, operation by operation.
  *
  * An operation gets the arguments of all lanes of a pass at once (1..MAX_LANES: one for chat,
- * several for variants side by side), and reads every stored weight row once for all lanes that
- * share the matrix. Activations are F32 and packed to the lane's own width, so no operation knows
- * about slicing except through `struct matrix` and index lists. Pointers are device memory from
- * alloc() or adopt().
+ * several for variants side by side, many for a batch), and reads every stored weight row once for
+ * all lanes that share the matrix. Activations are F32 and packed to the lane's own width, so no
+ * operation knows about slicing except through `struct matrix` and index lists. Pointers are device
+ * memory from alloc() or adopt().
  *
  * Operations return nothing: the device keeps its first failure and finish() returns it, so that
  * the forward pass reads as mathematics. Results for a token do not depend on the number of
@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MAX_LANES 4
+#define MAX_LANES 256
 
 struct device; // one opened backend: threads or a card, its scratch, its first failure
 

@@ -84,7 +84,7 @@ void golden_open_kv(struct golden *g, const char *folder, const char *budgets, e
 	golden_must(g->model ? 0 : -1, &err);
 	g->device = golden_backend->open(&device, &err);
 	golden_must(g->device ? 0 : -1, &err);
-	g->workspace = workspace_open(&g->model->config, golden_backend, g->device, MAX_LANES,
+	g->workspace = workspace_open(&g->model->config, golden_backend, g->device, GOLDEN_LANES,
 								  GOLDEN_TOKENS, true, &err);
 	golden_must(g->workspace ? 0 : -1, &err);
 	free(file);

@@ -30,6 +30,8 @@ struct golden {
 	uint64_t hash; // of all that was compared
 };
 
+enum { GOLDEN_LANES = 4 }; // of its workspace
+
 /* How a test runs, set by golden_main before each. */
 struct golden_run {
 	const char *rung; // ELASTISCOPE_RUNG

@@ -111,6 +111,69 @@ static void lanes_do_not_see_each_other(void)
 	golden_close(&tiny);
 }
 
+/* Forty sequences of four budgets, each with a prompt of its own, in passes together: prompts of
+ * several lengths, then a token each. Lane 7 has taps, and lane 9 wants no logits of its prompt. */
+enum { CROWD = 40, CROWD_STEPS = 3 };
+
+static void ignore(void *user, const struct tapped *tapped)
+{
+	*(int *)user += tapped->n;
+}
+
+static void a_crowd_decodes_as_each_alone(void)
+{
+	static const char *const budgets[] = {"large", "hidden_size=48,moe_intermediate_size=16", "odd",
+										  "hetero"};
+	static struct sequence sequences[CROWD];
+	struct lane lanes[CROWD];
+	struct picked picked[CROWD];
+	struct pick_params picks[CROWD];
+	struct golden g;
+	struct error err = {0};
+	float expected[MAX_VOCAB];
+	int n_seen = 0;
+	struct taps taps = {.wanted = TAP_RESIDUAL | TAP_EXPERTS, .see = ignore, .user = &n_seen};
+
+	golden_open(&g, "nest-tiny", "elastic-allaxes.json", MATH_EXACT);
+	size_t vocab = (size_t)g.model->config.vocab_size;
+	struct workspace *w =
+		workspace_open(&g.model->config, &backend_cpu, g.device, CROWD, 5 * CROWD, false, &err);
+	golden_must(w ? 0 : -1, &err);
+	for (int i = 0; i < CROWD; i++) {
+		golden_sequence(&g, &sequences[i], budgets[i * 7 / 3 % 4]);
+		lanes[i] = (struct lane){.sequence = &sequences[i],
+								 .tokens = ids + i,
+								 .n_tokens = 1 + i % 7,
+								 .logits = i == 9 ? LOGITS_NONE : LOGITS_LAST,
+								 .taps = i == 7 ? &taps : NULL};
+		picks[i] = (struct pick_params){.top_p = 1, .forced = -1};
+	}
+	golden_must(forward(w, lanes, CROWD, NULL, NULL, &err), &err);
+	assert_null(lanes[9].out);
+	lanes[9].logits = LOGITS_LAST;
+	for (int step = 0; step < CROWD_STEPS; step++) {
+		for (int i = 0; i < CROWD; i++) {
+			lanes[i].tokens = ids + i + sequences[i].n_tokens;
+			lanes[i].n_tokens = 1;
+		}
+		golden_must(forward(w, lanes, CROWD, picks, picked, &err), &err);
+	}
+	for (int i = 0; i < CROWD; i++) {
+		size_t best = 0;
+		alone(&g, budgets[i * 7 / 3 % 4], ids + i, 1 + i % 7 + CROWD_STEPS, expected);
+		assert_memory_equal(lanes[i].out, expected, vocab * sizeof *expected);
+		for (size_t k = 1; k < vocab; k++)
+			best = expected[k] > expected[best] ? k : best;
+		assert_int_equal(picked[i].id, best);
+		g.hash = hash_mix(g.hash ^ hash_bytes(expected, vocab * sizeof *expected));
+		sequence_close(&sequences[i]);
+	}
+	assert_true(n_seen > 0);
+	golden_leave(&g, "a crowd");
+	workspace_close(w);
+	golden_close(&g);
+}
+
 struct count {
 	unsigned seen; // or of enum tap
 	int by_tap[32];
@@ -387,6 +450,7 @@ int main(void)
 {
 	static const struct golden_test tests[] = {
 		{"lanes_do_not_see_each_other", lanes_do_not_see_each_other},
+		{"a_crowd_decodes_as_each_alone", a_crowd_decodes_as_each_alone},
 		{"taps_change_nothing", taps_change_nothing},
 		{"going_back_changes_nothing", going_back_changes_nothing},
 		{"nonsense_is_refused", nonsense_is_refused},
