@@ -36,6 +36,7 @@ uint64_t card_scratch_bytes(const struct pass_shape *s)
 	if (!s->fast)
 		return bytes;
 	bytes += n * larger((uint64_t)s->columns, (uint64_t)s->hidden) * 2; // activations in BF16
+	bytes += pairs * (uint64_t)s->ffn * 2; // between the experts' products
 	bytes += (uint64_t)s->unpacked * 2;
 	return bytes + CARD_BLAS_BYTES;
 }

@@ -34,9 +34,9 @@ enum cuda_scratch_use {
 	CUDA_SCRATCH_ATTENTION,
 	CUDA_SCRATCH_OUTPUTS,
 	CUDA_SCRATCH_PICK,
-	CUDA_SCRATCH_GEMM,
-	CUDA_SCRATCH_PLAN, // pairs of token and choice by expert
-	CUDA_SCRATCH_X,    // activations and weights in BF16
+	CUDA_SCRATCH_HIDDEN, // experts' activations in BF16
+	CUDA_SCRATCH_PLAN,   // pairs of token and choice by expert
+	CUDA_SCRATCH_X,      // activations and weights in BF16
 	CUDA_SCRATCH_WEIGHTS,
 	CUDA_SCRATCH_BLAS, // cuBLASLt's own
 	CUDA_SCRATCH_TICKETS,

@@ -1,12 +1,15 @@
 /*
  * Matrix products with many tokens. In fast math by cuBLASLt where it is there, BF16 weights as
- * they are stored, others (and those of several spans) unpacked to BF16 first. Else tile by tile: a
- * block has 64 tokens x 128 rows, and blocks that share weights run next to each other.
+ * they are stored, others (and those of several spans) unpacked to BF16 first; by tensor cores of
+ * our own where it is not (cuda_pipe.cu); else in F32 tile by tile: a block has 64 tokens x 128
+ * rows, and blocks that share weights run next to each other.
  */
+#include "kernels/cuda_mma.cuh"
 #include "kernels/cuda_tile.cuh"
 
 extern "C" {
 #include "kernels/cuda_blas.h"
+#include "kernels/cuda_pipe.h"
 #include "kernels/cuda_prefill.h"
 }
 
@@ -22,23 +25,22 @@ struct target {
 	bool aligned;
 };
 
-template <bool NARROW>
 static __global__ void __launch_bounds__(TILE_THREADS)
 	gemm_kernel(struct cuda_view m, struct target to)
 {
 	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
-	struct tile t = tile_in<NARROW>(memory);
+	struct tile t = tile_in(memory);
 	int first_token = blockIdx.x * TILE_TOKENS, first_row = blockIdx.y * TILE_ROWS;
 	float sums[TILE_SUMS];
 	if (threadIdx.x < TILE_TOKENS) {
 		int token = first_token + (int)threadIdx.x;
 		t.x[threadIdx.x] = token < to.n ? to.x + (int64_t)token * m.n_columns : NULL;
 	}
-	tile_product<NARROW>(t, m, m.at, to.aligned, first_row, sums);
+	tile_product(t, m, m.at, to.aligned, first_row, sums);
 #pragma unroll
 	for (int i = 0; i < TILE_SUMS; i++) {
-		int token = first_token + tile_token<NARROW>(i), row = first_row + tile_row<NARROW>(i);
+		int token = first_token + tile_token(i), row = first_row + tile_row(i);
 		if (token >= to.n || row >= m.n_rows)
 			continue;
 		float *y = to.y + (int64_t)token * m.n_rows + row, v = sums[i];
@@ -50,14 +52,6 @@ static __global__ void __launch_bounds__(TILE_THREADS)
 }
 
 /* ---- cuBLASLt ---- */
-
-static __global__ void narrow_kernel(const float *x, int64_t n, uint16_t *to)
-{
-	AWAIT_EARLIER();
-	int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-	if (i < n)
-		to[i] = to_bf16(x[i]);
-}
 
 static __global__ void relu2_kernel(float *y, int64_t n)
 {
@@ -114,12 +108,12 @@ static bool multiply_by_library(struct device *device, const struct linear_op *o
 {
 	const struct matrix *w = o->w;
 	bool stored = w->dtype == DTYPE_BF16 && w->n_row_spans == 1 && w->n_column_spans == 1;
-	size_t n_x = (size_t)o->n * (size_t)w->n_columns, n_y = (size_t)o->n * (size_t)w->n_rows;
+	size_t n_y = (size_t)o->n * (size_t)w->n_rows;
 	size_t n_w = (size_t)w->n_rows * (size_t)w->n_columns;
 	if (!device->blas || o->n < BLAS_TOKENS || o->precise || !cuda_narrow(device, w) ||
 		(!stored && n_w > CARD_UNPACKED_BYTES / sizeof(uint16_t)))
 		return false;
-	uint16_t *x = (uint16_t *)cuda_scratch(device, CUDA_SCRATCH_X, n_x, sizeof *x);
+	uint16_t *x = cuda_narrow_rows(device, o->x, o->n, w->n_columns);
 	struct blas_product p = {NULL,
 							 w->stride,
 							 x,
@@ -143,8 +137,6 @@ static bool multiply_by_library(struct device *device, const struct linear_op *o
 	}
 	if (!x)
 		return false;
-	LAUNCH(device, narrow_kernel, blocks_of((int64_t)n_x, THREADS), THREADS, 0, o->x, (int64_t)n_x,
-		   x);
 	if (!cuda_blas_multiply(device, &p))
 		return false;
 	if (o->mode == LINEAR_RELU2)
@@ -162,10 +154,14 @@ bool cuda_gemm(struct device *device, const struct linear_op *o)
 		return true;
 	struct target to = {o->x, o->y, o->n, (int)o->mode,
 						m.aligned && (uintptr_t)o->x % 16 == 0 && m.n_columns % 4 == 0};
+	if (!o->precise && cuda_pipe_takes(device, o->w)) {
+		struct pipe_op op = cuda_pipe_dense(m, o->y, o->n, o->mode);
+		op.x = cuda_narrow_rows(device, o->x, o->n, m.n_columns);
+		if (op.x)
+			cuda_pipe(device, &op);
+		return true;
+	}
 	dim3 grid(blocks_of(o->n, TILE_TOKENS), blocks_of(m.n_rows, TILE_ROWS));
-	if (!o->precise && cuda_narrow(device, o->w))
-		LAUNCH(device, gemm_kernel<true>, grid, TILE_THREADS, TILE_SHARED, m, to);
-	else
-		LAUNCH(device, gemm_kernel<false>, grid, TILE_THREADS, TILE_SHARED, m, to);
+	LAUNCH(device, gemm_kernel, grid, TILE_THREADS, TILE_SHARED, m, to);
 	return true;
 }

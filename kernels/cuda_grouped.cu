@@ -1,7 +1,8 @@
 /*
  * Experts with many tokens: the pairs of a token and a choice are sorted by expert on the card, and
- * a block takes up to 64 of one expert through 128 rows of its matrix. Nothing goes back to the
- * host: as many blocks are started as there can be tiles, and those beyond the last return.
+ * a block takes up to 128 of one expert through 256 rows of its matrix on tensor cores
+ * (cuda_pipe.cu), or 64 through 128 in F32. Nothing goes back to the host: as many blocks are
+ * started as there can be tiles, and those beyond the last return.
  *
  * A pair's product does not depend on where it was sorted to, and a token's sum is over ascending
  * choices in one thread: results repeat bit for bit.
@@ -9,23 +10,13 @@
 #include "kernels/cuda_tile.cuh"
 
 extern "C" {
+#include "kernels/cuda_pipe.h"
 #include "kernels/cuda_prefill.h"
 }
 
 #define SORT_THREADS 256
 #define COMBINE_THREADS 256
 #define MAX_EXPERTS 4096
-
-/* Up to TILE_TOKENS pairs of one expert: plan.pairs[first..first + n). */
-struct expert_tile {
-	int32_t expert, first, n;
-};
-
-struct plan {
-	int32_t *n_tiles; // 1
-	struct expert_tile *tiles;
-	int32_t *pairs; // by expert
-};
 
 struct grouped {
 	struct cuda_view m; // the spans, which all experts share
@@ -38,8 +29,8 @@ struct grouped {
 
 /* One block. Dynamic shared memory: an integer an expert, how many chose it, then where its next
  * pair goes. */
-static __global__ void sort_kernel(const int32_t *ids, int n_pairs, int n_experts, struct plan plan,
-								   struct cuda_fault *fault)
+static __global__ void sort_kernel(const int32_t *ids, int n_pairs, int n_experts, int tile_tokens,
+								   struct expert_plan plan, struct cuda_fault *fault)
 {
 	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
@@ -61,8 +52,8 @@ static __global__ void sort_kernel(const int32_t *ids, int n_pairs, int n_expert
 		int at = 0, n_tiles = 0;
 		for (int e = 0; e < n_experts; e++) {
 			int n = next[e];
-			for (int i = 0; i < n; i += TILE_TOKENS) {
-				struct expert_tile tile = {e, at + i, n - i < TILE_TOKENS ? n - i : TILE_TOKENS};
+			for (int i = 0; i < n; i += tile_tokens) {
+				struct expert_tile tile = {e, at + i, n - i < tile_tokens ? n - i : tile_tokens};
 				plan.tiles[n_tiles++] = tile;
 			}
 			next[e] = at;
@@ -79,14 +70,13 @@ static __global__ void sort_kernel(const int32_t *ids, int n_pairs, int n_expert
 }
 
 /* Block (tile, rows). */
-template <bool NARROW>
 static __global__ void __launch_bounds__(TILE_THREADS)
-	grouped_kernel(struct grouped o, struct plan plan)
+	grouped_kernel(struct grouped o, struct expert_plan plan)
 {
 	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
 	__shared__ int32_t pairs[TILE_TOKENS];
-	struct tile t = tile_in<NARROW>(memory);
+	struct tile t = tile_in(memory);
 	if ((int)blockIdx.x >= *plan.n_tiles)
 		return;
 	struct expert_tile tile = plan.tiles[blockIdx.x];
@@ -98,10 +88,10 @@ static __global__ void __launch_bounds__(TILE_THREADS)
 						  ? o.x + (int64_t)(pairs[thread] / o.pairs_of_row) * o.m.n_columns
 						  : NULL;
 	}
-	tile_product<NARROW>(t, o.m, o.placed[tile.expert], o.aligned, first_row, sums);
+	tile_product(t, o.m, o.placed[tile.expert], o.aligned, first_row, sums);
 #pragma unroll
 	for (int i = 0; i < TILE_SUMS; i++) {
-		int token = tile_token<NARROW>(i), row = first_row + tile_row<NARROW>(i);
+		int token = tile_token(i), row = first_row + tile_row(i);
 		if (token >= tile.n || row >= o.m.n_rows)
 			continue;
 		float v = sums[i];
@@ -136,16 +126,6 @@ static __global__ void combine_kernel(struct experts_op o, const float *outputs)
 	}
 }
 
-static void launch(struct device *device, const struct grouped *o, const struct plan *plan,
-				   int max_tiles, bool narrow)
-{
-	dim3 grid(max_tiles, blocks_of(o->m.n_rows, TILE_ROWS));
-	if (narrow)
-		LAUNCH(device, grouped_kernel<true>, grid, TILE_THREADS, TILE_SHARED, *o, *plan);
-	else
-		LAUNCH(device, grouped_kernel<false>, grid, TILE_THREADS, TILE_SHARED, *o, *plan);
-}
-
 /* What all experts allow: wide loads of weights, and of activations of `width`; BF16 products. */
 static bool all_aligned(const struct matrix *m, int n, const float *x, int width)
 {
@@ -155,47 +135,94 @@ static bool all_aligned(const struct matrix *m, int n, const float *x, int width
 	return aligned;
 }
 
-static bool all_narrow(const struct device *device, const struct matrix *m, int n)
+/* Whether tensor cores take all of them as they take the first. */
+static bool all_take(const struct device *device, const struct matrix *m, int n)
 {
-	while (n > 0 && cuda_narrow(device, &m[n - 1]))
-		n--;
-	return n == 0;
+	bool take = true;
+	for (int e = 0; e < n && take; e++)
+		take = m[e].dtype == m[0].dtype && cuda_pipe_takes(device, &m[e]);
+	return take;
+}
+
+/* Room for the plan and the outputs; false: the device has failed. */
+static bool open_plan(struct device *device, const struct experts_op *o, int tile_tokens,
+					  struct expert_plan *plan, float **outputs)
+{
+	int n_pairs = o->n * o->top_k, busy = n_pairs < o->n_experts ? n_pairs : o->n_experts;
+	plan->max_tiles = busy + n_pairs / tile_tokens;
+	size_t n = 1 + 3 * (size_t)plan->max_tiles + (size_t)n_pairs;
+	plan->n_tiles = (int32_t *)cuda_scratch(device, CUDA_SCRATCH_PLAN, n, sizeof(int32_t));
+	*outputs = (float *)cuda_scratch(device, CUDA_SCRATCH_OUTPUTS,
+									 (size_t)n_pairs * (size_t)o->width, sizeof(float));
+	if (device->failed)
+		return false;
+	plan->tiles = (struct expert_tile *)(plan->n_tiles + 1);
+	plan->pairs = (int32_t *)(plan->tiles + plan->max_tiles);
+	return true;
+}
+
+static void run_tiles(struct device *device, const struct experts_op *o,
+					  const struct expert_plan *plan, float *outputs)
+{
+	const struct grouped up = {cuda_view(o->up),
+							   o->placed_up,
+							   o->x,
+							   o->hidden,
+							   o->top_k,
+							   true,
+							   all_aligned(o->up, o->n_experts, o->x, o->width)};
+	const struct grouped down = {cuda_view(o->down),
+								 o->placed_down,
+								 o->hidden,
+								 outputs,
+								 1,
+								 false,
+								 all_aligned(o->down, o->n_experts, o->hidden, o->ffn)};
+	dim3 up_grid(plan->max_tiles, blocks_of(o->ffn, TILE_ROWS));
+	dim3 down_grid(plan->max_tiles, blocks_of(o->width, TILE_ROWS));
+	LAUNCH(device, grouped_kernel, up_grid, TILE_THREADS, TILE_SHARED, up, *plan);
+	LAUNCH(device, grouped_kernel, down_grid, TILE_THREADS, TILE_SHARED, down, *plan);
+}
+
+/* The activations between both products are rounded once, by the first. */
+static void run_pipe(struct device *device, const struct experts_op *o,
+					 const struct expert_plan *plan, float *outputs)
+{
+	size_t n_hidden = (size_t)o->n * (size_t)o->top_k * (size_t)o->ffn;
+	struct pipe_op up = cuda_pipe_dense(cuda_view(o->up), o->hidden, 0, LINEAR_RELU2);
+	struct pipe_op down = cuda_pipe_dense(cuda_view(o->down), outputs, 0, LINEAR_SET);
+	up.placed = o->placed_up;
+	down.placed = o->placed_down;
+	up.plan = down.plan = *plan;
+	up.pairs_of_row = o->top_k;
+	up.x = cuda_narrow_rows(device, o->x, o->n, o->width);
+	down.x = up.narrow_y =
+		(uint16_t *)cuda_scratch(device, CUDA_SCRATCH_HIDDEN, n_hidden, sizeof *up.narrow_y);
+	if (device->failed)
+		return;
+	cuda_pipe(device, &up);
+	cuda_pipe(device, &down);
 }
 
 bool cuda_grouped(struct device *device, const struct experts_op *o)
 {
-	int n_pairs = o->n * o->top_k, busy = n_pairs < o->n_experts ? n_pairs : o->n_experts;
+	int n_pairs = o->n * o->top_k;
+	struct expert_plan plan;
+	float *outputs;
 	/* a tile is worth its while where an expert has several tokens */
 	if (o->n < CUDA_PREFILL_TOKENS || n_pairs < 2 * o->n_experts || o->n_experts > MAX_EXPERTS)
 		return false;
-	int max_tiles = busy + n_pairs / TILE_TOKENS;
-	size_t n_plan = 1 + 3 * (size_t)max_tiles + (size_t)n_pairs;
-	struct plan plan;
-	plan.n_tiles = (int32_t *)cuda_scratch(device, CUDA_SCRATCH_PLAN, n_plan, sizeof(int32_t));
-	float *outputs = (float *)cuda_scratch(device, CUDA_SCRATCH_OUTPUTS,
-										   (size_t)n_pairs * (size_t)o->width, sizeof(float));
-	if (device->failed)
+	bool pipe = all_take(device, o->up, o->n_experts) && all_take(device, o->down, o->n_experts);
+	int tile_tokens = pipe ? PIPE_TOKENS : TILE_TOKENS;
+	if (!open_plan(device, o, tile_tokens, &plan, &outputs))
 		return true;
-	plan.tiles = (struct expert_tile *)(plan.n_tiles + 1);
-	plan.pairs = (int32_t *)(plan.tiles + max_tiles);
-	struct grouped up = {cuda_view(o->up),
-						 o->placed_up,
-						 o->x,
-						 o->hidden,
-						 o->top_k,
-						 true,
-						 all_aligned(o->up, o->n_experts, o->x, o->width)};
-	struct grouped down = {cuda_view(o->down),
-						   o->placed_down,
-						   o->hidden,
-						   outputs,
-						   1,
-						   false,
-						   all_aligned(o->down, o->n_experts, o->hidden, o->ffn)};
 	LAUNCH(device, sort_kernel, 1, SORT_THREADS, (size_t)o->n_experts * sizeof(int32_t), o->ids,
-		   n_pairs, o->n_experts, plan, &device->mailbox->fault);
-	launch(device, &up, &plan, max_tiles, all_narrow(device, o->up, o->n_experts));
-	launch(device, &down, &plan, max_tiles, all_narrow(device, o->down, o->n_experts));
-	LAUNCH(device, combine_kernel, o->n, COMBINE_THREADS, 0, *o, outputs);
+		   n_pairs, o->n_experts, tile_tokens, plan, &device->mailbox->fault);
+	if (pipe)
+		run_pipe(device, o, &plan, outputs);
+	else
+		run_tiles(device, o, &plan, outputs);
+	if (!device->failed)
+		LAUNCH(device, combine_kernel, o->n, COMBINE_THREADS, 0, *o, outputs);
 	return true;
 }

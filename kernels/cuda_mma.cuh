@@ -52,6 +52,104 @@ static __device__ __forceinline__ void mma_bf16(float sums[4], const uint32_t a[
 #endif
 }
 
+/* The same with 32 columns of E4M3: a register has four neighbours, (g, 4c..4c + 3), where BF16 has
+ * two. Cards before 8.9 have no such instruction; Hopper's converts to F16 first, and gains
+ * nothing.
+ */
+static __device__ __forceinline__ void mma_e4m3(float sums[4], const uint32_t a[4],
+												const uint32_t b[2])
+{
+#if defined(__CUDACC__) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890)
+	asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+				 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+				 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+				 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#elif defined(__CUDACC__)
+	(void)sums, (void)a, (void)b;
+#else
+	shim_mma_e4m3(sums, a, b);
+#endif
+}
+
+/* Four 8 x 8 matrices of 16-bit elements from shared memory: lane l gives the address of row l % 8
+ * of matrix l / 8, 16 bytes of it, and gets of matrix i the pair 2 (l % 4) of row l / 4. */
+static __device__ __forceinline__ void load_matrices(uint32_t to[4], const void *row)
+{
+#ifdef __CUDACC__
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+				 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+				 : "r"((uint32_t)__cvta_generic_to_shared(row))
+				 : "memory");
+#else
+	shim_load_matrices(to, row);
+#endif
+}
+
+/* ---- asynchronous copies to shared memory ---- */
+
+/* 16 bytes, or zeros: there once the thread has waited for their group, for others behind a barrier
+ * after that. */
+static __device__ __forceinline__ void copy_async(void *to, const void *from, bool in)
+{
+#ifdef __CUDACC__
+	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+					 (uint32_t)__cvta_generic_to_shared(to)),
+				 "l"(from), "r"(in ? 16 : 0)
+				 : "memory");
+#else
+	shim_copy_async(to, in ? from : NULL);
+#endif
+}
+
+/* What was started since the last one is a group. */
+static __device__ __forceinline__ void copy_commit(void)
+{
+#ifdef __CUDACC__
+	asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+	shim_copy_commit();
+#endif
+}
+
+/* Until at most N groups are under way. */
+template <int N> static __device__ __forceinline__ void copy_wait(void)
+{
+#ifdef __CUDACC__
+	asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#else
+	shim_copy_wait(N);
+#endif
+}
+
+/* ---- two BF16, four bytes ---- */
+
+/* Both products, rounded. */
+static __device__ __forceinline__ uint32_t multiply_bf16(uint32_t a, uint32_t b)
+{
+#ifdef __CUDACC__
+	uint32_t y;
+	asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(0x80008000u));
+	return y;
+#else
+	return pack_bf16(from_bf16(a & 0xffff) * from_bf16(b & 0xffff),
+					 from_bf16(a >> 16) * from_bf16(b >> 16));
+#endif
+}
+
+/* Byte i is byte (at >> 4 i & 7) of b:a. */
+static __device__ __forceinline__ uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t at)
+{
+#ifdef __CUDACC__
+	return __byte_perm(a, b, at);
+#else
+	uint64_t all = a | (uint64_t)b << 32;
+	uint32_t y = 0;
+	for (int i = 0; i < 4; i++)
+		y |= (uint32_t)(all >> (8 * (at >> (4 * i) & 7)) & 0xff) << (8 * i);
+	return y;
+#endif
+}
+
 /* A factor in shared memory: element (i, k) at [i * outer + k * inner]. i is its row (A) or column
  * (B), k what is summed over. */
 struct factor {

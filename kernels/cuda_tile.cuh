@@ -1,8 +1,7 @@
 /*
- * A block's part of a matrix product with many tokens: 64 tokens x 128 stored rows, 32 columns at a
- * time through shared memory. Weights of any format are unpacked on the way in. NARROW: to BF16,
- * for tensor cores; E4M3 codes and E2M1 times a block's scale are BF16 exactly, so only activations
- * are rounded. Else F32 throughout.
+ * A block's part of a matrix product with many tokens in F32: 64 tokens x 128 stored rows, 32
+ * columns at a time through shared memory. Weights of any format are unpacked on the way in: exact
+ * math, the router, and spans that tensor cores' wide loads do not take (cuda_pipe.cuh).
  *
  * Both sides are gathered: activation rows by pointer (experts choose tokens), weights by the
  * matrix's spans.
@@ -11,53 +10,45 @@
 #define KERNELS_CUDA_TILE_CUH
 
 #include "kernels/cuda_dot.cuh"
-#include "kernels/cuda_mma.cuh"
 
 #define TILE_TOKENS 64
 #define TILE_ROWS 128
 #define TILE_DEPTH 32
 #define TILE_THREADS 256
-#define TILE_SUMS (TILE_TOKENS * TILE_ROWS / TILE_THREADS)    // a thread's
-#define TILE_STRIDE(NARROW) (TILE_DEPTH + ((NARROW) ? 8 : 1)) // elements; no bank conflicts
+#define TILE_SUMS (TILE_TOKENS * TILE_ROWS / TILE_THREADS) // a thread's
+#define TILE_STRIDE (TILE_DEPTH + 1)                       // no bank conflicts
 
-/* In dynamic shared memory; the narrow tiles are smaller. */
+/* In dynamic shared memory. */
 #define TILE_SHARED                                                                                \
 	(TILE_TOKENS * sizeof(float *) + TILE_ROWS * sizeof(int64_t) +                                 \
-	 (TILE_TOKENS + TILE_ROWS) * TILE_STRIDE(false) * sizeof(float))
+	 (TILE_TOKENS + TILE_ROWS) * TILE_STRIDE * sizeof(float))
 
 struct tile {
-	const float **x;      // (TILE_TOKENS): set by the caller; NULL = no token
-	int64_t *stored;      // (TILE_ROWS): -1 = beyond the last
-	unsigned char *a, *b; // (tokens, depth), (rows, depth), F32 or BF16
+	const float **x; // (TILE_TOKENS): set by the caller; NULL = no token
+	int64_t *stored; // (TILE_ROWS): -1 = beyond the last
+	float *a, *b;    // (tokens, depth), (rows, depth)
 };
 
-template <bool NARROW> static __device__ __forceinline__ struct tile tile_in(unsigned char *memory)
+static __device__ __forceinline__ struct tile tile_in(unsigned char *memory)
 {
 	struct tile t;
 	t.x = (const float **)memory;
 	t.stored = (int64_t *)(t.x + TILE_TOKENS);
-	t.a = (unsigned char *)(t.stored + TILE_ROWS);
-	t.b = t.a + TILE_TOKENS * TILE_STRIDE(NARROW) * (NARROW ? sizeof(uint16_t) : sizeof(float));
+	t.a = (float *)(t.stored + TILE_ROWS);
+	t.b = t.a + TILE_TOKENS * TILE_STRIDE;
 	return t;
 }
 
-/* N values to row `row`, columns j.. of a tile; j is even. */
-template <bool NARROW, int N>
-static __device__ __forceinline__ void tile_put(unsigned char *to, int row, int j, const float *v)
+/* N values to row `row`, columns j.. of a tile. */
+template <int N>
+static __device__ __forceinline__ void tile_put(float *to, int row, int j, const float *v)
 {
-	int at = row * TILE_STRIDE(NARROW) + j;
 #pragma unroll
-	for (int i = 0; i < N; i += 2)
-		if (NARROW) {
-			*(uint32_t *)((uint16_t *)to + at + i) = pack_bf16(v[i], v[i + 1]);
-		} else {
-			((float *)to)[at + i] = v[i];
-			((float *)to)[at + i + 1] = v[i + 1];
-		}
+	for (int i = 0; i < N; i++)
+		to[row * TILE_STRIDE + j + i] = v[i];
 }
 
 /* Packed columns [from, from + length) of the tokens, 0 beyond. */
-template <bool NARROW>
 static __device__ __forceinline__ void tile_load_x(const struct tile &t, bool aligned, int from,
 												   int length)
 {
@@ -75,12 +66,12 @@ static __device__ __forceinline__ void tile_load_x(const struct tile &t, bool al
 					v[k] = j + k < length ? x[from + j + k] : 0;
 			}
 		}
-		tile_put<NARROW, 4>(t.a, token, j, v);
+		tile_put<4>(t.a, token, j, v);
 	}
 }
 
 /* Stored columns [start, start + length) of the rows, 0 beyond. */
-template <enum dtype D, bool NARROW>
+template <enum dtype D>
 static __device__ __forceinline__ void tile_load_w(const struct tile &t, const struct placed &at,
 												   int64_t stride, bool aligned, int start,
 												   int length)
@@ -110,67 +101,39 @@ static __device__ __forceinline__ void tile_load_w(const struct tile &t, const s
 												 : 1);
 			}
 		}
-		tile_put<NARROW, each>(t.b, r, j, w);
+		tile_put<each>(t.b, r, j, w);
 	}
 }
 
-/* sums += what is in the tiles. Warps divide them 2 x 4 (NARROW), or 8 tokens a warp. */
-template <bool NARROW>
+/* sums += what is in the tiles, 8 tokens a warp. */
 static __device__ __forceinline__ void tile_multiply(const struct tile &t, float sums[TILE_SUMS])
 {
-	const int stride = TILE_STRIDE(NARROW);
 	int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-	if (NARROW) {
-		const uint16_t *a =
-			(const uint16_t *)t.a + (warp / 4 * 32 + lane / 4) * stride + lane % 4 * 2;
-		const uint16_t *b =
-			(const uint16_t *)t.b + (warp % 4 * 32 + lane / 4) * stride + lane % 4 * 2;
-#pragma unroll
-		for (int k = 0; k < TILE_DEPTH; k += 16) {
-			uint32_t left[2][4], right[4][2];
-#pragma unroll
-			for (int i = 0; i < 8; i++)
-				left[i / 4][i % 4] =
-					*(const uint32_t *)(a + (i / 4 * 16 + i % 2 * 8) * stride + k + i % 4 / 2 * 8);
-#pragma unroll
-			for (int i = 0; i < 8; i++)
-				right[i / 2][i % 2] = *(const uint32_t *)(b + i / 2 * 8 * stride + k + i % 2 * 8);
-#pragma unroll
-			for (int i = 0; i < 8; i++)
-				mma_bf16(sums + 4 * i, left[i / 4], right[i % 4]);
-		}
-		return;
-	}
-	const float *a = (const float *)t.a + warp * 8 * stride,
-				*b = (const float *)t.b + lane * stride;
+	const float *a = t.a + warp * 8 * TILE_STRIDE, *b = t.b + lane * TILE_STRIDE;
 	for (int k = 0; k < TILE_DEPTH; k++) {
 		float w[4];
 #pragma unroll
 		for (int r = 0; r < 4; r++)
-			w[r] = b[r * WARP * stride + k];
+			w[r] = b[r * WARP * TILE_STRIDE + k];
 #pragma unroll
 		for (int i = 0; i < TILE_SUMS; i++)
-			sums[i] += a[i / 4 * stride + k] * w[i % 4];
+			sums[i] += a[i / 4 * TILE_STRIDE + k] * w[i % 4];
 	}
 }
 
 /* Where a thread's sum i stands in the tile. */
-template <bool NARROW> static __device__ __forceinline__ int tile_token(int i)
+static __device__ __forceinline__ int tile_token(int i)
 {
-	int warp = threadIdx.x / WARP;
-	return NARROW ? warp / 4 * 32 + i / 16 * 16 + mma_row(i % 4) : warp * 8 + i / 4;
+	return threadIdx.x / WARP * 8 + i / 4;
 }
 
-template <bool NARROW> static __device__ __forceinline__ int tile_row(int i)
+static __device__ __forceinline__ int tile_row(int i)
 {
-	int warp = threadIdx.x / WARP;
-	return NARROW ? warp % 4 * 32 + i / 4 % 4 * 8 + mma_column(i % 4)
-				  : (int)threadIdx.x % WARP + i % 4 * WARP;
+	return threadIdx.x % WARP + i % 4 * WARP;
 }
 
 /* sums = W x for the kept rows first.. and the tokens of t.x, which the caller has set (no barrier
  * needed between). at: where the matrix lies; aligned: wide loads of both sides. */
-template <bool NARROW>
 static __device__ void tile_product(const struct tile &t, const struct cuda_view &m,
 									const struct placed &at, bool aligned, int first,
 									float sums[TILE_SUMS])
@@ -185,24 +148,18 @@ static __device__ void tile_product(const struct tile &t, const struct cuda_view
 		struct span span = column_span(m, s);
 		for (int j = 0; j < span.length; j += TILE_DEPTH) {
 			int start = span.start + j, n = span.length - j;
-			tile_load_x<NARROW>(t, aligned, packed + j, n);
+			tile_load_x(t, aligned, packed + j, n);
 			switch (at.dtype) {
-			case DTYPE_F32:
-				tile_load_w<DTYPE_F32, NARROW>(t, at, m.stride, aligned, start, n);
-				break;
-			case DTYPE_BF16:
-				tile_load_w<DTYPE_BF16, NARROW>(t, at, m.stride, aligned, start, n);
-				break;
-			case DTYPE_F16:
-				tile_load_w<DTYPE_F16, NARROW>(t, at, m.stride, aligned, start, n);
-				break;
+			case DTYPE_F32: tile_load_w<DTYPE_F32>(t, at, m.stride, aligned, start, n); break;
+			case DTYPE_BF16: tile_load_w<DTYPE_BF16>(t, at, m.stride, aligned, start, n); break;
+			case DTYPE_F16: tile_load_w<DTYPE_F16>(t, at, m.stride, aligned, start, n); break;
 			case DTYPE_F8_E4M3:
-				tile_load_w<DTYPE_F8_E4M3, NARROW>(t, at, m.stride, aligned, start, n);
+				tile_load_w<DTYPE_F8_E4M3>(t, at, m.stride, aligned, start, n);
 				break;
-			default: tile_load_w<DTYPE_NVFP4, NARROW>(t, at, m.stride, aligned, start, n); break;
+			default: tile_load_w<DTYPE_NVFP4>(t, at, m.stride, aligned, start, n); break;
 			}
 			__syncthreads();
-			tile_multiply<NARROW>(t, sums);
+			tile_multiply(t, sums);
 			__syncthreads();
 		}
 		packed += span.length;

@@ -94,7 +94,8 @@ static void products_are_right(void **state)
 		case_seed(1000 + (uint64_t)round);
 		struct matrix w;
 		bool even = round % 2;
-		int rows = case_int(1, 200), columns = case_int(1, 150), n = case_int(16, 140);
+		int rows = case_int(1, round % 3 ? 200 : 300), n = case_int(16, 140);
+		int columns = case_int(1, even ? 400 : 150); // more than the steps that are under way
 		if (even)
 			columns = columns / 16 * 16 + 16;
 		do

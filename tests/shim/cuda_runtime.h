@@ -34,6 +34,9 @@ struct alignas(16) uint4 {
 struct alignas(8) uint2 {
 	unsigned x, y;
 };
+struct alignas(8) float2 {
+	float x, y;
+};
 struct alignas(16) float4 {
 	float x, y, z, w;
 };
@@ -56,6 +59,13 @@ uint32_t shim_ballot(bool mine);
 int shim_lane(void);
 /* mma.m16n8k16, BF16 with F32 sums: see kernels/cuda_mma.cuh. */
 void shim_mma(float sums[4], const uint32_t a[4], const uint32_t b[2]);
+/* mma.m16n8k32, E4M3; ldmatrix.x4; cp.async: see there. Copies are made when they are waited for.
+ */
+void shim_mma_e4m3(float sums[4], const uint32_t a[4], const uint32_t b[2]);
+void shim_load_matrices(uint32_t to[4], const void *row);
+void shim_copy_async(void *to, const void *from); // 16 bytes; NULL: zeros
+void shim_copy_commit(void);
+void shim_copy_wait(int n_left);
 
 #define __syncthreads() shim_meet_block()
 #define __syncwarp() ((void)shim_ballot(true))

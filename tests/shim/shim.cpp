@@ -152,6 +152,86 @@ void shim_mma(float sums[4], const uint32_t a[4], const uint32_t b[2])
 	}
 }
 
+static float from_e4m3(uint32_t code)
+{
+	int exponent = code >> 3 & 15, mantissa = code & 7;
+	float v = exponent ? ldexpf(1 + mantissa / 8.0f, exponent - 7) : ldexpf((float)mantissa, -9);
+	if ((code & 0x7f) == 0x7f)
+		v = NAN;
+	return code & 0x80 ? -v : v;
+}
+
+/* As shim_mma, four neighbours a register. */
+void shim_mma_e4m3(float sums[4], const uint32_t a[4], const uint32_t b[2])
+{
+	static thread_local uint32_t given[2][MAX_THREADS][6];
+	barrier *warp = &warps[current / 32];
+	uint32_t(*set)[6] = given[warp->generation & 1] + current / 32 * 32;
+	int lane = current % 32;
+	memcpy(set[lane], a, 4 * sizeof *a);
+	memcpy(set[lane] + 4, b, 2 * sizeof *b);
+	meet(warp);
+	for (int i = 0; i < 4; i++) {
+		int row = lane / 4, column = lane % 4 * 2 + i % 2;
+		for (int k = 0; k < 32; k++)
+			sums[i] +=
+				from_e4m3(set[row * 4 + k % 16 / 4][i / 2 + k / 16 * 2] >> k % 4 * 8 & 0xff) *
+				from_e4m3(set[column * 4 + k % 16 / 4][4 + k / 16] >> k % 4 * 8 & 0xff);
+	}
+}
+
+void shim_load_matrices(uint32_t to[4], const void *row)
+{
+	static thread_local const unsigned char *given[2][MAX_THREADS];
+	barrier *warp = &warps[current / 32];
+	const unsigned char **set = given[warp->generation & 1] + current / 32 * 32;
+	int lane = current % 32;
+	if ((uintptr_t)row % 16) {
+		fprintf(stderr, "shim: ldmatrix of an address that is no multiple of 16\n");
+		abort();
+	}
+	set[lane] = (const unsigned char *)row;
+	meet(warp);
+	for (int i = 0; i < 4; i++)
+		memcpy(&to[i], set[8 * i + lane / 4] + lane % 4 * 4, 4);
+}
+
+/* ---- asynchronous copies ---- */
+
+struct copy {
+	void *to;
+	const void *from;
+	int group;
+};
+static thread_local std::vector<copy> copies[MAX_THREADS];
+static thread_local int groups[MAX_THREADS]; // committed so far
+
+void shim_copy_async(void *to, const void *from)
+{
+	if ((uintptr_t)to % 16 || (uintptr_t)from % 16) {
+		fprintf(stderr, "shim: cp.async of an address that is no multiple of 16\n");
+		abort();
+	}
+	copies[current].push_back({to, from, groups[current]});
+}
+
+void shim_copy_commit(void)
+{
+	groups[current]++;
+}
+
+void shim_copy_wait(int n_left)
+{
+	std::vector<copy> &mine = copies[current];
+	size_t n = 0;
+	for (; n < mine.size() && mine[n].group < groups[current] - n_left; n++)
+		if (mine[n].from)
+			memcpy(mine[n].to, mine[n].from, 16);
+		else
+			memset(mine[n].to, 0, 16);
+	mine.erase(mine.begin(), mine.begin() + (long)n);
+}
+
 /* A thread that ends no longer counts among those that must meet. */
 static void leave(barrier *b)
 {
@@ -166,6 +246,10 @@ static void leave(barrier *b)
 static void fiber_entry()
 {
 	(*body)();
+	if (!copies[current].empty()) {
+		fprintf(stderr, "shim: a thread ends before what it copies has arrived\n");
+		abort();
+	}
 	fibers[current].done = true;
 	leave(&block);
 	leave(&warps[current / 32]);
