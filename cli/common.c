@@ -1,5 +1,7 @@
 /* What several commands need: the model, the device, the turn's settings, an engine. */
 #include "cli/command.h"
+#include "cli/run.h"
+#include "tui/meter.h"
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -78,7 +80,7 @@ const struct backend *cli_device(const struct cli *cli, struct device_options *o
 	on_cpu.device = NULL;
 	if (cli_device_options(&on_cpu, options, err) < 0)
 		return NULL;
-	return backend_choose(cli->device ? cli->device : "auto", &options->card, err);
+	return backend_choose(cli->device ? cli->device : "auto", options, err);
 }
 
 int cli_device_options(const struct cli *cli, struct device_options *options, struct error *err)
@@ -262,10 +264,21 @@ int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int
 	return 0;
 }
 
-/* Waits for the model; what it has to say comes as notices, behind EV_OPENED. */
-static int wait_opened(struct engine *engine, struct model **model, struct error *err)
+/* Waits for the model; what it has to say comes as notices, behind EV_OPENED. Ctrl-C stops an
+ * upload, where it is caught. */
+static int wait_opened(const struct cli *cli, struct engine *engine, struct model **model,
+					   struct error *err)
 {
-	for (const struct event *event; (event = engine_wait(engine, -1)) != NULL;) {
+	struct meter meter = {0};
+	bool stopping = false;
+	for (;;) {
+		const struct event *event = engine_wait(engine, LOOK_MS);
+		if (run_interrupted() && !stopping)
+			stopping = engine_submit(engine, &(struct request){.type = REQUEST_STOP}, err) == 0;
+		if (!event)
+			continue;
+		if (!cli->quiet)
+			meter_event(&meter, event);
 		if (event->type == EV_ERROR)
 			return fail(err, "%s", event->text);
 		if (event->type == EV_OPENED) {
@@ -273,7 +286,18 @@ static int wait_opened(struct engine *engine, struct model **model, struct error
 			return 0;
 		}
 	}
-	return fail(err, "the engine stopped before the model was open");
+}
+
+/* As far as it can be said before the model is open: what will be uploaded. */
+static void wished_budgets(const struct cli *cli, struct turn_settings *settings)
+{
+	const char *named = cli_named_budget(cli);
+	const char *think = cli->think ? cli->think : named,
+			   *answer = cli->answer ? cli->answer : named;
+	settings->policy = cli->think || cli->answer;
+	snprintf(settings->budget, sizeof settings->budget, "%s", named ? named : "");
+	snprintf(settings->think, sizeof settings->think, "%s", think ? think : "");
+	snprintf(settings->answer, sizeof settings->answer, "%s", answer ? answer : "");
 }
 
 struct engine *cli_open_engine(const struct cli *cli,
@@ -293,8 +317,9 @@ struct engine *cli_open_engine(const struct cli *cli,
 							  .directory = directory,
 							  .budgets_file = cli->budgets_file,
 							  .lenient = cli->lenient};
+	wished_budgets(cli, &request.settings);
 	if (engine &&
-		(engine_submit(engine, &request, err) < 0 || wait_opened(engine, model, err) < 0)) {
+		(engine_submit(engine, &request, err) < 0 || wait_opened(cli, engine, model, err) < 0)) {
 		engine_close(engine);
 		engine = NULL;
 	}

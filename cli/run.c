@@ -1,9 +1,8 @@
 #include "cli/run.h"
+#include "tui/meter.h"
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#define LOOK_MS 100 // how often Ctrl-C is looked for
 
 static volatile sig_atomic_t interrupted;
 
@@ -36,6 +35,7 @@ static int finish(const struct cli *cli, const struct reply *reply, struct error
 int run_request(const struct cli *cli, struct engine *engine, const struct request *request,
 				struct reply *reply, struct run_eye eye, struct error *err)
 {
+	struct meter meter = {0};
 	bool stopping = false;
 	if (engine_submit(engine, request, err))
 		return -1;
@@ -47,6 +47,8 @@ int run_request(const struct cli *cli, struct engine *engine, const struct reque
 		}
 		if (!event)
 			continue;
+		if (!cli->quiet)
+			meter_event(&meter, event);
 		reply_event(reply, event);
 		if (eye.see)
 			eye.see(eye.user, event);

@@ -6,6 +6,8 @@
 #include "core/reply.h"
 #include "sessions/log.h"
 
+#define LOOK_MS 100 // how often Ctrl-C is looked for
+
 struct run_eye {
 	void (*see)(void *user, const struct event *event); // NULL = nobody looks
 	void *user;

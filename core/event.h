@@ -143,6 +143,7 @@ struct event {
 		} stop;
 		struct {
 			int64_t done, total;
+			bool bytes; // of these, not of something else
 		} progress;
 	};
 	const char *text; // length bytes and a NUL, or NULL

@@ -19,7 +19,8 @@ struct builder {
 	struct slice *slice;
 	const struct config *config;
 	const struct weights *weights;
-	float *staging; // a packed vector before it is uploaded
+	const struct pack *pack; // where its matrices are packed; NULL = they are whole
+	float *staging;          // a packed vector before it is uploaded
 	size_t staging_capacity;
 	struct kept hidden;
 	int layer; // for errors; -1 = none

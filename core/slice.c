@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "core/kept.h"
+#include "core/pack.h"
 #include "kernels/convert.h"
 #include <math.h>
 #include <stdio.h>
@@ -62,6 +63,40 @@ static const void *adopt(struct builder *b, const void *data, uint64_t bytes)
 	return slice->backend ? slice->backend->adopt(slice->device, data, bytes, b->err) : data;
 }
 
+/* Where kept channels stand among those that were packed. */
+static int among(struct builder *b, const struct span *base, int n, struct kept *kept)
+{
+	struct span_list list = {0};
+	if (!spans_within(base, n, kept->spans, kept->n, &list)) {
+		free(list.spans);
+		return fail(b->err, "budget %s is not part of %s, which is alone on the device",
+					b->slice->budget.name, b->pack->plan.budget.name);
+	}
+	return keep_list(b, &list, kept);
+}
+
+/* m views a stored matrix; from here on what was packed of it. */
+static int see_packed(struct builder *b, struct kept rows, struct kept columns, struct matrix *m)
+{
+	const struct packed *packed = pack_find(b->pack, m->data);
+	struct packed none = {0};
+	packed = packed ? packed : &none;
+	if (among(b, packed->rows, packed->n_row_spans, &rows) < 0 ||
+		among(b, packed->columns, packed->n_column_spans, &columns) < 0)
+		return -1;
+	m->data = packed->data;
+	m->scales = packed->scales;
+	m->stride = packed->stride;
+	m->n_stored = 0;
+	m->rows = rows.spans;
+	m->columns = columns.spans;
+	m->device_rows = rows.on_device;
+	m->device_columns = columns.on_device;
+	m->n_row_spans = rows.n;
+	m->n_column_spans = columns.n;
+	return 0;
+}
+
 /* A view of a stored matrix. */
 static int view(struct builder *b, const char *what, const struct tensor *tensor, struct kept rows,
 				struct kept columns, struct matrix *out)
@@ -74,9 +109,10 @@ static int view(struct builder *b, const char *what, const struct tensor *tensor
 		return wrong(b, what, tensor, kept_end(rows), kept_end(columns));
 	if (check_blocks(b, what, tensor, columns) < 0)
 		return -1;
-	*out = (struct matrix){.data = adopt(b, tensor->data, tensor->bytes),
+	*out = (struct matrix){.data = tensor->data,
 						   .dtype = tensor->dtype,
 						   .stride = tensor->shape[1],
+						   .n_stored = tensor->shape[0],
 						   .rows = rows.spans,
 						   .columns = columns.spans,
 						   .device_rows = rows.on_device,
@@ -86,6 +122,9 @@ static int view(struct builder *b, const char *what, const struct tensor *tensor
 						   .n_rows = rows.total,
 						   .n_columns = columns.total,
 						   .scale = tensor->scale};
+	if (b->pack)
+		return see_packed(b, rows, columns, out);
+	out->data = adopt(b, tensor->data, tensor->bytes);
 	if (out->data && tensor->scales)
 		out->scales =
 			adopt(b, tensor->scales, (uint64_t)(tensor->shape[0] * tensor->shape[1] / NVFP4_BLOCK));
@@ -406,14 +445,17 @@ static int build_ends(struct builder *b)
 	return 0;
 }
 
-int slice_build(struct slice *slice, const struct weights *weights, const struct config *config,
-				const struct budget *budget, const struct backend *backend, struct device *device,
-				struct error *err)
+/* The slice knows what it reads and where it runs. */
+static int build(struct slice *slice, const struct budget *budget, const struct pack *pack,
+				 struct error *err)
 {
-	*slice =
-		(struct slice){.config = config, .weights = weights, .backend = backend, .device = device};
-	struct builder b = {
-		.slice = slice, .config = config, .weights = weights, .layer = -1, .err = err};
+	const struct config *config = slice->config;
+	struct builder b = {.slice = slice,
+						.config = config,
+						.weights = slice->weights,
+						.pack = pack,
+						.layer = -1,
+						.err = err};
 	if (budget_check(budget, config, err) < 0 || budget_copy(&slice->budget, budget, err) < 0)
 		return -1;
 	size_t n_layers = (size_t)config->n_layers;
@@ -427,6 +469,25 @@ int slice_build(struct slice *slice, const struct weights *weights, const struct
 	if (status < 0)
 		slice_free(slice);
 	return status;
+}
+
+int slice_build(struct slice *slice, const struct weights *weights, const struct config *config,
+				const struct budget *budget, const struct backend *backend, struct device *device,
+				struct error *err)
+{
+	*slice =
+		(struct slice){.config = config, .weights = weights, .backend = backend, .device = device};
+	return build(slice, budget, NULL, err);
+}
+
+int slice_build_packed(struct slice *slice, const struct pack *pack, const struct budget *budget,
+					   struct error *err)
+{
+	*slice = (struct slice){.config = pack->plan.config,
+							.weights = pack->plan.weights,
+							.backend = pack->backend,
+							.device = pack->device};
+	return build(slice, budget, pack, err);
 }
 
 static void release(struct slice *slice, struct slice_memory *memory, bool on_device)

@@ -16,6 +16,8 @@
 #include "core/weights.h"
 #include "kernels/backend.h"
 
+struct pack;
+
 struct mamba_slice {
 	struct matrix in_proj;  // rows z (inner) | x (inner) | B | C (n_groups*state each) | dt (heads)
 	struct matrix out_proj; // (hidden, inner)
@@ -105,6 +107,10 @@ struct slice {
 int slice_build(struct slice *slice, const struct weights *weights, const struct config *config,
 				const struct budget *budget, const struct backend *backend, struct device *device,
 				struct error *err);
+
+/* The same over a budget that is alone on a device, which must hold this one: pack_holds(). */
+int slice_build_packed(struct slice *slice, const struct pack *pack, const struct budget *budget,
+					   struct error *err);
 void slice_free(struct slice *slice); // takes {0}
 
 /* The cost that a metric means: "active" or "total" parameters, else bytes. */

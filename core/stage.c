@@ -1,16 +1,125 @@
 #include "core/stage.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/size.h"
+#include "core/fit.h"
 #include <stdlib.h>
 #include <string.h>
 
+static int plan(const struct stage *stage, const struct budget *budget, struct slice *out,
+				struct error *err)
+{
+	return slice_build(out, &stage->model->weights, &stage->model->config, budget, NULL, NULL, err);
+}
+
+/* ---- room ---- */
+
+#define N_SNAPSHOTS (MAX_SNAPSHOTS - N_ROLLING)
+#define N_BUDGETS 3 // that a chat uses
+
+static struct fit fit_of(const struct stage *stage, enum math math)
+{
+	int chunk = stage->backend->chunk(stage->device);
+	struct fit fit = {.model = stage->model, .context = stage->context};
+	struct footprint_plan plan = {.n_sequences = 1,
+								  .context = stage->context,
+								  .kv_dtype = stage->kv_dtype,
+								  .n_snapshots = N_SNAPSHOTS,
+								  .n_slices = N_BUDGETS,
+								  .n_lanes = MAX_SEQUENCES,
+								  .n_tokens = chunk > MAX_SEQUENCES ? chunk : MAX_SEQUENCES,
+								  .math = math,
+								  .scratch_bytes = stage->backend->scratch_bytes};
+	footprint_of(&fit.rest, &stage->model->config, &plan);
+	return fit;
+}
+
+/* Whether the chosen budget is to be alone on the card. -1: that has no room either. */
+static int place(struct stage *stage, const struct stage_wish *wish, const struct slice *parent,
+				 const struct slice *chosen, struct text *notices, struct error *err)
+{
+	struct fit fit = fit_of(stage, wish->options->device.math);
+	struct text why = {0};
+	if (!stage->backend->room(stage->device, &fit.free_bytes, &fit.total_bytes))
+		return 0;
+	fit.whole = true;
+	fit.plan = parent;
+	fit.weight_bytes = upload_missing(&stage->upload, parent);
+	if (fit_has_room(&fit) && !wish->options->device.alone)
+		return 0;
+	if (!wish->options->device.alone)
+		fit_missing(&fit, &why);
+	fit.whole = false;
+	fit.plan = chosen;
+	fit.weight_bytes = pack_bytes(chosen);
+	stage->alone = fit_has_room(&fit);
+	if (stage->alone) {
+		char size[32];
+		text_format(
+			notices,
+			"%s is alone on the card (%s): another budget is uploaded when it is chosen%s%s\n",
+			chosen->budget.name, size_text(fit.weight_bytes, size), why.length ? "; " : "",
+			text_chars(&why));
+	} else {
+		text_clear(&why);
+		fit_missing(&fit, &why);
+		fit_instead(&fit, &why);
+		fail(err, "%s", text_chars(&why));
+	}
+	text_free(&why);
+	return stage->alone ? 0 : -1;
+}
+
+/* The budget that will write, as far as the request says; else the file's. */
+static int chosen_plan(const struct stage *stage, const struct turn_settings *settings,
+					   const struct slice *parent, struct slice *out, struct error *err)
+{
+	const char *names[] = {settings->policy ? settings->think : settings->budget,
+						   settings->policy ? settings->answer : ""};
+	*out = (struct slice){0};
+	for (int i = 0; i < 2; i++) { // of two the larger one
+		struct budget budget = {0};
+		struct slice other;
+		if (!*names[i] || model_budget(stage->model, names[i], &budget, NULL))
+			continue;
+		if (plan(stage, &budget, &other, NULL) == 0) {
+			bool larger = other.cost.bytes > out->cost.bytes;
+			slice_free(larger ? out : &other);
+			*out = larger ? other : *out;
+		}
+		budget_free(&budget);
+	}
+	return out->config ? 0 : plan(stage, &parent->budget, out, err);
+}
+
+static int look_for_room(struct stage *stage, const struct stage_wish *wish, struct text *notices,
+						 char first[BUDGET_NAME_BYTES], struct error *err)
+{
+	const struct elastic *elastic = &stage->model->elastic;
+	const struct budget *budget =
+		&elastic->budgets[elastic_find(elastic, elastic_default(elastic))];
+	struct slice parent = {0}, chosen = {0};
+	int failed = plan(stage, budget, &parent, err) ||
+				 chosen_plan(stage, &wish->request->settings, &parent, &chosen, err) ||
+				 place(stage, wish, &parent, &chosen, notices, err);
+	if (!failed && stage->alone)
+		memcpy(first, chosen.budget.name, BUDGET_NAME_BYTES);
+	slice_free(&parent);
+	slice_free(&chosen);
+	return failed ? -1 : 0;
+}
+
+/* ---- opening ---- */
+
 /* Decode needs a lane for each sequence, prefill a chunk of one. */
-static int prepare(struct stage *stage, const struct engine_options *options, struct text *notices,
+static int prepare(struct stage *stage, const struct stage_wish *wish, struct text *notices,
 				   struct error *err)
 {
 	const struct config *config = &stage->model->config;
-	int context = options->context > 0 ? options->context : config->max_position_embeddings;
-	if (options->context <= 0 && context > STAGE_MAX_CONTEXT) {
+	int wished = wish->options->context;
+	int context = wished > 0 ? wished : config->max_position_embeddings;
+	char first[BUDGET_NAME_BYTES] = "";
+	if (wished <= 0 && context > STAGE_MAX_CONTEXT) {
 		text_format(notices, "context: %d of the model's %d tokens; --ctx asks for more\n",
 					STAGE_MAX_CONTEXT, context);
 		context = STAGE_MAX_CONTEXT;
@@ -19,36 +128,27 @@ static int prepare(struct stage *stage, const struct engine_options *options, st
 					config->max_position_embeddings);
 	}
 	stage->context = context;
-	if (turn_rules_init(&stage->rules, config, stage->model->tokenizer, err))
+	if (turn_rules_init(&stage->rules, config, stage->model->tokenizer, err) ||
+		look_for_room(stage, wish, notices, first, err))
 		return -1;
 	int chunk = stage->backend->chunk(stage->device);
 	stage->workspace = workspace_open(config, stage->backend, stage->device, MAX_SEQUENCES,
 									  chunk > MAX_SEQUENCES ? chunk : MAX_SEQUENCES, false, err);
-	return stage->workspace && stage_slice(stage, "", err) ? 0 : -1;
+	return stage->workspace && stage_slice(stage, first, err) ? 0 : -1;
 }
 
-int stage_open(struct stage *stage, const struct engine_options *options, struct device *device,
-			   const struct request *request, struct text *notices, struct error *err)
+int stage_open(struct stage *stage, const struct stage_wish *wish, struct text *notices,
+			   struct error *err)
 {
+	const struct request *request = wish->request;
+	struct model *model = wish->model ? wish->model : request->model;
 	struct model_options how = {.budgets_file = request->budgets_file, .lenient = request->lenient};
-	*stage = (struct stage){
-		.backend = options->backend, .device = device, .kv_dtype = options->device.kv_dtype};
-	stage->model =
-		request->model ? model_retain(request->model) : model_open(request->directory, &how, err);
-	if (!stage->model || prepare(stage, options, notices, err)) {
-		stage_close(stage);
-		return -1;
-	}
-	return 0;
-}
-
-int stage_move(struct stage *stage, const struct engine_options *options, struct device *device,
-			   struct model *model, struct text *notices, struct error *err)
-{
-	*stage = (struct stage){
-		.backend = options->backend, .device = device, .kv_dtype = options->device.kv_dtype};
-	stage->model = model_retain(model);
-	if (prepare(stage, options, notices, err)) {
+	*stage = (struct stage){.backend = wish->upload.backend,
+							.device = wish->upload.device,
+							.upload = wish->upload,
+							.kv_dtype = wish->options->device.kv_dtype};
+	stage->model = model ? model_retain(model) : model_open(request->directory, &how, err);
+	if (!stage->model || prepare(stage, wish, notices, err)) {
 		stage_close(stage);
 		return -1;
 	}
@@ -62,6 +162,7 @@ void stage_close(struct stage *stage)
 		free(stage->slices[i]);
 	}
 	free(stage->slices);
+	pack_close(&stage->pack);
 	workspace_close(stage->workspace);
 	for (int i = 0; stage->model && i < stage->model->checkpoint.n_shards; i++) {
 		const struct shard *shard = &stage->model->checkpoint.shards[i];
@@ -71,21 +172,105 @@ void stage_close(struct stage *stage)
 	*stage = (struct stage){0};
 }
 
+/* ---- slices ---- */
+
+/* Over the pack if it holds the budget, else a plan. */
+static void build_again(struct stage *stage, struct slice *slice)
+{
+	struct slice fresh = {0};
+	if (plan(stage, &slice->budget, &fresh, NULL))
+		return; // it stays as it is: a plan that nobody runs
+	struct slice over = {0};
+	if (pack_holds(&stage->pack, &fresh) &&
+		slice_build_packed(&over, &stage->pack, &slice->budget, NULL) == 0) {
+		slice_free(&fresh);
+		fresh = over;
+	}
+	slice_free(slice);
+	*slice = fresh;
+}
+
+/* This budget takes the place of the one that is alone on the card. While both have room the old
+ * one stays until the new one is there. plan is taken over. */
+static int replace_pack(struct stage *stage, struct slice *wanted, struct error *err)
+{
+	struct pack pack, old = stage->pack;
+	struct fit fit = {.model = stage->model,
+					  .plan = wanted,
+					  .weight_bytes = pack_bytes(wanted),
+					  .context = stage->context};
+	bool known = stage->backend->room(stage->device, &fit.free_bytes, &fit.total_bytes);
+	bool beside = !known || fit_has_room(&fit);
+	fit.free_bytes += old.bytes;
+	if (known && !fit_has_room(&fit)) {
+		struct text why = {0};
+		fit_missing(&fit, &why);
+		fit_instead(&fit, &why);
+		fail(err, "%s", text_chars(&why));
+		text_free(&why);
+		slice_free(wanted);
+		return -1;
+	}
+	if (!beside) {
+		stage->pack = (struct pack){0};
+		for (size_t i = 0; i < stage->n_slices; i++)
+			build_again(stage, &stage->slices[i]->slice);
+		pack_close(&old);
+	}
+	if (pack_open(&pack, wanted, &stage->upload, err))
+		return -1;
+	stage->pack = pack;
+	for (size_t i = 0; i < stage->n_slices; i++)
+		build_again(stage, &stage->slices[i]->slice);
+	pack_close(&old);
+	return 0;
+}
+
+/* Makes `slice` one that runs: what it lacks on the device is brought there. */
+static int make(struct stage *stage, const struct budget *budget, struct slice *slice,
+				struct error *err)
+{
+	struct slice planned;
+	if (plan(stage, budget, &planned, err))
+		return -1;
+	if (stage->alone && pack_holds(&stage->pack, &planned))
+		slice_free(&planned);
+	else if (stage->alone && replace_pack(stage, &planned, err))
+		return -1;
+	if (stage->alone)
+		return slice_build_packed(slice, &stage->pack, budget, err);
+	int failed = upload_whole(&stage->upload, &planned, err);
+	slice_free(&planned);
+	return failed ? -1
+				  : slice_build(slice, &stage->model->weights, &stage->model->config, budget,
+								stage->backend, stage->device, err);
+}
+
 static struct stage_slice *build(struct stage *stage, const struct budget *budget,
 								 struct error *err)
 {
 	struct stage_slice *made = mem_new(1, sizeof *made, err);
-	if (!made || mem_grow(&stage->slices, &stage->slices_capacity, stage->n_slices + 1,
-						  sizeof *stage->slices, err)) {
-		free(made);
-		return NULL;
-	}
-	if (slice_build(&made->slice, &stage->model->weights, &stage->model->config, budget,
-					stage->backend, stage->device, err)) {
+	if (!made ||
+		mem_grow(&stage->slices, &stage->slices_capacity, stage->n_slices + 1,
+				 sizeof *stage->slices, err) ||
+		make(stage, budget, &made->slice, err)) {
 		free(made);
 		return NULL;
 	}
 	return stage->slices[stage->n_slices++] = made;
+}
+
+/* One that exists, ready to run. */
+static struct stage_slice *ready(struct stage *stage, struct stage_slice *found, struct error *err)
+{
+	struct slice fresh;
+	if (found->slice.backend)
+		return found;
+	if (make(stage, &found->slice.budget, &fresh, err))
+		return NULL;
+	slice_free(&found->slice);
+	found->slice = fresh;
+	return found;
 }
 
 struct stage_slice *stage_slice(struct stage *stage, const char *name, struct error *err)
@@ -95,15 +280,14 @@ struct stage_slice *stage_slice(struct stage *stage, const char *name, struct er
 		name = elastic_default(&stage->model->elastic);
 	for (size_t i = 0; i < stage->n_slices; i++)
 		if (!strcmp(stage->slices[i]->slice.budget.name, name))
-			return stage->slices[i];
+			return ready(stage, stage->slices[i], err);
 	if (model_budget(stage->model, name, &budget, err))
 		return NULL;
 	struct stage_slice *found = NULL; // the same budget in another spelling
 	for (size_t i = 0; i < stage->n_slices && !found; i++)
 		if (!strcmp(stage->slices[i]->slice.budget.name, budget.name))
 			found = stage->slices[i];
-	if (!found)
-		found = build(stage, &budget, err);
+	found = found ? ready(stage, found, err) : build(stage, &budget, err);
 	budget_free(&budget);
 	return found;
 }

@@ -9,6 +9,7 @@
 #include "core/engine.h"
 #include "core/forward.h"
 #include "core/model.h"
+#include "core/pack.h"
 #include "core/turn.h"
 
 #define STAGE_MAX_CONTEXT 32768 // tokens, when nobody asks for more
@@ -18,27 +19,40 @@ struct stage {
 	const struct backend *backend;
 	struct device *device;
 	struct workspace *workspace;
+	struct upload upload; // who watches, and stops
+	/* On a card that has no room for all budgets, one is there alone; slices that are not part of
+	 * it are plans, without a backend, until they are asked for again. */
+	bool alone;
+	struct pack pack;
 	struct stage_slice {
 		struct slice slice;
 		bool said;        // EV_MASK was sent for it
 		uint64_t step_ns; // of a decode step, see stage_step_ns(); 0 = not measured
-	} * *slices;          // in order of first use; the first one is the parent's
+	} * *slices;          // in order of first use; the first one is the parent's, or the one alone
 	size_t n_slices, slices_capacity;
 	struct turn_rules rules;
 	int context; // tokens a sequence can hold
 	enum dtype kv_dtype;
 };
 
-/* Opens the directory of an OPEN request. What the user should know is appended to notices, a line
- * each. On -1 nothing is left open. */
-int stage_open(struct stage *stage, const struct engine_options *options, struct device *device,
-			   const struct request *request, struct text *notices, struct error *err);
-/* The same for a model that is open already: it gets one more count. */
-int stage_move(struct stage *stage, const struct engine_options *options, struct device *device,
-			   struct model *model, struct text *notices, struct error *err);
+/* What stage_open() is told. */
+struct stage_wish {
+	const struct engine_options *options;
+	struct upload upload;
+	/* The model, which gets one more count, or (NULL) an OPEN request's. */
+	struct model *model;
+	const struct request *request; // its settings name the budget that will write
+};
+
+/* Room on the device is looked at before weights are uploaded. What the user should know is
+ * appended to notices, a line each. On -1 nothing is left open. */
+int stage_open(struct stage *stage, const struct stage_wish *wish, struct text *notices,
+			   struct error *err);
 void stage_close(struct stage *stage); // takes {0}; no sequence may use its slices any more
 
-/* The slice of a budget as model_budget() takes it ("" = the parent), built if need be. */
+/* The slice of a budget as model_budget() takes it ("" = the parent), built, and what it lacks
+ * uploaded, if need be. Where one budget is alone on the card it may take its place: all slices
+ * keep their addresses, so sequences stay as they are. */
 struct stage_slice *stage_slice(struct stage *stage, const char *budget, struct error *err);
 
 /* What a decode step of this budget takes when steps follow each other at once: a few of them on a

@@ -153,6 +153,17 @@ static void emit_turn(struct track *track, int parent, size_t known)
 	worker_emit(worker, &event);
 }
 
+/* Ends the turn; whoever stopped its upload has stopped it too. */
+static void fail_turn(struct track *track, const struct error *err)
+{
+	if (!worker_stopped_upload(track->worker)) {
+		track_stop(track, STOP_ERROR, err);
+		return;
+	}
+	worker_say(track->worker, EV_NOTICE, track->seq, err->text);
+	track_stop(track, STOP_STOPPED, NULL);
+}
+
 void track_accept(struct track *track, struct request_copy *request)
 {
 	struct worker *worker = track->worker;
@@ -184,7 +195,7 @@ void track_accept(struct track *track, struct request_copy *request)
 		track->said[track->n_said++] = (struct said){.turn = track->id};
 	worker_gauge(worker, track);
 	if (failed)
-		track_stop(track, STOP_ERROR, &err);
+		fail_turn(track, &err);
 }
 
 /* ---- the prompt ---- */
@@ -421,7 +432,7 @@ void track_start(struct track *track)
 		turn_prompt(&track->turn, track->ids.ids, track->ids.n);
 	turn_judge(&track->turn, NULL);
 	if (prepare_sequence(track, &err)) {
-		track_stop(track, STOP_ERROR, &err);
+		fail_turn(track, &err);
 		return;
 	}
 	if (give(track)) {
@@ -458,7 +469,8 @@ void track_set(struct track *track, const struct turn_settings *settings)
 	struct error err = {0};
 	struct rule rule;
 	if (check_settings(&track->worker->stage, &checked, &rule, &err)) {
-		worker_say(track->worker, EV_ERROR, track->seq, err.text);
+		bool stopped = worker_stopped_upload(track->worker);
+		worker_say(track->worker, stopped ? EV_NOTICE : EV_ERROR, track->seq, err.text);
 	} else {
 		worker_say_masks(track->worker);
 		turn_set(&track->turn, &checked);
@@ -479,16 +491,19 @@ bool track_ready(struct track *track)
 		track_stop(track, STOP_STOPPED, NULL);
 		return false;
 	}
-	if (!strcmp(reader, had->budget.name))
+	bool same = !strcmp(reader, had->budget.name);
+	if (same && had->backend)
 		return true;
 	struct stage_slice *next = stage_slice(&track->worker->stage, reader, &err);
+	if (same && next)
+		return true; // it was not on the card for a while
 	struct prefill prefill = prefill_of(track, NULL);
 	int at = sequence->n_tokens;
 	prefilling(track, true);
 	int failed = !next || prefill_switch(&prefill, sequence, &next->slice, &err);
 	prefilling(track, false);
 	if (failed) {
-		track_stop(track, STOP_ERROR, &err);
+		fail_turn(track, &err);
 		return false;
 	}
 	emit_switch(track, had->budget.name, at, prefill.read, prefill.took_ns);

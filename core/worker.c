@@ -136,6 +136,8 @@ static void emit_memory(struct worker *worker)
 	if (worker->device) {
 		struct device_gauges card;
 		worker->options.backend->gauges(worker->device, &card);
+		if (card.known)
+			card.weights_bytes += (int64_t)worker->stage.pack.bytes;
 		use->vram_bytes = card.known ? card.ours_bytes : -1;
 		pthread_mutex_lock(&worker->shared);
 		worker->gauges.card = card;
@@ -225,6 +227,54 @@ static void emit_lines(struct worker *worker, const struct text *lines)
 		worker_say(worker, EV_NOTICE, 0, line);
 }
 
+/* ---- uploads ---- */
+
+static bool only_stop(void *user, const struct request *request)
+{
+	(void)user;
+	return request->type == REQUEST_STOP;
+}
+
+/* Between two matrices. A stop ends the upload; all else waits. */
+static int watch_upload(void *user, const char *budget, uint64_t done, uint64_t total)
+{
+	struct worker *worker = user;
+	struct request_copy *stop = queue_take(&worker->queue, only_stop, NULL);
+	uint64_t now = clock_ns();
+	worker->upload_stopped |= stop != NULL;
+	request_free(stop);
+	if (done == total || now - worker->upload_said_ns > PROGRESS_NS) {
+		struct event event = {.type = EV_PROGRESS};
+		struct text what = {0};
+		text_format(&what, "uploading %s", budget_name_text(budget));
+		event.text = text_chars(&what);
+		event.length = what.length;
+		event.progress.done = (int64_t)done;
+		event.progress.total = (int64_t)total;
+		event.progress.bytes = true;
+		worker->upload_said_ns = now;
+		worker_emit(worker, &event);
+		text_free(&what);
+	}
+	return worker->upload_stopped || queue_closing(&worker->queue);
+}
+
+bool worker_stopped_upload(struct worker *worker)
+{
+	bool stopped = worker->upload_stopped;
+	worker->upload_stopped = false;
+	return stopped;
+}
+
+static struct stage_wish wish_for(struct worker *worker, const struct engine_options *options,
+								  struct device *device, const struct request *request)
+{
+	worker->upload_stopped = false;
+	return (struct stage_wish){.options = options,
+							   .upload = {options->backend, device, watch_upload, worker},
+							   .request = request};
+}
+
 /* The state of the conversation's sequence is part of opening, so that a context that does not fit
  * is said while the old model is still there. */
 static int open_stage(struct worker *worker, const struct request *request, struct stage *stage,
@@ -233,7 +283,8 @@ static int open_stage(struct worker *worker, const struct request *request, stru
 	const struct engine_options *options = &worker->options;
 	if (!worker->device && !(worker->device = options->backend->open(&options->device, err)))
 		return -1;
-	if (stage_open(stage, options, worker->device, request, notices, err))
+	struct stage_wish wish = wish_for(worker, options, worker->device, request);
+	if (stage_open(stage, &wish, notices, err))
 		return -1;
 	if (!sequence_open(sequence, &stage->model->config, stage->backend, stage->device,
 					   stage->kv_dtype, stage->context, err) &&
@@ -245,13 +296,35 @@ static int open_stage(struct worker *worker, const struct request *request, stru
 	return -1;
 }
 
+/* The card was nobody's wish: the CPU does as well, and the user is told why. */
+static int open_anywhere(struct worker *worker, const struct request *request, struct stage *stage,
+						 struct sequence *sequence, struct text *notices, struct error *err)
+{
+	struct error why = {0};
+	int failed = open_stage(worker, request, stage, sequence, notices, &why);
+	bool again = failed && worker->options.device.automatic && !worker->stage.model &&
+				 !worker->upload_stopped && !queue_closing(&worker->queue);
+	if (!again) {
+		*err = why;
+		return failed;
+	}
+	if (worker->device)
+		worker->options.backend->close(worker->device);
+	worker->device = NULL;
+	worker->options.backend = &backend_cpu;
+	text_clear(notices);
+	failed = open_stage(worker, request, stage, sequence, notices, err);
+	text_format(notices, "on the CPU: %s\n", why.text);
+	return failed;
+}
+
 static void open_model(struct worker *worker, const struct request *request)
 {
 	struct stage stage;
 	struct sequence sequence = {0};
 	struct text notices = {0};
 	struct error err = {0};
-	if (open_stage(worker, request, &stage, &sequence, &notices, &err)) {
+	if (open_anywhere(worker, request, &stage, &sequence, &notices, &err)) {
 		worker_say(worker, EV_ERROR, request->seq, err.text);
 		text_free(&notices);
 		return;
@@ -272,17 +345,14 @@ static void open_model(struct worker *worker, const struct request *request)
 }
 
 /* Everything that the new device needs is made before the old one goes. */
-static int move_stage(struct worker *worker, const struct engine_options *options,
-					  struct device *device, struct error *err)
+static int move_stage(struct worker *worker, const struct stage_wish *wish, struct text *notices,
+					  struct error *err)
 {
 	struct stage stage;
 	struct sequence sequence = {0};
-	struct text notices = {0}; // were said when the model was opened
-	int failed = stage_move(&stage, options, device, worker->stage.model, &notices, err);
-	text_free(&notices);
-	if (failed)
+	if (stage_open(&stage, wish, notices, err))
 		return -1;
-	if (sequence_open(&sequence, &stage.model->config, stage.backend, device, stage.kv_dtype,
+	if (sequence_open(&sequence, &stage.model->config, stage.backend, stage.device, stage.kv_dtype,
 					  stage.context, err)) {
 		stage_close(&stage);
 		return -1;
@@ -299,25 +369,30 @@ static void move_model(struct worker *worker, const struct request *request)
 {
 	struct engine_options options = worker->options;
 	struct device *device = NULL;
+	struct text notices = {0};
 	struct error err = {0};
 	int failed = worker->stage.model ? 0 : fail(&err, "no model is open");
 	if (!failed)
-		options.backend =
-			backend_choose(request->text ? request->text : "", &options.device.card, &err);
+		options.backend = backend_choose(request->text ? request->text : "", &options.device, &err);
 	if (!failed && options.backend)
 		device = options.backend->open(&options.device, &err);
-	if (!device || move_stage(worker, &options, device, &err)) {
+	struct stage_wish wish = wish_for(worker, &options, device, request);
+	wish.model = worker->stage.model;
+	if (!device || move_stage(worker, &wish, &notices, &err)) {
 		if (device)
 			options.backend->close(device);
+		text_free(&notices);
 		worker_say(worker, EV_ERROR, request->seq, err.text);
 		return;
 	}
 	worker->options.backend->close(worker->device);
 	worker->options.backend = options.backend;
-	worker->options.device.card = options.device.card;
+	worker->options.device = options.device;
 	worker->device = device;
 	worker_gauge(worker, &worker->tracks[0]);
 	emit_opened(worker, EV_OPENED);
+	emit_lines(worker, &notices);
+	text_free(&notices);
 	emit_memory(worker);
 }
 

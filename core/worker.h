@@ -40,6 +40,8 @@ struct worker {
 	size_t parents_capacity;
 	uint64_t memory_ns; // of the last EV_MEMORY
 	bool log_failed;
+	bool upload_stopped; // by the user: see worker_stopped_upload()
+	uint64_t upload_said_ns;
 };
 
 void worker_run(struct worker *worker); // until the queue ends
@@ -51,6 +53,9 @@ void worker_say_masks(struct worker *worker); // EV_MASK of those that came into
 
 /* What may be done in the middle of a turn is done. Called between chunks and tokens. */
 void worker_look(struct worker *worker);
+
+/* Whether the upload that has failed was stopped; asked once. */
+bool worker_stopped_upload(struct worker *worker);
 
 /* The gauges of a track that has changed. */
 void worker_gauge(struct worker *worker, const struct track *track);

@@ -262,6 +262,9 @@ int workspace_check(const struct workspace *w, const struct slice *slice, struct
 	struct room need = room_of(config);
 	const struct room *room = &w->room;
 
+	if (!slice->backend)
+		return fail(err, "budget %s is not on the device: another one is there alone",
+					slice->budget.name);
 	if (slice->backend != w->backend || slice->device != w->device)
 		return fail(err, "budget %s: its slice was built for another device", slice->budget.name);
 	for (int i = 0; i < config->n_layers; i++) {

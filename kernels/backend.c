@@ -25,33 +25,38 @@ int gpu_usable(int card, struct error *err)
 }
 #endif
 
-/* The card of "cuda" or "cuda:N"; -1 = neither. */
-static int card_named(const char *device)
+/* The card of "cuda" or "cuda:N", with "alone" behind a comma or a blank; -1 = neither. */
+static int card_named(const char *device, bool *alone)
 {
-	char *end;
-	if (strcmp(device, "cuda") == 0)
-		return 0;
-	if (strncmp(device, "cuda:", 5) != 0 || device[5] < '0' || device[5] > '9')
+	long card = 0;
+	char *end = (char *)device + 4;
+	if (strncmp(device, "cuda", 4) != 0)
 		return -1;
-	long card = strtol(device + 5, &end, 10);
-	return *end == '\0' && card < 1000 ? (int)card : -1;
+	if (*end == ':' && end[1] >= '0' && end[1] <= '9')
+		card = strtol(end + 1, &end, 10);
+	*alone = strcmp(end, ",alone") == 0 || strcmp(end, " alone") == 0;
+	return (*end == '\0' || *alone) && card < 1000 ? (int)card : -1;
 }
 
-const struct backend *backend_choose(const char *device, int *card, struct error *err)
+const struct backend *backend_choose(const char *device, struct device_options *options,
+									 struct error *err)
 {
-	bool automatic = strcmp(device, "auto") == 0;
-	int named = automatic ? 0 : card_named(device);
-	*card = 0;
+	bool alone = false, automatic = strcmp(device, "auto") == 0;
+	int named = automatic ? 0 : card_named(device, &alone);
+	options->card = 0;
+	options->alone = options->automatic = false;
 	if (strcmp(device, "cpu") == 0 || (automatic && gpu_usable(named, NULL) < 0))
 		return &backend_cpu;
 	if (named < 0) {
-		fail(err, "--device: '%s': expected auto, cpu, cuda or cuda:N%s", device,
+		fail(err, "--device: '%s': expected auto, cpu, cuda or cuda:N, or cuda,alone%s", device,
 			 strchr(device, ',') ? "; a model runs on one card, not on several" : "");
 		return NULL;
 	}
 	if (gpu_usable(named, err) < 0)
 		return NULL;
-	*card = named;
+	options->card = named;
+	options->alone = alone;
+	options->automatic = automatic;
 #if defined(HAVE_CUDA)
 	return &backend_cuda;
 #else

@@ -36,6 +36,8 @@ struct device_options {
 	enum math math;
 	enum dtype kv_dtype; // F32, BF16 or F8_E4M3
 	int card;            // which of several, counted from 0
+	bool alone;          // what core/ uploads: the chosen budget only, whether or not all has room
+	bool automatic;      // nobody asked for the card: the CPU will do as well
 };
 
 /* What a card does; -1 = not known. */
@@ -44,6 +46,14 @@ struct device_gauges {
 	int64_t ours_bytes, weights_bytes; // of its memory: all that we took; of it weights
 	int64_t used_bytes, total_bytes;   // by everybody
 	int power_mw, clock_mhz, temperature_c, busy_percent;
+};
+
+/* Some rows of a stored matrix, and of each of them some runs of bytes. */
+struct portion {
+	const void *host;                // stored row 0
+	size_t stride;                   // bytes from one stored row to the next
+	const struct span *rows, *bytes; // host memory
+	int n_rows, n_bytes;             // spans
 };
 
 enum step { STEP_RUN, STEP_REPLAYED };
@@ -73,6 +83,13 @@ struct backend {
 	void (*release)(struct device *device, void *memory); // takes NULL
 	const void *(*adopt)(struct device *device, const void *host, size_t bytes, struct error *err);
 	void (*abandon)(struct device *device, const void *host, size_t bytes);
+	/* What adopt would upload of it: 0 = it is there, or need not be (the CPU). */
+	uint64_t (*missing)(const struct device *device, const void *host, size_t bytes);
+	/* Packs a portion of a mapping, row behind row, into memory from alloc(). */
+	int (*gather)(struct device *device, void *to, const struct portion *portion,
+				  struct error *err);
+	/* The device's memory that is free now; false: nothing that must be planned (the CPU). */
+	bool (*room)(struct device *device, uint64_t *free_bytes, uint64_t *total_bytes);
 	void (*upload)(struct device *device, void *to, const void *from, size_t bytes);
 	void (*download)(struct device *device, void *to, const void *from, size_t bytes);
 	void (*copy)(struct device *device, void *to, const void *from, size_t bytes);
@@ -98,8 +115,10 @@ struct backend {
 
 extern const struct backend backend_cpu;
 
-/* What "cpu", "cuda", "cuda:N" or "auto" (a card that can be used, else the CPU) stands for, and
- * the card's number; NULL and a sentence where it is neither, or can't be used. */
-const struct backend *backend_choose(const char *device, int *card, struct error *err);
+/* What "cpu", "cuda", "cuda:N", "cuda,alone" or "auto" (a card that can be used, else the CPU)
+ * stands for; card, alone and automatic are set. NULL and a sentence where it is none of these, or
+ * can't be used. */
+const struct backend *backend_choose(const char *device, struct device_options *options,
+									 struct error *err);
 
 #endif

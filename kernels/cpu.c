@@ -154,6 +154,36 @@ static void cpu_abandon(struct device *device, const void *host, size_t bytes)
 	(void)device, (void)host, (void)bytes;
 }
 
+static uint64_t cpu_missing(const struct device *device, const void *host, size_t bytes)
+{
+	(void)device, (void)host, (void)bytes;
+	return 0;
+}
+
+static int cpu_gather(struct device *device, void *to, const struct portion *portion,
+					  struct error *err)
+{
+	char *at = to;
+	(void)device, (void)err;
+	for (int s = 0; s < portion->n_rows; s++)
+		for (int i = 0; i < portion->rows[s].length; i++) {
+			const char *row = (const char *)portion->host +
+							  (size_t)(portion->rows[s].start + i) * portion->stride;
+			for (int k = 0; k < portion->n_bytes; k++) {
+				memcpy(at, row + portion->bytes[k].start, (size_t)portion->bytes[k].length);
+				at += portion->bytes[k].length;
+			}
+		}
+	return 0;
+}
+
+static bool cpu_room(struct device *device, uint64_t *free_bytes, uint64_t *total_bytes)
+{
+	(void)device;
+	*free_bytes = *total_bytes = 0;
+	return false;
+}
+
 static void cpu_copy(struct device *device, void *to, const void *from, size_t bytes)
 {
 	(void)device;
@@ -195,6 +225,9 @@ const struct backend backend_cpu = {
 	.release = cpu_release,
 	.adopt = cpu_adopt,
 	.abandon = cpu_abandon,
+	.missing = cpu_missing,
+	.gather = cpu_gather,
+	.room = cpu_room,
 	.upload = cpu_copy,
 	.download = cpu_copy,
 	.copy = cpu_copy,

@@ -273,6 +273,17 @@ static void cuda_zero(struct device *device, void *memory, size_t bytes)
 		cuda_failed(device, cudaMemsetAsync(memory, 0, bytes, device->stream), "clearing memory");
 }
 
+static bool cuda_room(struct device *device, uint64_t *free_bytes, uint64_t *total_bytes)
+{
+	size_t free_now = 0, total = 0;
+	(void)device;
+	if (cudaMemGetInfo(&free_now, &total) != cudaSuccess)
+		return false;
+	*free_bytes = free_now;
+	*total_bytes = total;
+	return true;
+}
+
 const struct backend backend_cuda = {
 	.name = "cuda",
 	.open = cuda_open,
@@ -286,6 +297,9 @@ const struct backend backend_cuda = {
 	.release = cuda_release,
 	.adopt = cuda_adopt,
 	.abandon = cuda_abandon,
+	.missing = cuda_missing,
+	.gather = cuda_gather,
+	.room = cuda_room,
 	.upload = cuda_upload,
 	.download = cuda_download,
 	.copy = cuda_copy,

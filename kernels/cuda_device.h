@@ -119,6 +119,8 @@ int cuda_compiled_for(void);
 
 const void *cuda_adopt(struct device *device, const void *host, size_t bytes, struct error *err);
 void cuda_abandon(struct device *device, const void *host, size_t bytes);
+uint64_t cuda_missing(const struct device *device, const void *host, size_t bytes);
+int cuda_gather(struct device *device, void *to, const struct portion *portion, struct error *err);
 uint64_t cuda_uploaded_bytes(const struct device *device);
 void cuda_uploads_wait(struct device *device); // before the first pass reads them
 void cuda_uploads_close(struct device *device);

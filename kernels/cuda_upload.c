@@ -1,7 +1,9 @@
 /*
  * Weights on the card: a stored tensor is uploaded when it is first adopted, and every budget reads
- * that one copy. Tensors lie side by side in large blocks. Reading the mapping and copying overlap:
- * pages are gathered in pinned buffers, each of which is on its way while the next one fills.
+ * that one copy. Tensors lie side by side in large blocks. Where the card has no room for the whole
+ * model, a budget's own rows and columns are gathered instead, into memory of whoever asks. Reading
+ * the mapping and copying overlap: pages are gathered in pinned buffers, each of which is on its
+ * way while the next one fills.
  */
 #include "base/hash.h"
 #include "base/memory.h"
@@ -12,7 +14,7 @@
 #define N_STAGES 4
 #define STAGE_BYTES ((size_t)8 << 20)
 #define SMALL_BLOCK ((size_t)4 << 20)
-#define LARGE_BLOCK ((size_t)1 << 30)
+#define LARGE_BLOCK ((size_t)256 << 20)
 #define ALIGNMENT 256
 
 struct uploaded {
@@ -21,13 +23,18 @@ struct uploaded {
 	size_t bytes;
 };
 
+struct block {
+	unsigned char *memory;
+	size_t size, used;
+	size_t n_live; // tensors in it
+};
+
 struct cuda_uploads {
 	struct uploaded *table; // open addressing, n_slots a power of two
 	size_t n_slots, n_used;
-	void **blocks;
+	struct block *blocks; // the last one is being filled
 	size_t n_blocks, blocks_capacity;
-	size_t used, size; // of the last block
-	uint64_t bytes;    // of all blocks
+	uint64_t bytes; // of all blocks
 	cudaStream_t stream;
 	struct {
 		void *memory;
@@ -85,8 +92,9 @@ static int open_uploads(struct device *device, struct error *err)
  * not take a gigabyte. */
 static unsigned char *place(struct cuda_uploads *u, size_t bytes, struct error *err)
 {
+	struct block *last = u->n_blocks ? &u->blocks[u->n_blocks - 1] : NULL;
 	bytes = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-	if (u->size - u->used < bytes) {
+	if (!last || last->size - last->used < bytes) {
 		size_t size = u->bytes < SMALL_BLOCK ? SMALL_BLOCK : (size_t)u->bytes;
 		size_t free_bytes = 0, total = 0;
 		void *memory = NULL;
@@ -106,73 +114,162 @@ static unsigned char *place(struct cuda_uploads *u, size_t bytes, struct error *
 				 (double)bytes / 1e9);
 			return NULL;
 		}
-		u->blocks[u->n_blocks++] = memory;
-		u->used = 0;
-		u->size = size;
+		last = &u->blocks[u->n_blocks++];
+		*last = (struct block){.memory = memory, .size = size};
 		u->bytes += size;
 	}
-	unsigned char *at = (unsigned char *)u->blocks[u->n_blocks - 1] + u->used;
-	u->used += bytes;
+	unsigned char *at = last->memory + last->used;
+	last->used += bytes;
+	last->n_live++;
 	return at;
 }
 
-static int send(struct cuda_uploads *u, unsigned char *to, const unsigned char *from, size_t bytes,
-				struct error *err)
+static void leave_block(struct cuda_uploads *u, const unsigned char *at)
 {
-	cudaError_t error = cudaSuccess;
-	for (size_t done = 0, part; done < bytes && error == cudaSuccess; done += part) {
-		int i = u->next;
-		u->next = (i + 1) % N_STAGES;
-		if (u->stages[i].busy)
-			error = cudaEventSynchronize(u->stages[i].sent);
-		part = bytes - done < STAGE_BYTES ? bytes - done : STAGE_BYTES;
-		memcpy(u->stages[i].memory, from + done, part);
-		if (error == cudaSuccess)
-			error = cudaMemcpyAsync(to + done, u->stages[i].memory, part, cudaMemcpyHostToDevice,
-									u->stream);
-		if (error == cudaSuccess)
-			error = cudaEventRecord(u->stages[i].sent, u->stream);
-		u->stages[i].busy = true;
+	for (size_t i = 0; i < u->n_blocks; i++)
+		if (at >= u->blocks[i].memory && at < u->blocks[i].memory + u->blocks[i].size)
+			u->blocks[i].n_live--;
+}
+
+/* Fills the next pinned buffer and sends it whenever it is full. */
+struct sender {
+	struct cuda_uploads *u;
+	cudaStream_t stream;
+	unsigned char *to; // where the buffer goes
+	size_t filled;
+	cudaError_t error;
+};
+
+static void flush(struct sender *sender)
+{
+	struct cuda_uploads *u = sender->u;
+	int i = u->next;
+	if (sender->filled == 0)
+		return;
+	if (sender->error == cudaSuccess)
+		sender->error = cudaMemcpyAsync(sender->to, u->stages[i].memory, sender->filled,
+										cudaMemcpyHostToDevice, sender->stream);
+	if (sender->error == cudaSuccess)
+		sender->error = cudaEventRecord(u->stages[i].sent, sender->stream);
+	u->stages[i].busy = true;
+	u->next = (i + 1) % N_STAGES;
+	sender->to += sender->filled;
+	sender->filled = 0;
+}
+
+static void send(struct sender *sender, const unsigned char *from, size_t bytes)
+{
+	struct cuda_uploads *u = sender->u;
+	for (size_t done = 0, part; done < bytes && sender->error == cudaSuccess; done += part) {
+		if (sender->filled == 0 && u->stages[u->next].busy)
+			sender->error = cudaEventSynchronize(u->stages[u->next].sent);
+		part = bytes - done < STAGE_BYTES - sender->filled ? bytes - done
+														   : STAGE_BYTES - sender->filled;
+		memcpy((unsigned char *)u->stages[u->next].memory + sender->filled, from + done, part);
+		sender->filled += part;
+		if (sender->filled == STAGE_BYTES)
+			flush(sender);
 	}
-	u->pending = true;
-	return error == cudaSuccess ? 0 : fail(err, "uploading weights: %s", cudaGetErrorString(error));
+}
+
+static int sent(struct sender *sender, struct error *err)
+{
+	flush(sender);
+	return sender->error == cudaSuccess
+			   ? 0
+			   : fail(err, "uploading weights: %s", cudaGetErrorString(sender->error));
+}
+
+static struct cuda_uploads *uploads_of(struct device *device, struct error *err)
+{
+	if (!device->uploads && open_uploads(device, err))
+		cuda_uploads_close(device);
+	return device->uploads;
+}
+
+uint64_t cuda_missing(const struct device *device, const void *host, size_t bytes)
+{
+	const struct cuda_uploads *u = device->uploads;
+	const struct uploaded *slot = u && u->n_slots ? slot_of(u, host) : NULL;
+	return slot && slot->host && slot->bytes >= bytes ? 0 : bytes;
 }
 
 const void *cuda_adopt(struct device *device, const void *host, size_t bytes, struct error *err)
 {
-	if (!device->uploads && open_uploads(device, err)) {
-		cuda_uploads_close(device);
-		return NULL;
-	}
-	struct cuda_uploads *u = device->uploads;
-	if (grow_table(u, err))
+	struct cuda_uploads *u = uploads_of(device, err);
+	if (!u || grow_table(u, err))
 		return NULL;
 	struct uploaded *slot = slot_of(u, host);
 	if (slot->host && slot->bytes >= bytes)
 		return slot->at;
 	unsigned char *at = place(u, bytes, err);
-	if (!at || send(u, at, host, bytes, err))
+	if (!at)
 		return NULL;
+	struct sender sender = {.u = u, .stream = u->stream, .to = at};
+	send(&sender, host, bytes);
+	u->pending = true;
+	if (sent(&sender, err)) {
+		leave_block(u, at);
+		return NULL;
+	}
+	if (slot->host)
+		leave_block(u, slot->at);
 	u->n_used += !slot->host;
 	*slot = (struct uploaded){host, at, bytes};
 	return at;
 }
 
-/* Blocks are shared, so they go when the last tensor does. */
+/* On the device's own stream, behind the clearing of `to`. */
+int cuda_gather(struct device *device, void *to, const struct portion *portion, struct error *err)
+{
+	struct cuda_uploads *u = uploads_of(device, err);
+	if (!u)
+		return -1;
+	struct sender sender = {.u = u, .stream = device->stream, .to = to};
+	for (int s = 0; s < portion->n_rows; s++)
+		for (int i = 0; i < portion->rows[s].length; i++) {
+			const unsigned char *row = portion->host;
+			row += (size_t)(portion->rows[s].start + i) * portion->stride;
+			for (int k = 0; k < portion->n_bytes; k++)
+				send(&sender, row + portion->bytes[k].start, (size_t)portion->bytes[k].length);
+		}
+	return sent(&sender, err);
+}
+
+/* Blocks go with the last of their tensors. */
+static void free_blocks(struct cuda_uploads *u)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < u->n_blocks; i++) {
+		if (u->blocks[i].n_live > 0) {
+			u->blocks[n++] = u->blocks[i];
+			continue;
+		}
+		u->bytes -= u->blocks[i].size;
+		cudaFree(u->blocks[i].memory);
+	}
+	u->n_blocks = n;
+}
+
 void cuda_abandon(struct device *device, const void *host, size_t bytes)
 {
 	struct cuda_uploads *u = device->uploads;
 	size_t left = 0;
-	if (!u)
+	if (!u || !u->table)
 		return;
-	cuda_flush(device);
+	cudaStreamSynchronize(device->stream);
+	cudaStreamSynchronize(u->stream);
+	cuda_graphs_drop(device);
 	struct uploaded *old = u->table;
 	for (size_t i = 0; i < u->n_slots; i++) {
 		const unsigned char *at = old[i].host, *from = host;
-		if (at >= from && at < from + bytes)
+		if (at >= from && at < from + bytes) {
+			leave_block(u, old[i].at);
 			old[i].host = NULL;
+		}
 		left += old[i].host != NULL;
 	}
+	free_blocks(u);
 	if (left == 0) {
 		cuda_uploads_close(device);
 		return;
@@ -220,7 +317,7 @@ void cuda_uploads_close(struct device *device)
 			cudaEventDestroy(u->stages[i].sent);
 	}
 	for (size_t i = 0; i < u->n_blocks; i++)
-		cudaFree(u->blocks[i]);
+		cudaFree(u->blocks[i].memory);
 	free(u->blocks);
 	free(u->table);
 	free(u);

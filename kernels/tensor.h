@@ -59,6 +59,7 @@ struct matrix {
 	const void *data;                                // first element of stored row 0
 	enum dtype dtype;                                // F32, BF16, F16, F8_E4M3, NVFP4
 	int64_t stride;                                  // elements from one stored row to the next
+	int64_t n_stored;                                // rows of the stored matrix, 0 = not said
 	const struct span *rows, *columns;               // host
 	const struct span *device_rows, *device_columns; // the same in the device's memory
 	int n_row_spans, n_column_spans;

@@ -166,7 +166,7 @@ static void app_interrupt(struct app *app)
 		app->quit = true;
 	} else if (again) {
 		ask_quit(app);
-	} else if (app->talk.running) {
+	} else if (app->talk.running || app->talk.progress.bytes) {
 		if (talk_stop(&app->talk, &err))
 			say_error(app, &err);
 		else

@@ -343,6 +343,7 @@ static int open_engine(struct app *app, struct error *err)
 		return -1;
 	if (options->system && conversation_set_system(&app->talk.conversation, options->system, err))
 		return -1;
+	setting_budgets(options->settings, options->n_settings, &app->talk.settings);
 	return talk_open(&app->talk, options->directory, options->budgets_file, options->lenient, err);
 }
 

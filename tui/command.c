@@ -371,7 +371,7 @@ const struct command commands[] = {
 	{"set", "[NAME [VALUE]]", "show or change a setting", COMPLETE_SETTING, run_set, false},
 	{"system", "[TEXT]", "show or set the system text (:system! removes it)", COMPLETE_NOTHING, run_system, false},
 	{"open", "DIR", "open another checkpoint", COMPLETE_FOLDER, run_open, false},
-	{"device", "cpu|cuda[:N]", "the open model goes on there; the conversation is read again", COMPLETE_NOTHING, run_device, false},
+	{"device", "cpu|cuda[:N] [alone]", "the open model goes on there; alone: only the budget that writes is uploaded", COMPLETE_NOTHING, run_device, false},
 	{"write", "FILE", "write the conversation as Markdown (:write! overwrites)", COMPLETE_FILE, run_write, false},
 	{"save-screen", "FILE", "write the screen as text", COMPLETE_FILE, run_save_screen, true},
 	{"theme", "[NAME]", "colours", COMPLETE_THEME, run_theme, true},

@@ -4,6 +4,7 @@
 #include "sessions/log.h"
 #include "sessions/replay.h"
 #include "tui/cells.h"
+#include "tui/meter.h"
 #include "tui/setting.h"
 #include "tui/status.h"
 #include <ctype.h>
@@ -26,6 +27,7 @@ struct plain {
 	const struct tui_options *options;
 	struct talk talk;
 	struct session_log *log;
+	struct meter meter;
 	int signals; // SIGINT while a turn runs
 	sigset_t interrupt;
 	bool terminal;
@@ -132,6 +134,7 @@ static void take_event(struct plain *plain, const struct event *event)
 {
 	struct talk *talk = &plain->talk;
 	bool opening = talk->opening, first = !talk->model;
+	meter_event(&plain->meter, event);
 	talk_event(talk, event);
 	switch (event->type) {
 	case EV_MESSAGE:
@@ -197,7 +200,7 @@ static int wait_idle(struct plain *plain)
 			return fail(&plain->error, "poll: %s", strerror(errno));
 		struct signalfd_siginfo info;
 		if (fds[1].revents && read(plain->signals, &info, sizeof info) == sizeof info) {
-			if (talk->running && !talk->replay)
+			if ((talk->running || talk->moving) && !talk->replay)
 				talk_stop(talk, NULL);
 			else
 				plain->quit = true; // while the model is loading, or in a replay
@@ -364,6 +367,7 @@ static int open_all(struct plain *plain, struct error *err)
 		return -1;
 	if (options->system && conversation_set_system(&plain->talk.conversation, options->system, err))
 		return -1;
+	setting_budgets(options->settings, options->n_settings, &plain->talk.settings);
 	return talk_open(&plain->talk, options->directory, options->budgets_file, options->lenient,
 					 err);
 }

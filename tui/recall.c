@@ -28,7 +28,7 @@ static void opened(struct talk *talk, const struct event *event)
 	struct session_origin origin;
 	recall_free(talk);
 	talk->opening = false;
-	talk->progress[0] = 0;
+	talk->progress = (struct progress){0};
 	talk->math = event->opened.math;
 	memcpy(talk->rung, event->opened.rung, sizeof talk->rung);
 	talk->n_threads = event->opened.n_threads;

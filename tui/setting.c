@@ -2,6 +2,7 @@
 #include "core/mask.h"
 #include "core/rule.h"
 #include "core/sampler.h"
+#include "tui/app.h"
 #include "tui/state.h"
 #include <math.h>
 #include <stdio.h>
@@ -470,4 +471,18 @@ void setting_list(const struct command_context *context, struct text *out)
 					settings[i].help);
 		text_free(&value);
 	}
+}
+
+void setting_budgets(const struct tui_setting *list, int n, struct turn_settings *out)
+{
+	const struct {
+		const char *name;
+		char *to;
+	} names[] = {{"budget", out->budget}, {"think", out->think}, {"answer", out->answer}};
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < 3; k++)
+			if (strcmp(list[i].name, names[k].name) == 0) {
+				snprintf(names[k].to, BUDGET_NAME_BYTES, "%s", list[i].value);
+				out->policy |= k > 0;
+			}
 }

@@ -24,6 +24,10 @@ int setting_set(struct command_context *context, const char *name, const char *v
 void setting_list(const struct command_context *context, struct text *out); // NAME VALUE HELP lines
 const struct setting *setting_find(const char *name);
 
+/* Which budgets these settings name: what must be on the device before they can be set. */
+struct tui_setting;
+void setting_budgets(const struct tui_setting *list, int n, struct turn_settings *out);
+
 /* A finite number, all of the text; the error names what, the value and the range. */
 int parse_number(const char *what, const char *value, double low, double high, double *out,
 				 struct error *err);

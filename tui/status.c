@@ -64,7 +64,10 @@ static void phase_part(const struct talk *talk, bool comparing, struct text *out
 	const struct gauges *gauges = &talk->gauges;
 	if (talk->paused)
 		text_add(out, "PAUSED ");
-	if (!talk->running) {
+	if (talk->progress.bytes) {
+		text_format(out, "UPLOAD %d%%",
+					(int)((double)talk->progress.done * 100 / (double)talk->progress.total));
+	} else if (!talk->running) {
 		text_add(out, talk->opening ? "OPENING" : comparing ? "COMPARE" : "IDLE");
 	} else if (gauges->prefilling) {
 		text_format(out, "PREFILL %d/%d", gauges->prefill_done, gauges->prefill_total);

@@ -79,7 +79,7 @@ static void moved(struct talk *talk, const struct event *event)
 	memcpy(talk->rung, event->opened.rung, sizeof talk->rung);
 	talk->n_threads = event->opened.n_threads;
 	talk->moving = talk->opening = false;
-	talk->progress[0] = 0;
+	talk->progress = (struct progress){0};
 	submit(talk, &(struct request){.type = REQUEST_PACE, .value = talk->pace}, NULL);
 	talk_say(talk, "%s runs on %s now; the next turn reads the conversation again",
 			 talk->model->name, talk->rung);
@@ -121,7 +121,7 @@ static void opened(struct talk *talk, const struct event *event)
 	memcpy(talk->rung, event->opened.rung, sizeof talk->rung);
 	talk->n_threads = event->opened.n_threads;
 	talk->opening = false;
-	talk->progress[0] = 0;
+	talk->progress = (struct progress){0};
 	talk->has_memory = false;
 	talk->metrics = (struct metrics){0};
 	default_settings(talk);
@@ -196,7 +196,7 @@ static void stopped(struct talk *talk, const struct event *event)
 	struct error err = {0};
 	struct reply *reply = &talk->reply;
 	talk->running = false;
-	talk->progress[0] = 0;
+	talk->progress = (struct progress){0};
 	transcript_stop(&talk->transcript);
 	bool taken_back = take_back(talk, event);
 	if (event->stop.reason == STOP_STOPPED && !taken_back)
@@ -276,7 +276,7 @@ void talk_event(struct talk *talk, const struct event *event)
 		talk->turn = event->turn.id;
 		break;
 	case EV_TOKEN:
-		talk->progress[0] = 0;
+		talk->progress = (struct progress){0};
 		transcript_token(&talk->transcript, event, &talk->reply, writer_of(talk, event));
 		break;
 	case EV_SWITCH: changed(talk, event); break;
@@ -288,19 +288,13 @@ void talk_event(struct talk *talk, const struct event *event)
 	case EV_ERROR:
 		talk->opening = talk->moving = false;
 		talk->open_with[0] = 0;
-		talk->progress[0] = 0;
+		talk->progress = (struct progress){0};
 		talk_say(talk, "error: %s", event->text ? event->text : "unknown");
 		break;
 	case EV_NOTICE: // of the model that was just opened, perhaps
 		talk_say(talk, "%s%s", talk->anew ? BEGINS_ANEW ". " : "", event->text ? event->text : "");
 		break;
-	case EV_PROGRESS:
-		snprintf(talk->progress, sizeof talk->progress, "%s", event->text ? event->text : "");
-		talk->progress_done = event->progress.done;
-		talk->progress_total = event->progress.total;
-		if (talk->progress_done >= talk->progress_total)
-			talk->progress[0] = 0;
-		break;
+	case EV_PROGRESS: progress_event(&talk->progress, event); break;
 	default: break;
 	}
 	branches_event(talk, event);
@@ -346,12 +340,15 @@ int talk_open(struct talk *talk, const char *directory, const char *budgets_file
 	struct request request = {.type = REQUEST_OPEN,
 							  .directory = directory,
 							  .budgets_file = budgets_file,
-							  .lenient = lenient};
+							  .lenient = lenient,
+							  .settings = talk->settings};
+	if (talk->open_with[0])
+		copy_name(request.settings.budget, talk->open_with);
 	if (submit(talk, &request, err))
 		return -1;
 	talk->opening = true;
-	snprintf(talk->progress, sizeof talk->progress, "opening %s", directory);
-	talk->progress_done = talk->progress_total = 0;
+	talk->progress = (struct progress){0};
+	snprintf(talk->progress.what, sizeof talk->progress.what, "opening %s", directory);
 	return 0;
 }
 
@@ -362,12 +359,13 @@ int talk_device(struct talk *talk, const char *device, struct error *err)
 	if (!talk->model || talk->replay)
 		return fail(err, "no model is open");
 	if (!*device)
-		return fail(err, "device: %s; expected cpu, cuda or cuda:N", talk->rung);
-	if (submit(talk, &(struct request){.type = REQUEST_DEVICE, .text = device}, err))
+		return fail(err, "device: %s; expected cpu, cuda, cuda:N or cuda alone", talk->rung);
+	struct request request = {.type = REQUEST_DEVICE, .text = device, .settings = talk->settings};
+	if (submit(talk, &request, err))
 		return -1;
 	talk->opening = talk->moving = true;
-	snprintf(talk->progress, sizeof talk->progress, "moving to %s", device);
-	talk->progress_done = talk->progress_total = 0;
+	talk->progress = (struct progress){0};
+	snprintf(talk->progress.what, sizeof talk->progress.what, "moving to %s", device);
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "core/engine.h"
 #include "core/metrics.h"
 #include "core/model.h"
+#include "core/progress.h"
 #include "core/reply.h"
 #include "tui/branch.h"
 #include "tui/tape.h"
@@ -58,10 +59,9 @@ struct talk {
 	struct text taken_back;
 	char typed[MAX_TYPED][BUDGET_NAME_BYTES]; // widths that have written, by their text
 	int n_typed;
-	struct text notice; // the newest message for the user, one line
-	uint64_t notices;   // how many there have been
-	char progress[128]; // long work: what; "" = none
-	int64_t progress_done, progress_total;
+	struct text notice;       // the newest message for the user, one line
+	uint64_t notices;         // how many there have been
+	struct progress progress; // long work
 };
 
 void talk_init(struct talk *talk, struct engine *engine);

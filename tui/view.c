@@ -252,12 +252,8 @@ static void draw_side(struct app *app)
 
 static void progress_line(const struct talk *talk, struct text *out)
 {
-	if (talk->progress[0]) {
-		text_add(out, talk->progress);
-		if (talk->progress_total > 0)
-			text_format(out, ": %lld of %lld (%d%%)", (long long)talk->progress_done,
-						(long long)talk->progress_total,
-						(int)(talk->progress_done * 100 / talk->progress_total));
+	if (talk->progress.what[0]) {
+		progress_text(&talk->progress, out);
 	} else if (talk->running && talk->gauges.prefilling && talk->gauges.prefill_total > 0) {
 		text_format(out, "reading the prompt: %d of %d tokens (%d%%)", talk->gauges.prefill_done,
 					talk->gauges.prefill_total,
