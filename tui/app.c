@@ -394,6 +394,7 @@ static int start(struct app *app, struct loop *loop, sigset_t *before, struct er
 	if (keymap_load(&app->keymap, &wrong))
 		talk_say(&app->talk, "error: %s", wrong.text);
 	app->talk.opening = true;
+	app->focus = options->replay ? FOCUS_VIEW : FOCUS_PROMPT; // nobody would answer there
 	view_draw(app); // first paint, before the engine's threads begin
 	app->painted_ns = app->last_frame_ns;
 	return open_engine(app, err);

@@ -199,7 +199,8 @@ void branches_event(struct talk *talk, const struct event *event)
 	if (event->type == EV_TOKEN && branches->heading && event->text &&
 		(!event->token.given || event->token.at >= branch->at))
 		branch_add_head(branch, event->text, event->length);
-	if (event->type == EV_MESSAGE && branches->heading && !strcmp(event->message.role, "user")) {
+	if (event->type == EV_MESSAGE && talk->replay && branches->heading &&
+		!strcmp(event->message.role, "user")) { // live, an engine repeats what was resumed
 		branch_add_head(branch, event->text, event->length);
 		branches->heading = false;
 	}

@@ -294,9 +294,13 @@ int mask_view_edit(struct mask_view *view, struct talk *talk, const char *terms,
 	struct text all = {0};
 	if (settle(view, talk, err))
 		return -1;
+	bool waited = view->mask.before && view->mask.n_done > 0;
 	int status = whole(view, talk, terms, &all, err);
 	if (status == 0)
 		status = mask_edit(&view->mask, &talk->model->config, text_chars(&all), err);
+	if (status == 0 && waited)
+		talk_say(talk,
+				 "the mask is no longer flipped: this edit comes on top of those that waited");
 	text_free(&all);
 	return status ? -1 : apply(view, talk, err);
 }

@@ -86,8 +86,10 @@ static int set_budget(struct command_context *context, const char *value, struct
 		return -1;
 	snprintf(name, sizeof name, "%s", value);
 	int status = whole_widths(talk->model, &budget, name, err);
+	if (status == 0)
+		status = talk_use_budget(talk, name, &budget, err);
 	budget_free(&budget);
-	return status ? -1 : talk_use_budget(talk, name, err);
+	return status;
 }
 
 static void get_budget(const struct command_context *context, struct text *out)

@@ -110,7 +110,8 @@ int talk_event_writer(struct talk *talk, const struct event *event);
 
 /* This budget (a name or typed widths) writes from the next token on; the policy goes off. */
 int talk_choose_budget(struct talk *talk, const char *name, struct error *err);
-int talk_use_budget(struct talk *talk, const char *name, struct error *err); // a resolved one
+int talk_use_budget(struct talk *talk, const char *name, const struct budget *budget,
+					struct error *err); // a resolved one
 /* 0 if the open model has such a budget; what it is, budget_free() it. A target is searched for. */
 int talk_check_budget(const struct talk *talk, const char *name, struct error *err);
 int talk_resolve_budget(const struct talk *talk, const char *name, struct budget *budget,

@@ -1,5 +1,6 @@
 /* Who writes in a talk (tui/talk.h): budgets of the file, typed widths, their marks, and which of
  * them goes on. */
+#include "core/slice.h"
 #include "tui/talk.h"
 #include <stdio.h>
 #include <string.h>
@@ -104,12 +105,17 @@ int talk_check_budget(const struct talk *talk, const char *name, struct error *e
 	return result;
 }
 
-int talk_choose_budget(struct talk *talk, const char *name, struct error *err)
+/* What a token of this budget reads, until one has been read. */
+static void foresee(struct talk *talk, const struct budget *budget)
 {
-	return talk_check_budget(talk, name, err) ? -1 : talk_use_budget(talk, name, err);
+	const struct model *model = talk->model;
+	struct slice_cost cost;
+	if (!talk->running && slice_measure(&cost, &model->weights, &model->config, budget, NULL) == 0)
+		talk->memory.bytes_per_token = (int64_t)cost.bytes_per_token;
 }
 
-int talk_use_budget(struct talk *talk, const char *name, struct error *err)
+int talk_use_budget(struct talk *talk, const char *name, const struct budget *budget,
+					struct error *err)
 {
 	struct turn_settings before = talk->settings;
 	int index = talk_budget_index(talk, name);
@@ -121,5 +127,16 @@ int talk_use_budget(struct talk *talk, const char *name, struct error *err)
 		talk->settings = before;
 		return -1;
 	}
+	foresee(talk, budget);
 	return 0;
+}
+
+int talk_choose_budget(struct talk *talk, const char *name, struct error *err)
+{
+	struct budget budget = {0};
+	int result = talk_resolve_budget(talk, name, &budget, err);
+	if (result == 0)
+		result = talk_use_budget(talk, name, &budget, err);
+	budget_free(&budget);
+	return result;
 }
