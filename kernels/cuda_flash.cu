@@ -1,7 +1,7 @@
 /*
  * Attention of many tokens: a block has 64 query rows of a head and walks the keys that the last of
  * them sees, 32 at a time, with the softmax online. Query heads that share a KV head are blocks
- * next to each other and find K and V in L2. The rows were appended to the cache before.
+ * next to each other and find K and V in L2. The rows are appended to the cache before.
  */
 #include "kernels/cuda_cache.cuh"
 #include "kernels/cuda_mma.cuh"
@@ -196,6 +196,7 @@ bool cuda_flash(struct device *device, const struct attention_op *o)
 {
 	if (o->n < CUDA_PREFILL_TOKENS || o->head_dim > MAX_DIM)
 		return false;
+	cuda_append(device, o);
 	if (device->options.kv_dtype == DTYPE_F32)
 		launch<float>(device, o);
 	else if (device->options.kv_dtype == DTYPE_BF16)

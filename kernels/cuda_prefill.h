@@ -23,10 +23,11 @@ static inline bool cuda_narrow(const struct device *device, const struct matrix 
 		   (m->dtype == DTYPE_BF16 || m->dtype == DTYPE_F8_E4M3 || m->dtype == DTYPE_NVFP4);
 }
 
+void cuda_append(struct device *device, const struct attention_op *o); // K and V, to the cache
 bool cuda_flash(struct device *device,
-				const struct attention_op *o);                    // cuda_flash.cu, once appended
-bool cuda_gemm(struct device *device, const struct linear_op *o); // cuda_gemm.cu
-bool cuda_chunked(struct device *device, const struct ssm_op *o); // cuda_chunked.cu
+				const struct attention_op *o);                        // cuda_flash.cu
+bool cuda_gemm(struct device *device, const struct linear_op *o);     // cuda_gemm.cu
+bool cuda_chunked(struct device *device, const struct ssm_op *o);     // cuda_chunked.cu
 bool cuda_grouped(struct device *device, const struct experts_op *o); // cuda_grouped.cu
 
 #ifdef __cplusplus

@@ -1,5 +1,6 @@
 /* Kernels that do two operations at once, bit for bit against the same one after the other, and
  * nearly against the CPU: heads of any group, groups without a head, cut channels, many lanes. */
+#include "kernels/convert.h"
 #include "kernels/cuda_device.h"
 #include "tests/kernels/case.h"
 #include <math.h>
@@ -186,11 +187,131 @@ static void others_stay_apart(void **state)
 	case_done();
 }
 
+/* ---- attention ---- */
+
+/* Rows of random numbers in the cache's format. */
+static void *random_cache(size_t n, enum dtype kv, float scale)
+{
+	uint8_t *cache = case_new_bytes(n * dtype_bytes(kv));
+	for (size_t i = 0; i < n; i++) {
+		float v = case_float();
+		if (kv == DTYPE_F32)
+			((float *)(void *)cache)[i] = v;
+		else if (kv == DTYPE_BF16)
+			((uint16_t *)(void *)cache)[i] = f32_to_bf16(v);
+		else
+			cache[i] = f32_to_e4m3(v / scale);
+	}
+	return cache;
+}
+
+static struct attention_op random_attention(int n, int past, int head_dim, enum dtype kv)
+{
+	int n_kv = case_int(1, 3), heads = case_int(1, 24);
+	int32_t *kv_head = case_new_bytes((size_t)heads * sizeof *kv_head);
+	int32_t *length = case_new_bytes(sizeof *length);
+	for (int h = 0; h < heads; h++)
+		kv_head[h] = case_int(0, n_kv - 1); // in no order, perhaps none of a KV head
+	*length = past;
+	struct attention_op op = {.length = length,
+							  .kv_head = kv_head,
+							  .n = n,
+							  .n_heads = heads,
+							  .n_kv_heads = n_kv,
+							  .head_dim = head_dim,
+							  .scale = 1 / sqrtf((float)head_dim),
+							  .k_scale = 0.02f,
+							  .v_scale = 0.03f};
+	size_t n_cache = (size_t)((past + n) * n_kv * head_dim);
+	op.q = case_new((size_t)(n * heads * head_dim));
+	op.k = case_new((size_t)(n * n_kv * head_dim));
+	op.v = case_new((size_t)(n * n_kv * head_dim));
+	op.y = case_new((size_t)(n * heads * head_dim));
+	op.k_cache = random_cache(n_cache, kv, op.k_scale);
+	op.v_cache = random_cache(n_cache, kv, op.v_scale);
+	return op;
+}
+
+static void check_attentions(struct device *device, struct device *cpu, enum dtype kv,
+							 struct attention_op *op, int n_lanes)
+{
+	float *y[LANES_MOST], *first[LANES_MOST];
+	void *k[LANES_MOST], *v[LANES_MOST];
+	for (int again = -1; again < 2;
+		 again++) { // the CPU, and twice the card: the tickets stand at 0
+		for (int l = 0; l < n_lanes; l++) {
+			struct attention_op *o = &op[l];
+			size_t n_y = (size_t)(o->n * o->n_heads * o->head_dim);
+			size_t row = (size_t)(o->n_kv_heads * o->head_dim) * dtype_bytes(kv);
+			size_t past = (size_t)*o->length * row, n = (size_t)o->n * row;
+			if (again < 0) {
+				backend_cpu.attention(cpu, 1, o);
+				y[l] = copy_of(o->y, n_y);
+				memcpy(k[l] = case_new_bytes(n), (char *)o->k_cache + past, n);
+				memcpy(v[l] = case_new_bytes(n), (char *)o->v_cache + past, n);
+				*o->length -= o->n;
+			}
+			memset(o->y, 0, n_y * sizeof(float));
+			memset((char *)o->k_cache + past, 0xff, n); // nobody reads there
+			memset((char *)o->v_cache + past, 0xff, n);
+		}
+		if (again < 0)
+			continue;
+		cuda_attention(device, n_lanes, op);
+		case_finish(device);
+		for (int l = 0; l < n_lanes; l++) {
+			struct attention_op *o = &op[l];
+			size_t n_y = (size_t)(o->n * o->n_heads * o->head_dim);
+			size_t row = (size_t)(o->n_kv_heads * o->head_dim) * dtype_bytes(kv);
+			*o->length -= o->n;
+			near_all(y[l], o->y, n_y, "attention");
+			assert_memory_equal(k[l], (char *)o->k_cache + (size_t)*o->length * row,
+								(size_t)o->n * row);
+			assert_memory_equal(v[l], (char *)o->v_cache + (size_t)*o->length * row,
+								(size_t)o->n * row);
+			if (again == 0)
+				first[l] = copy_of(o->y, n_y);
+			same_bits(first[l], o->y, n_y, "attention again");
+		}
+	}
+}
+
+/* Wide and odd heads, more parts than are put together at once, KV heads that nobody asks. */
+static void attention_in_one_launch(void **state)
+{
+	(void)state;
+	static const enum dtype formats[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F8_E4M3};
+	static const struct {
+		int n, past, head_dim, n_lanes, n_sms;
+	} shapes[] = {
+		{1, 700, 16, 1, 132},        {1, 0, 128, 2, 132}, {3, 130, 128, 1, 132},
+		{1, 1500, 32, 1, 264},       {2, 90, 200, 2, 8},  {1, 63, 250, 1, 132},
+		{1, 65, 5, LANES_MOST, 132},
+	};
+	for (size_t i = 0; i < 3 * sizeof shapes / sizeof *shapes; i++) {
+		int at = (int)(i / 3);
+		struct device_options options = {.n_threads = 1, .kv_dtype = formats[i % 3]};
+		struct device *device = case_backend->open(&options, NULL);
+		struct device *cpu = backend_cpu.open(&options, NULL);
+		struct attention_op op[LANES_MOST];
+		case_seed(2000 + i);
+		device->n_sms = shapes[at].n_sms;
+		for (int l = 0; l < shapes[at].n_lanes; l++)
+			op[l] = random_attention(shapes[at].n, shapes[at].past + (l ? case_int(0, 9) : 0),
+									 shapes[at].head_dim, formats[i % 3]);
+		check_attentions(device, cpu, formats[i % 3], op, shapes[at].n_lanes);
+		case_done();
+		case_backend->close(device);
+		backend_cpu.close(cpu);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(conv_and_ssm_at_once),
 		cmocka_unit_test(others_stay_apart),
+		cmocka_unit_test(attention_in_one_launch),
 	};
 	return cmocka_run_group_tests(tests, case_open, case_close);
 }
