@@ -2,7 +2,6 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/size.h"
-#include "core/fit.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +41,7 @@ static int place(struct stage *stage, const struct stage_wish *wish, const struc
 	struct text why = {0};
 	if (!stage->backend->room(stage->device, &fit.free_bytes, &fit.total_bytes))
 		return 0;
+	stage->room = fit;
 	fit.whole = true;
 	fit.plan = parent;
 	fit.weight_bytes = upload_missing(&stage->upload, parent);
@@ -190,24 +190,38 @@ static void build_again(struct stage *stage, struct slice *slice)
 	*slice = fresh;
 }
 
+/* -1: there is no room for it even in the place of what is there. *beside: for both. */
+static int room_for_pack(const struct stage *stage, const struct slice *wanted, bool *beside,
+						 struct error *err)
+{
+	uint64_t free_now, total;
+	struct fit fit = stage->room;
+	fit.plan = wanted;
+	fit.weight_bytes = pack_bytes(wanted) + stage->pack.bytes;
+	*beside = fit_has_room(&fit);
+	fit.weight_bytes -= stage->pack.bytes;
+	if (stage->backend->room(stage->device, &free_now, &total) &&
+		free_now + stage->pack.bytes < fit.weight_bytes) { // others have come to the card
+		fit.rest = (struct footprint){0};
+		fit.free_bytes = free_now + stage->pack.bytes;
+	}
+	if (fit_has_room(&fit))
+		return 0;
+	struct text why = {0};
+	fit_missing(&fit, &why);
+	fit_instead(&fit, &why);
+	fail(err, "%s", text_chars(&why));
+	text_free(&why);
+	return -1;
+}
+
 /* This budget takes the place of the one that is alone on the card. While both have room the old
  * one stays until the new one is there. plan is taken over. */
 static int replace_pack(struct stage *stage, struct slice *wanted, struct error *err)
 {
 	struct pack pack, old = stage->pack;
-	struct fit fit = {.model = stage->model,
-					  .plan = wanted,
-					  .weight_bytes = pack_bytes(wanted),
-					  .context = stage->context};
-	bool known = stage->backend->room(stage->device, &fit.free_bytes, &fit.total_bytes);
-	bool beside = !known || fit_has_room(&fit);
-	fit.free_bytes += old.bytes;
-	if (known && !fit_has_room(&fit)) {
-		struct text why = {0};
-		fit_missing(&fit, &why);
-		fit_instead(&fit, &why);
-		fail(err, "%s", text_chars(&why));
-		text_free(&why);
+	bool beside;
+	if (room_for_pack(stage, wanted, &beside, err)) {
 		slice_free(wanted);
 		return -1;
 	}

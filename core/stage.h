@@ -7,6 +7,7 @@
 #define CORE_STAGE_H
 
 #include "core/engine.h"
+#include "core/fit.h"
 #include "core/forward.h"
 #include "core/model.h"
 #include "core/pack.h"
@@ -24,6 +25,7 @@ struct stage {
 	 * it are plans, without a backend, until they are asked for again. */
 	bool alone;
 	struct pack pack;
+	struct fit room; // as it was before anything of this model was there
 	struct stage_slice {
 		struct slice slice;
 		bool said;        // EV_MASK was sent for it

@@ -3,15 +3,20 @@
  */
 #include "kernels/cuda_device.h"
 #include "base/memory.h"
+#include "base/size.h"
 #include "kernels/cuda_blas.h"
 #include "kernels/cuda_pass.h"
 #include "kernels/gpu.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define RING_BYTES ((size_t)1 << 20)
-#define GB 1e9
+
+/* What has broken the card for this process, whoever opens it: the runtime answers with it from
+ * then on. */
+static _Atomic int lost;
 
 struct error *cuda_failure(struct device *device)
 {
@@ -27,6 +32,19 @@ bool cuda_failed(struct device *device, cudaError_t error, const char *what)
 		return false;
 	fail(cuda_failure(device), "the card failed at %s: %s", what, cudaGetErrorString(error));
 	return true;
+}
+
+void cuda_look_lost(struct device *device)
+{
+	cudaGetLastError(); // forgets what does not last
+	int error = (int)cudaStreamSynchronize(device->stream);
+	if (error != cudaSuccess)
+		lost = error;
+}
+
+const char *cuda_lost(void)
+{
+	return lost ? cudaGetErrorString((cudaError_t)lost) : NULL;
 }
 
 struct cuda_view cuda_view(const struct matrix *m)
@@ -173,8 +191,9 @@ static void *allocate(struct device *device, size_t bytes, struct error *err)
 	}
 	cudaGetLastError(); // forget it
 	cudaMemGetInfo(&free_bytes, &total);
-	fail(err, "%.2f GB of VRAM are needed, the card has %.2f of %.2f GB left: %s", bytes / GB,
-		 free_bytes / GB, total / GB, cudaGetErrorString(error));
+	char a[32], b[32], c[32];
+	fail(err, "%s of VRAM are needed, the card has %s of %s left: %s", size_text(bytes, a),
+		 size_text(free_bytes, b), size_text(total, c), cudaGetErrorString(error));
 	return NULL;
 }
 

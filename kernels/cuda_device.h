@@ -90,6 +90,10 @@ struct error *cuda_failure(struct device *device);
 /* Keeps an error of the runtime; true: it was one. `what` names what was tried. */
 bool cuda_failed(struct device *device, cudaError_t error, const char *what);
 
+/* After a failure: whether the card has gone for good. Not while a stream captures. */
+void cuda_look_lost(struct device *device);
+const char *cuda_lost(void); // by what; NULL = not
+
 /* Device memory for n * size bytes, contents undefined; NULL (and the device has failed) without
  * memory. Grows between passes only: a recorded pass holds its address. */
 void *cuda_scratch(struct device *device, enum cuda_scratch_use use, size_t n, size_t size);

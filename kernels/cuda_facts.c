@@ -1,3 +1,4 @@
+#include "kernels/cuda_device.h"
 #include "kernels/gpu.h"
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
@@ -51,6 +52,12 @@ static int check_card(int card, int n, struct error *err)
 int gpu_usable(int card, struct error *err)
 {
 	int driver = 0, runtime = 0, n = 0;
+	if (cuda_lost())
+		return fail(
+			err,
+			"--device cuda:%d: a card has failed in this process (%s): restart elastiscope to "
+			"use it again; --device cpu runs everything",
+			card, cuda_lost());
 	if (check_driver(&driver, &runtime, err) || count_cards(driver, runtime, &n, err) ||
 		check_card(card, n, err))
 		return fail_in(err, "--device cuda:%d", card);

@@ -180,6 +180,7 @@ int cuda_finish(struct device *device, struct error *err)
 	if (!device->failed)
 		return 0;
 	device->failed = false;
+	cuda_look_lost(device);
 	return fail(err, "%s", device->failure.text);
 }
 

@@ -7,6 +7,7 @@
  */
 #include "base/hash.h"
 #include "base/memory.h"
+#include "base/size.h"
 #include "kernels/cuda_pass.h"
 #include <stdlib.h>
 #include <string.h>
@@ -107,11 +108,13 @@ static unsigned char *place(struct cuda_uploads *u, size_t bytes, struct error *
 			size = bytes; // the end of the card
 		if (cudaMalloc(&memory, size) != cudaSuccess) {
 			cudaGetLastError();
+			char a[32], b[32], c[32], d[32];
 			fail(err,
-				 "the weights do not fit the card: %.2f GB are uploaded, %.2f of %.2f GB are left "
-				 "and a tensor of %.2f GB comes next",
-				 (double)u->bytes / 1e9, (double)free_bytes / 1e9, (double)total / 1e9,
-				 (double)bytes / 1e9);
+				 "the weights do not fit the card: %s are uploaded, %s of %s are left and a tensor "
+				 "of "
+				 "%s comes next",
+				 size_text(u->bytes, a), size_text(free_bytes, b), size_text(total, c),
+				 size_text(bytes, d));
 			return NULL;
 		}
 		last = &u->blocks[u->n_blocks++];
@@ -175,9 +178,9 @@ static void send(struct sender *sender, const unsigned char *from, size_t bytes)
 static int sent(struct sender *sender, struct error *err)
 {
 	flush(sender);
-	return sender->error == cudaSuccess
-			   ? 0
-			   : fail(err, "uploading weights: %s", cudaGetErrorString(sender->error));
+	return sender->error == cudaSuccess ? 0
+										: fail(err, "the card failed at uploading weights: %s",
+											   cudaGetErrorString(sender->error));
 }
 
 static struct cuda_uploads *uploads_of(struct device *device, struct error *err)

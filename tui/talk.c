@@ -228,6 +228,14 @@ static void changed(struct talk *talk, const struct event *event)
 			 (double)event->change.took_ns / 1e6, stale);
 }
 
+/* What a card does to a turn is no reason to lose the conversation. */
+static void failed(struct talk *talk, const char *text)
+{
+	bool card = talk->running && strstr(text, "the card ");
+	talk_say(talk, "error: %s%s", text,
+			 card ? "; the conversation is kept, :device cpu goes on with it" : "");
+}
+
 void talk_init(struct talk *talk, struct engine *engine)
 {
 	*talk = (struct talk){.engine = engine, .settings.thinking = true, .turn = -1};
@@ -289,7 +297,7 @@ void talk_event(struct talk *talk, const struct event *event)
 		talk->opening = talk->moving = false;
 		talk->open_with[0] = 0;
 		talk->progress = (struct progress){0};
-		talk_say(talk, "error: %s", event->text ? event->text : "unknown");
+		failed(talk, event->text ? event->text : "unknown");
 		break;
 	case EV_NOTICE: // of the model that was just opened, perhaps
 		talk_say(talk, "%s%s", talk->anew ? BEGINS_ANEW ". " : "", event->text ? event->text : "");
