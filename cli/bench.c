@@ -2,11 +2,10 @@
  * bench: what the program costs on this machine, a row each, medians of several runs. Everything
  * runs in one process and one order, so that ratios between rows hold on a noisy machine.
  */
-#include "cli/command.h"
+#include "cli/bench.h"
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "core/prefill.h"
 #include "core/sampler.h"
 #include "inspect/statistics.h"
 #include "kernels/bench.h"
@@ -17,37 +16,61 @@
 
 #define MAX_RUNS 9
 #define MAX_COLUMNS 4
-#define PROMPT_TOKENS 512
+#define PROMPT_TOKENS 512 // at least
 #define DECODE_TOKENS 128
 #define SWITCH_TOKENS 256
 
-struct bench {
-	const struct cli *cli;
-	struct model *model;
-	const struct backend *backend;
-	struct device *device;
-	struct sequence sequence;
-	struct workspace *workspace;
-	struct slice slices[MAX_BUDGETS];
-	int32_t tokens[PROMPT_TOKENS];
-	int n_tokens; // that fit
-};
+/* A column that a row may leave empty. */
+static void cell(double value)
+{
+	putchar(',');
+	if (value > 0)
+		printf("%.4g", value);
+}
 
-/* value in `unit`; bytes moved a run for the rate, 0 = no rate. */
+void bench_print(const struct bench *bench, const struct bench_row *row)
+{
+	const char *rung = bench->backend->rung(bench->device);
+	double of_memory = 0, of_product = 0;
+	if (bench->peaks.read_bps > 0)
+		of_memory = 100 * row->bytes_per_second / bench->peaks.read_bps;
+	if (bench->peaks.bf16_flops > 0)
+		of_product = 100 * row->flops / bench->peaks.bf16_flops;
+	if (bench->cli->csv) {
+		printf("%s,%s,%s,%d,%.6g,%s,%.4g", row->name, row->what, rung,
+			   bench->backend->threads(bench->device), row->value, row->unit,
+			   row->bytes_per_second / 1e9);
+		cell(of_memory);
+		cell(row->flops / 1e12);
+		cell(of_product);
+		cell(row->n_launches);
+		putchar('\n');
+	} else {
+		printf("%-22s %-22s %12.4g %-10s", row->name, row->what, row->value, row->unit);
+		if (row->bytes_per_second > 0)
+			printf(" %8.2f GB/s", row->bytes_per_second / 1e9);
+		if (of_memory > 0)
+			printf(" %5.1f %%", of_memory);
+		if (row->flops > 0)
+			printf(" %8.2f TFLOP/s", row->flops / 1e12);
+		if (of_product > 0)
+			printf(" %5.1f %%", of_product);
+		if (row->n_launches > 0)
+			printf(" %5d launches", row->n_launches);
+		printf("\n");
+	}
+	fflush(stdout);
+}
+
+/* value in `unit`; gigabytes moved per second, 0 = no rate. */
 static void print_row(const struct bench *bench, const char *name, const char *what, double value,
 					  const char *unit, double gigabytes_per_second)
 {
-	const char *rung = bench->backend->rung(bench->device);
-	int threads = bench->backend->threads(bench->device);
-	if (bench->cli->csv)
-		printf("%s,%s,%s,%d,%.6g,%s,%.4g\n", name, what, rung, threads, value, unit,
-			   gigabytes_per_second);
-	else if (gigabytes_per_second > 0)
-		printf("%-22s %-22s %12.4g %-10s %8.2f GB/s\n", name, what, value, unit,
-			   gigabytes_per_second);
-	else
-		printf("%-22s %-22s %12.4g %s\n", name, what, value, unit);
-	fflush(stdout);
+	bench_print(bench, &(struct bench_row){.name = name,
+										   .what = what,
+										   .value = value,
+										   .unit = unit,
+										   .bytes_per_second = gigabytes_per_second * 1e9});
 }
 
 static double median(double *values, int n)
@@ -116,7 +139,15 @@ static int bench_budget(struct bench *bench, int index, struct error *err)
 		decode_tps[run] = n_decode / ((double)(clock_ns() - from) / 1e9);
 	}
 	double decode = median(decode_tps, 3);
-	print_row(bench, "prefill", slice->budget.name, median(prefill_tps, 3), "tok/s", 0);
+	double prefill = median(prefill_tps, 3);
+	struct work prompt = {0, 0};
+	if (bench->backend->profiler && bench_apart(bench, slice, &prompt, err) < 0)
+		return -1;
+	bench_print(bench, &(struct bench_row){.name = "prefill",
+										   .what = slice->budget.name,
+										   .value = prefill,
+										   .unit = "tok/s",
+										   .flops = prompt.flops / bench->n_tokens * prefill});
 	print_row(bench, "decode", slice->budget.name, decode, "tok/s",
 			  decode * (double)slice->cost.bytes_per_token / 1e9);
 	return 0;
@@ -280,34 +311,10 @@ static void kernel_row(void *user, const char *name, const char *rung, double ns
 	print_row(bench, name, what, ns / 1e3, "us", bytes / ns);
 }
 
-/* A card's own memory: a large copy, bytes read and written. The peak that decode is held against.
- */
-static int bench_copy(struct bench *bench, struct error *err)
-{
-	const size_t bytes = (size_t)1 << 30;
-	double seconds[MAX_RUNS];
-	void *from = bench->backend->alloc(bench->device, bytes, err);
-	void *to = from ? bench->backend->alloc(bench->device, bytes, err) : NULL;
-	int failed = !to;
-	for (int run = -1; run < MAX_RUNS && !failed; run++) { // the first one warms up
-		uint64_t start = clock_ns();
-		bench->backend->copy(bench->device, to, from, bytes);
-		failed = bench->backend->finish(bench->device, err);
-		if (run >= 0)
-			seconds[run] = (double)(clock_ns() - start) / 1e9;
-	}
-	if (!failed)
-		print_row(bench, "copy", "1 GiB of the card", median(seconds, MAX_RUNS) * 1e6, "us",
-				  2 * (double)bytes / median(seconds, MAX_RUNS) / 1e9);
-	bench->backend->release(bench->device, from);
-	bench->backend->release(bench->device, to);
-	return failed ? -1 : 0;
-}
-
 static int bench_all(struct bench *bench, struct error *err)
 {
 	int n_budgets = bench->model->elastic.n_budgets;
-	if (bench_load(bench, err) < 0)
+	if (bench_load(bench, err) < 0 || (bench->backend->profiler && bench_peaks(bench, err) < 0))
 		return -1;
 	for (int i = 0; i < n_budgets; i++)
 		if (bench_budget(bench, i, err) < 0)
@@ -318,8 +325,14 @@ static int bench_all(struct bench *bench, struct error *err)
 		return -1;
 	if (bench->model->tokenizer && bench_screen(bench, err) < 0)
 		return -1;
-	return bench->backend == &backend_cpu ? kernels_bench(kernel_row, bench, err)
-										  : bench_copy(bench, err);
+	return bench->backend == &backend_cpu ? kernels_bench(kernel_row, bench, err) : 0;
+}
+
+/* Of the prompt: a card reads two of its chunks. */
+static int prompt_tokens(const struct bench *bench)
+{
+	int n = bench->backend->profiler ? 2 * bench->backend->chunk(bench->device) : 0;
+	return n < PROMPT_TOKENS ? PROMPT_TOKENS : n > BENCH_PROMPT_MAX ? BENCH_PROMPT_MAX : n;
 }
 
 static int bench_open(struct bench *bench, const struct cli *cli, struct error *err)
@@ -331,12 +344,12 @@ static int bench_open(struct bench *bench, const struct cli *cli, struct error *
 		!(bench->device = bench->backend->open(&options, err)))
 		return -1;
 	const struct config *config = &bench->model->config;
-	int capacity = PROMPT_TOKENS + DECODE_TOKENS;
+	int capacity = prompt_tokens(bench) + DECODE_TOKENS;
+	if (cli->context > 0 && capacity > cli->context)
+		capacity = (int)cli->context;
 	if (capacity > config->max_position_embeddings)
 		capacity = config->max_position_embeddings;
 	bench->n_tokens = capacity > 2 * DECODE_TOKENS ? capacity - DECODE_TOKENS : capacity / 2;
-	if (bench->n_tokens > PROMPT_TOKENS)
-		bench->n_tokens = PROMPT_TOKENS;
 	for (int i = 0; i < bench->n_tokens; i++) // any ids will do, the same in every run
 		bench->tokens[i] = (int32_t)((i * 7919u + 13u) % (unsigned)config->vocab_size);
 	for (int i = 0; i < bench->model->elastic.n_budgets; i++)
@@ -360,7 +373,7 @@ int cli_bench(const struct cli *cli)
 	int result = bench_open(bench, cli, &err);
 	if (result == 0) {
 		if (cli->csv)
-			printf("row,what,rung,threads,value,unit,gb_per_s\n");
+			printf(BENCH_CSV "\n");
 		result = bench_all(bench, &err);
 	}
 	sequence_close(&bench->sequence);

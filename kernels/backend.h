@@ -46,6 +46,7 @@ struct device_gauges {
 	int64_t ours_bytes, weights_bytes; // of its memory: all that we took; of it weights
 	int64_t used_bytes, total_bytes;   // by everybody
 	int power_mw, clock_mhz, temperature_c, busy_percent;
+	int64_t read_bps; // bytes a second that its memory gives when it is only read: measured once
 };
 
 /* Some rows of a stored matrix, and of each of them some runs of bytes. */
@@ -55,6 +56,8 @@ struct portion {
 	const struct span *rows, *bytes; // host memory
 	int n_rows, n_bytes;             // spans
 };
+
+struct profiler; // kernels/profile.h
 
 enum step { STEP_RUN, STEP_REPLAYED };
 
@@ -68,6 +71,7 @@ struct backend {
 	int (*threads)(const struct device *device);
 
 	void (*gauges)(struct device *device, struct device_gauges *out);
+	const struct profiler *profiler; // NULL: a pass cannot be taken apart
 
 	/* Tokens that prefill should read in a pass: what the device is fast with, a stop is answered
 	 * between two of them. */

@@ -6,6 +6,7 @@
 #include "base/size.h"
 #include "kernels/cuda_blas.h"
 #include "kernels/cuda_pass.h"
+#include "kernels/cuda_profile.h"
 #include "kernels/gpu.h"
 #include <stdatomic.h>
 #include <stdio.h>
@@ -96,6 +97,7 @@ static void cuda_close(struct device *device)
 		cudaStreamSynchronize(device->stream);
 	cuda_graphs_close(device);
 	cuda_pass_close(device);
+	cuda_profile_close(device);
 	cuda_blas_close(device->blas);
 	cuda_uploads_close(device);
 	for (int i = 0; i < N_CUDA_SCRATCH; i++)
@@ -310,6 +312,7 @@ const struct backend backend_cuda = {
 	.rung = cuda_rung,
 	.threads = cuda_threads,
 	.gauges = cuda_gauges,
+	.profiler = &cuda_profiler,
 	.chunk = cuda_chunk,
 	.scratch_bytes = card_scratch_bytes,
 	.alloc = cuda_alloc,

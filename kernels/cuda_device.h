@@ -46,6 +46,7 @@ enum cuda_scratch_use {
 struct cuda_uploads; // weights on the card by host address, cuda_upload.c
 struct cuda_pass;    // the pass that is being written, cuda_pass.c
 struct cuda_graphs;  // recorded passes, cuda_graph.c
+struct cuda_profile; // a pass taken apart, cuda_profile.c
 
 struct device {
 	struct device_options options;
@@ -77,7 +78,10 @@ struct device {
 	struct cuda_uploads *uploads;
 	struct cuda_pass *pass;
 	struct cuda_graphs *graphs;
-	struct cuda_blas *blas; // NULL: no cuBLASLt, or exact math
+	struct cuda_profile *profile; // NULL: never asked for
+	uint64_t n_passes;            // finished
+	double read_bps;              // of its memory, 0 = not measured yet, -1 = failed
+	struct cuda_blas *blas;       // NULL: no cuBLASLt, or exact math
 };
 
 #ifdef __cplusplus
@@ -126,6 +130,8 @@ void cuda_abandon(struct device *device, const void *host, size_t bytes);
 uint64_t cuda_missing(const struct device *device, const void *host, size_t bytes);
 int cuda_gather(struct device *device, void *to, const struct portion *portion, struct error *err);
 uint64_t cuda_uploaded_bytes(const struct device *device);
+/* The largest piece of memory that weights lie in; NULL without weights. */
+const void *cuda_uploaded_block(const struct device *device, size_t *bytes);
 void cuda_uploads_wait(struct device *device); // before the first pass reads them
 void cuda_uploads_close(struct device *device);
 

@@ -190,6 +190,7 @@ void cuda_graph_record(struct device *device, uint64_t key, struct cuda_list *li
 	g->key = key;
 	g->shadow = *device;
 	g->shadow.graphs = NULL;
+	g->shadow.profile = NULL;
 	g->shadow.pass = NULL; // its operations run at once
 	g->shadow.n_outs = 0;
 	g->done = false;

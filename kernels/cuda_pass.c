@@ -1,5 +1,6 @@
 #include "kernels/cuda_pass.h"
 #include "base/memory.h"
+#include "kernels/cuda_profile.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,9 +40,11 @@ static void run_group(struct device *device, const struct group *group)
 
 void cuda_run_pass(struct device *device, const struct cuda_list *list, size_t from)
 {
+	cuda_profile_list(device);
 	while (from < list->n && !device->failed) {
 		struct group group = {list, &list->notes[from], 1};
 		run_group(device, &group);
+		cuda_profile_group(device, list, from, group.n);
 		from += group.n;
 	}
 }
@@ -130,7 +133,7 @@ enum step cuda_begin(struct device *device, uint64_t key)
 		return STEP_RUN;
 	list_clear(&pass->list);
 	pass->n_run = 0;
-	if (key && cuda_graph_replay(device, key, &record) == STEP_REPLAYED)
+	if (key && !cuda_profiling(device) && cuda_graph_replay(device, key, &record) == STEP_REPLAYED)
 		return STEP_REPLAYED;
 	pass->key = record ? key : 0;
 	return STEP_RUN;
@@ -165,6 +168,8 @@ int cuda_finish(struct device *device, struct error *err)
 	cuda_flush(device);
 	cuda_failed(device, cudaStreamSynchronize(device->stream), "a pass");
 	device->ring_at = 0;
+	device->n_passes++;
+	cuda_profile_finish(device);
 	read_fault(device);
 	for (int i = 0; i < device->n_outs; i++)
 		*device->outs[i] = device->mailbox->picked[i];

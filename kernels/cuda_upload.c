@@ -294,6 +294,19 @@ uint64_t cuda_uploaded_bytes(const struct device *device)
 	return device->uploads ? device->uploads->bytes : 0;
 }
 
+const void *cuda_uploaded_block(const struct device *device, size_t *bytes)
+{
+	const struct cuda_uploads *u = device->uploads;
+	const void *largest = NULL;
+	*bytes = 0;
+	for (size_t i = 0; u && i < u->n_blocks; i++)
+		if (u->blocks[i].size > *bytes) {
+			largest = u->blocks[i].memory;
+			*bytes = u->blocks[i].size;
+		}
+	return largest;
+}
+
 void cuda_uploads_wait(struct device *device)
 {
 	struct cuda_uploads *u = device->uploads;
