@@ -168,12 +168,13 @@ int quantised_bind(struct tensor *weight, const struct checkpoint *checkpoint, u
 				   const char *name, const int64_t shape[2], struct error *err)
 {
 	char other[MAX_NAME];
-	float input_scale;
+	float input_scale = 0;
 	if (quantised_refused(checkpoint, name, err))
 		return -1;
 	beside(other, name, "input_scale");
 	if (quantised_scalar(checkpoint, used, other, &input_scale, err) != 0)
 		return -1;
+	weight->input_scale = input_scale;
 	beside(other, name, "weight_scale_2");
 	if (checkpoint_find(checkpoint, other))
 		return bind_nvfp4(weight, checkpoint, used, name, shape, err);

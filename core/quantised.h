@@ -7,7 +7,8 @@
  *   neither                    as its dtype says
  *
  * What the tensors say decides; what the configuration says is held against it (declared.h).
- * input_scale is checked and not used: activations stay wide. Other layouts are refused.
+ * input_scale is kept for devices that multiply E4M3 (fast math); else activations stay wide. Other
+ * layouts are refused.
  */
 #ifndef CORE_QUANTISED_H
 #define CORE_QUANTISED_H

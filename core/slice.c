@@ -121,7 +121,8 @@ static int view(struct builder *b, const char *what, const struct tensor *tensor
 						   .n_column_spans = columns.n,
 						   .n_rows = rows.total,
 						   .n_columns = columns.total,
-						   .scale = tensor->scale};
+						   .scale = tensor->scale,
+						   .input_scale = tensor->input_scale};
 	if (b->pack)
 		return see_packed(b, rows, columns, out);
 	out->data = adopt(b, tensor->data, tensor->bytes);

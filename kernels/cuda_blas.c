@@ -9,7 +9,7 @@
 
 /* ---- of cublasLt.h, library_types.h and cublas_api.h ---- */
 
-enum { TYPE_F32 = 0, TYPE_BF16 = 14 };                 // cudaDataType_t
+enum { TYPE_F32 = 0, TYPE_BF16 = 14, TYPE_E4M3 = 28 }; // cudaDataType_t
 enum { COMPUTE_F32 = 68, OPERATION_T = 1 };            // cublasComputeType_t, cublasOperation_t
 enum { DESC_TRANSA = 3 };                              // cublasLtMatmulDescAttributes_t
 enum { PREFER_WORKSPACE = 1, PREFER_ALIGNMENT_A = 5 }; // ...Preference...; then of B, C, D
@@ -68,7 +68,7 @@ static const struct {
 
 struct shape {
 	int64_t w_stride, y_stride;
-	int n, rows, columns;
+	int type, n, rows, columns;
 	uint32_t alignment[3]; // of w, x, y
 };
 
@@ -113,8 +113,8 @@ static bool choose(struct cuda_blas *blas, struct plan *plan)
 		ok = ok && !l->preference_set(preference, PREFER_ALIGNMENT_A + i, &alignments[i],
 									  sizeof *alignments);
 	uint64_t rows = (uint64_t)s->rows, columns = (uint64_t)s->columns, n = (uint64_t)s->n;
-	ok = ok && !l->layout_create(&plan->w, TYPE_BF16, columns, rows, s->w_stride) &&
-		 !l->layout_create(&plan->x, TYPE_BF16, columns, n, s->columns) &&
+	ok = ok && !l->layout_create(&plan->w, s->type, columns, rows, s->w_stride) &&
+		 !l->layout_create(&plan->x, s->type, columns, n, s->columns) &&
 		 !l->layout_create(&plan->y, TYPE_F32, rows, n, s->y_stride) &&
 		 !l->choose(blas->handle, blas->desc, plan->w, plan->x, plan->y, plan->y, preference, 1,
 					&best, &n_found) &&
@@ -213,6 +213,7 @@ bool cuda_blas_multiply(struct device *device, const struct blas_product *p)
 	memset(&shape, 0, sizeof shape); // compared as bytes
 	shape.w_stride = p->w_stride;
 	shape.y_stride = p->y_stride;
+	shape.type = p->codes ? TYPE_E4M3 : TYPE_BF16;
 	shape.n = p->n;
 	shape.rows = p->rows;
 	shape.columns = p->columns;

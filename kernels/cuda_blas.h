@@ -14,9 +14,10 @@ struct cuda_blas;
 
 /* y = scale * W x, or y += scale * W x. */
 struct blas_product {
-	const void *w; // (rows, columns) in BF16, rows w_stride apart
+	bool codes;    // both in E4M3, everything on 16 bytes and in multiples of 16; else in BF16
+	const void *w; // (rows, columns), rows w_stride apart
 	int64_t w_stride;
-	const void *x; // (n, columns) in BF16
+	const void *x; // (n, columns)
 	float *y;      // (n, rows) in F32, rows y_stride apart
 	int64_t y_stride;
 	int n, rows, columns;

@@ -1,8 +1,9 @@
 /*
- * Matrix products with many tokens. In fast math by cuBLASLt where it is there, BF16 weights as
- * they are stored, others (and those of several spans) unpacked to BF16 first; by tensor cores of
- * our own where it is not (cuda_pipe.cu); else in F32 tile by tile: a block has 64 tokens x 128
- * rows, and blocks that share weights run next to each other.
+ * Matrix products with many tokens. In fast math by cuBLASLt where it is there: BF16 weights as
+ * they are stored, FP8 ones too from Ada on, with activations in E4M3 by the checkpoint's
+ * input_scale; others (and those of several spans) unpacked to BF16 first. By tensor cores of our
+ * own where it is not (cuda_pipe.cu). Else in F32 tile by tile: a block has 64 tokens x 128 rows,
+ * and blocks that share weights run next to each other.
  */
 #include "kernels/cuda_mma.cuh"
 #include "kernels/cuda_tile.cuh"
@@ -104,44 +105,96 @@ static __global__ void unpack_kernel(struct cuda_view m, uint16_t *to)
 	}
 }
 
+/* Codes of a kept row as they are, 16 at a time: a block a row. */
+static __global__ void gather_kernel(struct cuda_view m, uint8_t *to)
+{
+	AWAIT_EARLIER();
+	const uint8_t *from = (const uint8_t *)m.at.data + stored_row(m, blockIdx.x) * m.stride;
+	to += (int64_t)blockIdx.x * m.n_columns;
+	for (int s = 0; s < m.n_column_spans; s++) {
+		struct span span = column_span(m, s);
+		for (int i = threadIdx.x * 16; i < span.length; i += THREADS * 16)
+			*(uint4 *)(to + i) = *(const uint4 *)(from + span.start + i);
+		to += span.length;
+	}
+}
+
+/* Whether the library multiplies this in E4M3: what activations are divided by is known beforehand,
+ * and everything begins on 16 bytes. */
+static bool library_codes(const struct device *device, const struct matrix *w)
+{
+	return cuda_codes_allow(device, w) && w->input_scale > 0 && w->n_rows % 16 == 0;
+}
+
+/* p->w: the matrix where it is stored, or one in scratch without what is not kept; in E4M3 or BF16.
+ * False: too large for that, or the device has failed. */
+static bool place_weights(struct device *device, const struct matrix *w, struct blas_product *p)
+{
+	size_t n = (size_t)w->n_rows * (size_t)w->n_columns;
+	bool whole = w->n_row_spans == 1 && w->n_column_spans == 1;
+	if (whole && (p->codes || w->dtype == DTYPE_BF16)) {
+		p->w = matrix_at(w, w->rows[0].start, w->columns[0].start);
+		p->w_stride = w->stride;
+		return true;
+	}
+	if (n > CARD_UNPACKED_BYTES / sizeof(uint16_t))
+		return false;
+	void *to = cuda_scratch(device, CUDA_SCRATCH_WEIGHTS, n, p->codes ? 1 : sizeof(uint16_t));
+	if (to && p->codes)
+		LAUNCH(device, gather_kernel, w->n_rows, THREADS, 0, cuda_view(w), (uint8_t *)to);
+	else if (to)
+		LAUNCH(device, unpack_kernel, w->n_rows, THREADS, 0, cuda_view(w), (uint16_t *)to);
+	p->w = to;
+	p->w_stride = w->n_columns;
+	return to && !device->failed;
+}
+
 static bool multiply_by_library(struct device *device, const struct linear_op *o)
 {
 	const struct matrix *w = o->w;
-	bool stored = w->dtype == DTYPE_BF16 && w->n_row_spans == 1 && w->n_column_spans == 1;
-	size_t n_y = (size_t)o->n * (size_t)w->n_rows;
-	size_t n_w = (size_t)w->n_rows * (size_t)w->n_columns;
-	if (!device->blas || o->n < BLAS_TOKENS || o->precise || !cuda_narrow(device, w) ||
-		(!stored && n_w > CARD_UNPACKED_BYTES / sizeof(uint16_t)))
+	int64_t n_y = (int64_t)o->n * w->n_rows;
+	struct blas_product p;
+	if (!device->blas || o->n < BLAS_TOKENS || o->precise || !cuda_narrow(device, w))
 		return false;
-	uint16_t *x = cuda_narrow_rows(device, o->x, o->n, w->n_columns);
-	struct blas_product p = {NULL,
-							 w->stride,
-							 x,
-							 o->y,
-							 w->n_rows,
-							 o->n,
-							 w->n_rows,
-							 w->n_columns,
-							 w->dtype == DTYPE_BF16 ? 1 : w->scale,
-							 o->mode == LINEAR_ADD};
-	if (stored) {
-		p.w = matrix_at(w, w->rows[0].start, w->columns[0].start);
-	} else {
-		uint16_t *unpacked =
-			(uint16_t *)cuda_scratch(device, CUDA_SCRATCH_WEIGHTS, n_w, sizeof *unpacked);
-		if (!unpacked)
-			return false;
-		LAUNCH(device, unpack_kernel, w->n_rows, THREADS, 0, cuda_view(w), unpacked);
-		p.w = unpacked;
-		p.w_stride = w->n_columns;
-	}
-	if (!x)
+	memset(&p, 0, sizeof p);
+	p.codes = library_codes(device, w);
+	p.y = o->y;
+	p.y_stride = w->n_rows;
+	p.n = o->n;
+	p.rows = w->n_rows;
+	p.columns = w->n_columns;
+	p.scale = (w->dtype == DTYPE_BF16 ? 1 : w->scale) * (p.codes ? w->input_scale : 1);
+	p.add = o->mode == LINEAR_ADD;
+	if (!place_weights(device, w, &p))
 		return false;
-	if (!cuda_blas_multiply(device, &p))
+	if (p.codes)
+		p.x = cuda_code_rows(device, o->x, o->n, w->n_columns, w->input_scale).codes;
+	else
+		p.x = cuda_narrow_rows(device, o->x, o->n, w->n_columns);
+	if (!p.x || !cuda_blas_multiply(device, &p))
 		return false;
 	if (o->mode == LINEAR_RELU2)
-		LAUNCH(device, relu2_kernel, blocks_of((int64_t)n_y, THREADS), THREADS, 0, o->y,
-			   (int64_t)n_y);
+		LAUNCH(device, relu2_kernel, blocks_of(n_y, THREADS), THREADS, 0, o->y, n_y);
+	return true;
+}
+
+/* ---- tensor cores of our own ---- */
+
+static bool multiply_by_pipe(struct device *device, const struct linear_op *o)
+{
+	struct pipe_op op = cuda_pipe_dense(cuda_view(o->w), o->y, o->n, o->mode);
+	if (o->precise || !cuda_pipe_takes(device, o->w))
+		return false;
+	if (cuda_multiplies_codes(device) && cuda_codes_allow(device, o->w)) {
+		struct coded_rows x =
+			cuda_code_rows(device, o->x, o->n, o->w->n_columns, o->w->input_scale);
+		op.x = x.codes;
+		op.scales = x.scales;
+	} else {
+		op.x = cuda_narrow_rows(device, o->x, o->n, o->w->n_columns);
+	}
+	if (op.x)
+		cuda_pipe(device, &op);
 	return true;
 }
 
@@ -150,17 +203,10 @@ bool cuda_gemm(struct device *device, const struct linear_op *o)
 	struct cuda_view m = cuda_view(o->w);
 	if (o->n < CUDA_PREFILL_TOKENS)
 		return false;
-	if (multiply_by_library(device, o) || device->failed)
+	if (multiply_by_library(device, o) || device->failed || multiply_by_pipe(device, o))
 		return true;
 	struct target to = {o->x, o->y, o->n, (int)o->mode,
 						m.aligned && (uintptr_t)o->x % 16 == 0 && m.n_columns % 4 == 0};
-	if (!o->precise && cuda_pipe_takes(device, o->w)) {
-		struct pipe_op op = cuda_pipe_dense(m, o->y, o->n, o->mode);
-		op.x = cuda_narrow_rows(device, o->x, o->n, m.n_columns);
-		if (op.x)
-			cuda_pipe(device, &op);
-		return true;
-	}
 	dim3 grid(blocks_of(o->n, TILE_TOKENS), blocks_of(m.n_rows, TILE_ROWS));
 	LAUNCH(device, gemm_kernel, grid, TILE_THREADS, TILE_SHARED, m, to);
 	return true;

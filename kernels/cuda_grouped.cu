@@ -144,6 +144,16 @@ static bool all_take(const struct device *device, const struct matrix *m, int n)
 	return take;
 }
 
+/* Activations in E4M3 are divided by a scale of their own each: the experts' calibrated ones
+ * differ, and a token is coded once for all that it chose. */
+static bool all_allow_codes(const struct device *device, const struct experts_op *o)
+{
+	bool allow = true;
+	for (int e = 0; e < o->n_experts && allow; e++)
+		allow = cuda_codes_allow(device, &o->up[e]) && cuda_codes_allow(device, &o->down[e]);
+	return allow;
+}
+
 /* Room for the plan and the outputs; false: the device has failed. */
 static bool open_plan(struct device *device, const struct experts_op *o, int tile_tokens,
 					  struct expert_plan *plan, float **outputs)
@@ -188,20 +198,34 @@ static void run_tiles(struct device *device, const struct experts_op *o,
 static void run_pipe(struct device *device, const struct experts_op *o,
 					 const struct expert_plan *plan, float *outputs)
 {
-	size_t n_hidden = (size_t)o->n * (size_t)o->top_k * (size_t)o->ffn;
+	int n_pairs = o->n * o->top_k;
 	struct pipe_op up = cuda_pipe_dense(cuda_view(o->up), o->hidden, 0, LINEAR_RELU2);
 	struct pipe_op down = cuda_pipe_dense(cuda_view(o->down), outputs, 0, LINEAR_SET);
 	up.placed = o->placed_up;
 	down.placed = o->placed_down;
 	up.plan = down.plan = *plan;
 	up.pairs_of_row = o->top_k;
-	up.x = cuda_narrow_rows(device, o->x, o->n, o->width);
-	down.x = up.narrow_y =
-		(uint16_t *)cuda_scratch(device, CUDA_SCRATCH_HIDDEN, n_hidden, sizeof *up.narrow_y);
-	if (device->failed)
-		return;
-	cuda_pipe(device, &up);
-	cuda_pipe(device, &down);
+	if (cuda_multiplies_codes(device) && all_allow_codes(device, o)) {
+		struct coded_rows x = cuda_code_rows(device, o->x, o->n, o->width, 0);
+		up.x = x.codes;
+		up.scales = x.scales;
+		if (!up.x)
+			return;
+		cuda_pipe(device, &up);
+		x = cuda_code_rows(device, o->hidden, n_pairs, o->ffn, 0);
+		down.x = x.codes;
+		down.scales = x.scales;
+	} else {
+		up.x = cuda_narrow_rows(device, o->x, o->n, o->width);
+		up.narrow_y = (uint16_t *)cuda_scratch(
+			device, CUDA_SCRATCH_HIDDEN, (size_t)n_pairs * (size_t)o->ffn, sizeof *up.narrow_y);
+		down.x = up.narrow_y;
+		if (!up.x || !down.x)
+			return;
+		cuda_pipe(device, &up);
+	}
+	if (down.x)
+		cuda_pipe(device, &down);
 }
 
 bool cuda_grouped(struct device *device, const struct experts_op *o)

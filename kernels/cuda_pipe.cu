@@ -127,6 +127,68 @@ uint16_t *cuda_narrow_rows(struct device *device, const float *x, int n, int wid
 	return device->failed ? NULL : to;
 }
 
+/* A block a row. */
+static __global__ void code_kernel(const float *x, int width, float input_scale, uint8_t *codes,
+								   float *scales)
+{
+	AWAIT_EARLIER();
+	__shared__ float tops[NARROW_THREADS / WARP];
+	int64_t row = blockIdx.x;
+	float scale = input_scale, top = 0;
+	x += row * width;
+	codes += row * width;
+	if (input_scale <= 0) {
+		for (int i = threadIdx.x; i < width; i += NARROW_THREADS)
+			top = fmaxf(top, fabsf(x[i]));
+		top = warp_max(top);
+		if (threadIdx.x % WARP == 0)
+			tops[threadIdx.x / WARP] = top;
+		__syncthreads();
+		for (int i = 0; i < NARROW_THREADS / WARP; i++)
+			top = fmaxf(top, tops[i]);
+		scale = top > 0 ? top / 448 : 1;
+	}
+	for (int i = threadIdx.x * 4; i < width; i += NARROW_THREADS * 4) {
+		uint32_t four = 0;
+#pragma unroll
+		for (int k = 0; k < 4; k++)
+			four |= (uint32_t)to_e4m3(x[i + k] / scale) << (8 * k);
+		*(uint32_t *)(codes + i) = four;
+	}
+	if (threadIdx.x == 0)
+		scales[row] = scale;
+}
+
+struct coded_rows cuda_code_rows(struct device *device, const float *x, int n, int width,
+								 float input_scale)
+{
+	struct coded_rows rows;
+	size_t bytes = (size_t)n * (size_t)width, all = bytes + (size_t)n * sizeof(float);
+	rows.codes = (uint8_t *)cuda_scratch(device, CUDA_SCRATCH_X, all, 1);
+	rows.scales = (float *)(rows.codes + bytes);
+	if (rows.codes)
+		LAUNCH(device, code_kernel, n, NARROW_THREADS, 0, x, width, input_scale, rows.codes,
+			   rows.scales);
+	if (device->failed)
+		rows.codes = NULL;
+	return rows;
+}
+
+bool cuda_codes_allow(const struct device *device, const struct matrix *m)
+{
+	bool allow = device->options.math == MATH_FAST && device->capability >= 89 &&
+				 m->dtype == DTYPE_F8_E4M3 && (uintptr_t)m->data % 16 == 0 && m->stride % 16 == 0 &&
+				 m->n_columns > 0;
+	for (int i = 0; i < m->n_column_spans; i++)
+		allow &= m->columns[i].start % 16 == 0 && m->columns[i].length % 16 == 0;
+	return allow;
+}
+
+bool cuda_multiplies_codes(const struct device *device)
+{
+	return device->capability == 89 || device->capability >= 120;
+}
+
 bool cuda_pipe_takes(const struct device *device, const struct matrix *m)
 {
 	return cuda_narrow(device, m) && cuda_view(m).aligned && m->n_columns > 0;

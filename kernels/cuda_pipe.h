@@ -63,6 +63,23 @@ void cuda_pipe(struct device *device, const struct pipe_op *op);
 /* n rows in BF16 in scratch; NULL: the device has failed. */
 uint16_t *cuda_narrow_rows(struct device *device, const float *x, int n, int width);
 
+/* n rows in E4M3 in scratch, divided by input_scale; where that is 0, each by its largest value
+ * over 448. scales: what each was divided by. codes NULL: the device has failed. */
+struct coded_rows {
+	uint8_t *codes; // (n, width), width a multiple of 16
+	float *scales;  // (n)
+};
+struct coded_rows cuda_code_rows(struct device *device, const float *x, int n, int width,
+								 float input_scale);
+
+/* Whether a matrix can be multiplied in E4M3 as it is stored: fast math, spans of whole 16 bytes.
+ */
+bool cuda_codes_allow(const struct device *device, const struct matrix *m);
+
+/* Whether the card's warps multiply E4M3 (8.9, 12.x). On Hopper and data centre Blackwell mma.sync
+ * converts to F16 first: there only the library gains by E4M3. */
+bool cuda_multiplies_codes(const struct device *device);
+
 #ifdef __cplusplus
 }
 #endif

@@ -43,6 +43,7 @@ struct tensor {
 	/* Of a bound quantised weight (core/quantised.h), whose shape counts elements. */
 	const uint8_t *scales; // NVFP4: (out, in / 16) E4M3
 	float scale;           // FP8: weight_scale; NVFP4: weight_scale_2
+	float input_scale;     // what activations were divided by, calibrated; 0 = not known
 };
 
 /* A run of stored rows, columns or channels: [start, start + length). */
@@ -68,6 +69,8 @@ struct matrix {
 	 * of NVFP4 start and end on blocks. */
 	const uint8_t *scales; // of stored row 0, stride / 16 a row
 	float scale;
+	float
+		input_scale; // of FP8, for devices that multiply E4M3: x = e4m3 * input_scale; 0 = unknown
 };
 
 /* Where one of several matrices of the same spans lies, for tables in device memory. */

@@ -129,9 +129,13 @@ static int choose(void *, void *desc, void *a, void *b, void *c, void *d, void *
 	const shim_layout *A = (shim_layout *)a, *B = (shim_layout *)b, *D = (shim_layout *)d;
 	const shim_preference *p = (shim_preference *)preference;
 	MUST(((shim_desc *)desc)->transa == 1 && n_wanted == 1 && c == d);
-	MUST(A->type == 14 && B->type == 14 && D->type == 0);
+	MUST((A->type == 14 || A->type == 28) && B->type == A->type && D->type == 0);
 	MUST(A->rows == B->rows && A->columns == D->rows && B->columns == D->columns);
 	*n_found = 0;
+	if (A->type == 28) // E4M3: the manual's "16-byte alignment" of pointers and dimensions
+		for (int i = 0; i < 4; i++)
+			MUST(p->alignments[i] >= (i < 2 ? 16 : 4) && A->rows % 16 == 0 &&
+				 A->columns % 16 == 0 && A->stride % 16 == 0 && B->stride % 16 == 0);
 	for (int i = 0; i < 4; i++)
 		if (p->alignments[i] < 4)
 			return 15; // not supported
@@ -142,9 +146,11 @@ static int choose(void *, void *desc, void *a, void *b, void *c, void *d, void *
 	return 0;
 }
 
-static float wide(const uint16_t *p)
+/* Element i of a matrix in BF16 or E4M3. */
+static float wide(const void *at, int type, uint64_t i)
 {
-	return __uint_as_float((unsigned)*p << 16);
+	return type == 28 ? shim_from_e4m3(((const uint8_t *)at)[i])
+					  : __uint_as_float((unsigned)((const uint16_t *)at)[i] << 16);
 }
 
 static int multiply(void *, void *, const void *alpha, const void *a, void *a_layout, const void *b,
@@ -163,11 +169,10 @@ static int multiply(void *, void *, const void *alpha, const void *a, void *a_la
 	shim_later([=]() {
 		for (uint64_t n = 0; n < D.columns; n++)
 			for (uint64_t m = 0; m < D.rows; m++) {
-				const uint16_t *x = (const uint16_t *)a + m * (uint64_t)A.stride;
-				const uint16_t *y = (const uint16_t *)b + n * (uint64_t)B.stride;
+				uint64_t x = m * (uint64_t)A.stride, y = n * (uint64_t)B.stride;
 				float *to = (float *)d + n * (uint64_t)D.stride + m, sum = 0;
 				for (uint64_t k = 0; k < A.rows; k++)
-					sum += wide(x + k) * wide(y + k);
+					sum += wide(a, A.type, x + k) * wide(b, B.type, y + k);
 				*to = scale * sum + (keep != 0 ? keep * *to : 0);
 			}
 	});

@@ -153,7 +153,7 @@ void shim_mma(float sums[4], const uint32_t a[4], const uint32_t b[2])
 	}
 }
 
-static float from_e4m3(uint32_t code)
+float shim_from_e4m3(uint32_t code)
 {
 	int exponent = code >> 3 & 15, mantissa = code & 7;
 	float v = exponent ? ldexpf(1 + mantissa / 8.0f, exponent - 7) : ldexpf((float)mantissa, -9);
@@ -176,8 +176,8 @@ void shim_mma_e4m3(float sums[4], const uint32_t a[4], const uint32_t b[2])
 		int row = lane / 4, column = lane % 4 * 2 + i % 2;
 		for (int k = 0; k < 32; k++)
 			sums[i] +=
-				from_e4m3(set[row * 4 + k % 16 / 4][i / 2 + k / 16 * 2] >> k % 4 * 8 & 0xff) *
-				from_e4m3(set[column * 4 + k % 16 / 4][4 + k / 16] >> k % 4 * 8 & 0xff);
+				shim_from_e4m3(set[row * 4 + k % 16 / 4][i / 2 + k / 16 * 2] >> k % 4 * 8 & 0xff) *
+				shim_from_e4m3(set[column * 4 + k % 16 / 4][4 + k / 16] >> k % 4 * 8 & 0xff);
 	}
 }
 
