@@ -41,9 +41,16 @@ struct run {
 	struct distribution *lens_of[2]; // (rows)
 };
 
-static bool wants_layers(const struct fidelity_plan *plan)
+/* Whether layers of this side are looked at. */
+static bool wants_layers(const struct fidelity_plan *plan, int i)
 {
-	return plan->layers || plan->lens || plan->route_from >= 0;
+	return (plan->layers || plan->lens || plan->route_from >= 0) && !plan->unlike[i];
+}
+
+/* Whether this side runs a second time, with another one's experts. */
+static bool is_routed(const struct fidelity_plan *plan, int i)
+{
+	return plan->route_from >= 0 && plan->route_from != i && !plan->unlike[i];
 }
 
 /* ---- the plan ---- */
@@ -70,7 +77,7 @@ static int check_plan(const struct fidelity_plan *plan, struct error *err)
 	int end = plan->end ? plan->end : plan->n;
 
 	if (plan->n_sides < 2 || plan->n_sides > FIDELITY_SIDES)
-		return fail(err, "a comparison of %d budgets: expected 2 or %d", plan->n_sides,
+		return fail(err, "a comparison of %d budgets: expected 2 to %d", plan->n_sides,
 					FIDELITY_SIDES);
 	if (plan->n < 1 || plan->first < 0 || plan->first >= end || end > plan->n)
 		return fail(err, "nothing to compare: positions %d to %d of %d tokens", plan->first, end,
@@ -86,7 +93,7 @@ static int check_plan(const struct fidelity_plan *plan, struct error *err)
 		if (q->backend != base->backend || q->device != base->device)
 			return fail(err, "%s and %s: slices on different devices", base->budget.name,
 						q->budget.name);
-		if (wants_layers(plan) &&
+		if (wants_layers(plan, i) &&
 			fidelity_same_shape(base->config, q->config, base->budget.name, q->budget.name, err))
 			return -1;
 	}
@@ -115,16 +122,16 @@ static int open_side(struct run *r, int i, struct error *err)
 	out->positions = mem_new((size_t)r->out->n, sizeof *out->positions, err);
 	if (!side->logits || !side->of || !side->kl || !out->positions)
 		return -1;
-	if (capture_open(&side->capture, side->slice, r->rows, plan->layers || plan->lens,
-					 plan->layers || plan->route_from == i, err) ||
+	if (capture_open(&side->capture, side->slice, r->rows,
+					 (plan->layers || plan->lens) && !plan->unlike[i],
+					 (plan->layers && !plan->unlike[i]) || plan->route_from == i, err) ||
 		sequence_open(&side->sequence, side->slice->config, r->b, r->device, plan->kv_dtype,
 					  larger_window(plan), err))
 		return -1;
-	if (plan->route_from >= 0 && plan->route_from != i &&
-		sequence_open(&side->routed, side->slice->config, r->b, r->device, plan->kv_dtype,
-					  larger_window(plan), err))
+	if (is_routed(plan, i) && sequence_open(&side->routed, side->slice->config, r->b, r->device,
+											plan->kv_dtype, larger_window(plan), err))
 		return -1;
-	if (!wants_layers(plan))
+	if (!wants_layers(plan, i))
 		return 0;
 	if ((plan->layers || plan->lens) && !(out->layers = mem_new(layers, sizeof *out->layers, err)))
 		return -1;
@@ -280,7 +287,7 @@ static int read_routed(struct run *r, const struct chunk *c, struct error *err)
 	size_t vocab = (size_t)r->out->vocab;
 
 	for (int i = 0; i < r->plan->n_sides; i++) {
-		if (i == r->plan->route_from)
+		if (!is_routed(r->plan, i))
 			continue;
 		at[n] = i;
 		lanes[n++] = (struct lane){.sequence = &r->sides[i].routed,
@@ -330,6 +337,8 @@ static int look_through_layers(struct run *r, const struct chunk *c, struct erro
 			int which = i > 0;
 			const struct side *side = &r->sides[i];
 			size_t from = (size_t)c->from;
+			if (r->plan->unlike[i])
+				continue;
 			if (look(r, which, i, layer, c, err))
 				return -1;
 			struct lens_rows base = {r->lens[0].logits, r->lens_of[0]};
@@ -349,8 +358,9 @@ static int read_chunk(struct run *r, const struct chunk *c, struct error *err)
 		return -1;
 	keep_positions(r, c);
 	for (int i = 1; i < plan->n_sides && plan->layers; i++)
-		layerwise_add(&r->sides[i].layerwise, &r->sides[0].capture, &r->sides[i].capture, c->from,
-					  c->to, r->sides[i].kl);
+		if (!plan->unlike[i])
+			layerwise_add(&r->sides[i].layerwise, &r->sides[0].capture, &r->sides[i].capture,
+						  c->from, c->to, r->sides[i].kl);
 	if (plan->lens && c->from < c->to && look_through_layers(r, c, err))
 		return -1;
 	return plan->route_from >= 0 ? read_routed(r, c, err) : 0;
@@ -429,8 +439,7 @@ static int results(struct run *r, struct error *err)
 			return -1;
 		if (out->layers)
 			layerwise_result(&r->sides[i].layerwise, out->layers, i == 0);
-		if (r->plan->route_from >= 0 && r->plan->route_from != i &&
-			routed_result(out, &r->sides[i], f->n, err))
+		if (is_routed(r->plan, i) && routed_result(out, &r->sides[i], f->n, err))
 			return -1;
 	}
 	return 0;

@@ -1,7 +1,7 @@
 /*
- * Teacher-forced comparison: two or three budgets read the same tokens side by side, and at every
- * position their predictions are held against the first one's (A, the base). Where the difference
- * comes from, layer by layer, when asked for.
+ * Teacher-forced comparison: two or three budgets read the same tokens side by side, and
+ * at every position their predictions are held against the first one's (A, the base). Where the
+ * difference comes from, layer by layer, when asked for.
  *
  * Budgets of one checkpoint are lanes of one pass, so that its weights are read once. Texts longer
  * than the window are read in windows, each from an empty state; what is kept of a position is a
@@ -31,6 +31,7 @@ struct fidelity_plan {
 	bool layers;    // where the difference comes from
 	bool lens;      // and what the logit lens says of every layer
 	int route_from; // every other side runs a second time with this one's experts; -1 = no
+	bool unlike[FIDELITY_SIDES]; // a side of another shape: none of the three for it
 	/* Called between chunks; non-zero stops with an error. May be NULL. */
 	int (*step)(void *user, int done, int total);
 	void *user;

@@ -71,23 +71,19 @@ struct fidelity_job *fidelity_job(const struct fidelity_side_plan *sides, int n_
 	memcpy(it->ids, ids, (size_t)n * sizeof *ids);
 	it->job = (struct job){.name = "comparison", .run = run, .free = job_free};
 	it->device = *device;
-	it->same_shape = true;
+	it->plan = (struct fidelity_plan){
+		.n_sides = n_sides, .ids = it->ids, .n = n, .first = first, .end = n - 1, .route_from = -1};
+	bool alike = false;
 	for (int i = 0; i < n_sides; i++) {
 		it->models[i] = model_retain(sides[i].model);
 		snprintf(it->budgets[i], sizeof it->budgets[i], "%s", sides[i].budget);
-		it->same_shape &= fidelity_same_shape(&sides[0].model->config, &sides[i].model->config,
-											  sides[0].budget, sides[i].budget, NULL) == 0;
+		it->plan.unlike[i] = fidelity_same_shape(&sides[0].model->config, &sides[i].model->config,
+												 sides[0].budget, sides[i].budget, NULL) != 0;
+		alike |= i > 0 && !it->plan.unlike[i];
 	}
-	it->plan = (struct fidelity_plan){.n_sides = n_sides,
-									  .ids = it->ids,
-									  .n = n,
-									  .first = first,
-									  .end = n - 1,
-									  .layers = it->same_shape,
-									  .lens = it->same_shape && n - first <= LENS_TOKENS,
-									  .route_from = -1};
-	bool experts = sides[0].model->config.n_routed_experts > 0;
-	if (it->same_shape && experts)
+	it->plan.layers = alike;
+	it->plan.lens = alike && n - first <= LENS_TOKENS;
+	if (alike && sides[0].model->config.n_routed_experts > 0)
 		it->plan.route_from = 0;
 	return it;
 }

@@ -19,8 +19,7 @@ struct fidelity_job {
 	struct model *models[FIDELITY_SIDES];
 	char budgets[FIDELITY_SIDES][BUDGET_NAME_BYTES];
 	struct device_options device;
-	int32_t *ids;    // (plan.n)
-	bool same_shape; // layers can be held against each other
+	int32_t *ids; // (plan.n)
 	struct fidelity_plan plan;
 	struct fidelity fidelity;
 };
