@@ -20,7 +20,7 @@
 struct work {
 	const struct cli *cli;
 	struct comparison c;
-	const char *arguments[FIDELITY_SIDES];
+	const char *arguments[COMPARE_SIDES];
 	struct model *model; // the one that plain budgets belong to; NULL until one asks
 	char *directory;     // an argument that is the model's
 	struct device *device;
@@ -68,7 +68,7 @@ static struct model *open_directory(struct work *w, const char *directory, struc
 	char *path = realpath(directory, NULL);
 	struct model *model = NULL;
 
-	for (int i = 0; i < FIDELITY_SIDES && path && !model; i++) {
+	for (int i = 0; i < COMPARE_SIDES && path && !model; i++) {
 		char *other = w->c.models[i] ? realpath(w->c.models[i]->directory, NULL) : NULL;
 		if (other && !strcmp(path, other))
 			model = model_retain(w->c.models[i]);
@@ -158,7 +158,7 @@ static int write_answers(struct work *w, struct error *err)
 								.kv_dtype = w->options.kv_dtype,
 								.step = progress,
 								.user = w};
-	memcpy(plan.sides, c->plan.sides, sizeof c->plan.sides);
+	memcpy(plan.sides, c->plan.sides, COMPARE_SIDES * sizeof *plan.sides);
 	if (answers_write(&c->answers, &plan, err))
 		return -1;
 	const struct answer *answer = &c->answers.of[0];
@@ -287,7 +287,7 @@ int cli_compare(const struct cli *cli)
 	int result = run(&w, &err);
 	fidelity_free(&w.c.fidelity);
 	answers_free(&w.c.answers);
-	for (int i = 0; i < FIDELITY_SIDES; i++) {
+	for (int i = 0; i < COMPARE_SIDES; i++) {
 		slice_free(&w.c.slices[i]);
 		model_release(w.c.models[i]);
 	}

@@ -6,12 +6,13 @@
 #include "inspect/answers.h"
 #include "inspect/fidelity.h"
 
+#define COMPARE_SIDES 3  // a table as wide as a terminal
 #define COMPARE_WORST 10 // positions listed when nobody asks for another number
 
 struct comparison {
-	const char *labels[FIDELITY_SIDES];   // as the user typed them
-	struct model *models[FIDELITY_SIDES]; // counted
-	struct slice slices[FIDELITY_SIDES];
+	const char *labels[COMPARE_SIDES];   // as the user typed them
+	struct model *models[COMPARE_SIDES]; // counted
+	struct slice slices[COMPARE_SIDES];
 	int n_sides;
 	int32_t *ids;    // what all read
 	int n, n_prompt; // n_prompt: of them the prompt; 0 = a text, not an answer

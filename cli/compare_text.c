@@ -134,7 +134,7 @@ static void print_texts(const struct comparison *c, const struct written *of)
 
 int compare_texts(const struct comparison *c, const struct cli *cli, struct error *err)
 {
-	struct written of[FIDELITY_SIDES] = {0};
+	struct written of[COMPARE_SIDES] = {0};
 	int result = 0;
 
 	for (int i = 0; i < c->n_sides && !result; i++)
@@ -143,7 +143,7 @@ int compare_texts(const struct comparison *c, const struct cli *cli, struct erro
 		result = print_json(c, of, err);
 	else if (!result)
 		print_texts(c, of);
-	for (int i = 0; i < FIDELITY_SIDES; i++)
+	for (int i = 0; i < COMPARE_SIDES; i++)
 		text_free(&of[i].text);
 	return result;
 }

@@ -1,5 +1,5 @@
 /*
- * Teacher-forced comparison: two or three budgets read the same tokens side by side, and
+ * Teacher-forced comparison: two to FIDELITY_SIDES budgets read the same tokens side by side, and
  * at every position their predictions are held against the first one's (A, the base). Where the
  * difference comes from, layer by layer, when asked for.
  *
@@ -16,7 +16,7 @@
 #include "core/slice.h"
 #include "inspect/divergence.h"
 
-#define FIDELITY_SIDES 3
+#define FIDELITY_SIDES 8 // beside the base, curves and sensitivities try seven budgets at once
 
 struct fidelity_plan {
 	/* Borrowed; all on one device, vocabularies of one size. [0] is A. They may belong to different
