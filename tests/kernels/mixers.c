@@ -187,6 +187,26 @@ static void others_stay_apart(void **state)
 	case_done();
 }
 
+/* A pass starts both as one kernel, and apart where somebody looks in between. */
+static void a_pass_finds_them(void **state)
+{
+	(void)state;
+	struct device *device = case_device(2);
+	float before;
+	case_seed(995);
+	struct mixer m = random_mixer(1, 8, 2, 4);
+	for (int looks = 0; looks < 2; looks++) {
+		uint64_t n = device->n_launches;
+		case_backend->conv(device, 1, &m.conv);
+		if (looks)
+			case_backend->download(device, &before, m.conv.y, sizeof before);
+		case_backend->ssm(device, 1, &m.ssm);
+		case_finish(device);
+		assert_int_equal(device->n_launches - n, 1 + looks);
+	}
+	case_done();
+}
+
 /* ---- attention ---- */
 
 /* Rows of random numbers in the cache's format. */
@@ -311,6 +331,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(conv_and_ssm_at_once),
 		cmocka_unit_test(others_stay_apart),
+		cmocka_unit_test(a_pass_finds_them),
 		cmocka_unit_test(attention_in_one_launch),
 	};
 	return cmocka_run_group_tests(tests, case_open, case_close);
