@@ -85,6 +85,7 @@ static int bench_load(struct bench *bench, struct error *err)
 	char *directory = cli_model_directory(bench->cli, err);
 	struct model_options options = {.budgets_file = bench->cli->budgets_file,
 									.lenient = bench->cli->lenient};
+	struct upload upload = {.backend = bench->backend, .device = bench->device};
 	int done = 0;
 	for (; directory && done < MAX_RUNS; done++) {
 		uint64_t from = clock_ns();
@@ -92,14 +93,14 @@ static int bench_load(struct bench *bench, struct error *err)
 		open_ms[done] = (double)(clock_ns() - from) / 1e6;
 		struct slice slice = {0};
 		from = clock_ns();
-		if (!model ||
-			slice_build(&slice, &model->weights, &model->config, &model->elastic.budgets[0],
-						bench->backend, bench->device, err) < 0) {
+		if (!model || cli_build_slice(bench->cli, &upload, model, &model->elastic.budgets[0],
+									  &slice, err) < 0) {
 			model_release(model);
 			break;
 		}
 		slice_ms[done] = (double)(clock_ns() - from) / 1e6;
 		slice_free(&slice);
+		upload_forget(&upload, &model->checkpoint);
 		model_release(model);
 	}
 	free(directory);
@@ -352,9 +353,10 @@ static int bench_open(struct bench *bench, const struct cli *cli, struct error *
 	bench->n_tokens = capacity > 2 * DECODE_TOKENS ? capacity - DECODE_TOKENS : capacity / 2;
 	for (int i = 0; i < bench->n_tokens; i++) // any ids will do, the same in every run
 		bench->tokens[i] = (int32_t)((i * 7919u + 13u) % (unsigned)config->vocab_size);
+	struct upload upload = {.backend = bench->backend, .device = bench->device};
 	for (int i = 0; i < bench->model->elastic.n_budgets; i++)
-		if (slice_build(&bench->slices[i], &bench->model->weights, config,
-						&bench->model->elastic.budgets[i], bench->backend, bench->device, err) < 0)
+		if (cli_build_slice(cli, &upload, bench->model, &bench->model->elastic.budgets[i],
+							&bench->slices[i], err) < 0)
 			return -1;
 	bench->workspace = workspace_open(config, bench->backend, bench->device, 1,
 									  bench->backend->chunk(bench->device), false, err);

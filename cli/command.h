@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "core/engine.h"
 #include "core/model.h"
+#include "core/upload.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -153,6 +154,11 @@ int cli_token_list(const char *text, int32_t **ids, int *n, struct error *err);
  * free(*ids). */
 int cli_ids(const struct cli *cli, const struct model *model, int32_t **ids, int *n,
 			struct error *err);
+
+/* slice_build() for a command without an engine: weights are uploaded first, with their progress
+ * on a terminal. */
+int cli_build_slice(const struct cli *cli, const struct upload *to, const struct model *model,
+					const struct budget *budget, struct slice *slice, struct error *err);
 
 /* A local engine with the options' device, context and log (record NULL = none), and the model
  * open: waits for EV_OPENED. *model is counted. NULL and err when the model can't be opened. */

@@ -3,6 +3,7 @@
 #include "cli/run.h"
 #include "tui/meter.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "core/rule.h"
@@ -325,4 +326,40 @@ struct engine *cli_open_engine(const struct cli *cli,
 	}
 	free(directory);
 	return engine;
+}
+
+struct uploading {
+	struct meter meter;
+	bool quiet;
+};
+
+static int show_upload(void *user, const char *budget, uint64_t done, uint64_t total)
+{
+	struct uploading *uploading = user;
+	struct event event = {.type = EV_PROGRESS, .at_ns = clock_ns()};
+	struct text what = {0};
+	text_format(&what, "uploading %s", budget_name_text(budget));
+	event.text = text_chars(&what);
+	event.progress.done = (int64_t)done;
+	event.progress.total = (int64_t)total;
+	event.progress.bytes = true;
+	if (!uploading->quiet)
+		meter_event(&uploading->meter, &event);
+	text_free(&what);
+	return 0;
+}
+
+int cli_build_slice(const struct cli *cli, const struct upload *to, const struct model *model,
+					const struct budget *budget, struct slice *slice, struct error *err)
+{
+	struct uploading uploading = {.quiet = cli->quiet};
+	struct upload upload = {to->backend, to->device, show_upload, &uploading};
+	struct slice plan;
+	if (slice_build(&plan, &model->weights, &model->config, budget, NULL, NULL, err))
+		return -1;
+	int failed = upload_whole(&upload, &plan, err);
+	slice_free(&plan);
+	return failed ? -1
+				  : slice_build(slice, &model->weights, &model->config, budget, to->backend,
+								to->device, err);
 }

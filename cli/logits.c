@@ -26,6 +26,7 @@ struct turn {
 };
 
 struct work {
+	const struct cli *cli;
 	struct model *model;
 	const struct backend *backend;
 	struct device *device;
@@ -63,8 +64,8 @@ static int parse_taps(const char *text, struct reading_plan *plan, struct error 
 static int build(struct work *w, const struct budget *budget, struct slice *slice,
 				 struct error *err)
 {
-	return slice_build(slice, &w->model->weights, &w->model->config, budget, w->backend, w->device,
-					   err);
+	struct upload upload = {.backend = w->backend, .device = w->device};
+	return cli_build_slice(w->cli, &upload, w->model, budget, slice, err);
 }
 
 /* POS:BUDGET:HANDOFF */
@@ -191,6 +192,21 @@ static int progress(void *user, int done, int total)
 	return 0;
 }
 
+/* Where nobody asked for the card, the CPU does as well. */
+static int open_device(struct work *w, const struct budget *budget, struct error *err)
+{
+	w->device = w->backend->open(&w->options, err);
+	if (w->device && !build(w, budget, &w->slice, err))
+		return 0;
+	if (!w->options.automatic || w->backend == &backend_cpu)
+		return -1;
+	if (!w->cli->quiet)
+		fprintf(stderr, "elastiscope: on the CPU: %s\n", err->text);
+	w->backend->close(w->device);
+	w->backend = &backend_cpu;
+	return open_device(w, budget, err);
+}
+
 static int run(struct work *w, const struct cli *cli, struct error *err)
 {
 	struct budget budget = {0};
@@ -209,12 +225,9 @@ static int run(struct work *w, const struct cli *cli, struct error *err)
 	w->model = cli_open_model(cli, err);
 	if (!w->model || cli_ids(cli, w->model, &w->ids, &w->n, err))
 		return -1;
-	w->device = w->backend->open(&w->options, err);
-	if (!w->device)
-		return -1;
 	result = cli_budget(cli, w->model, &budget, err);
 	if (!result)
-		result = build(w, &budget, &w->slice, err);
+		result = open_device(w, &budget, err);
 	budget_free(&budget);
 	if (result || parse_switches(w, &cli->switches, err))
 		return -1;
@@ -230,7 +243,7 @@ static int run(struct work *w, const struct cli *cli, struct error *err)
 
 int cli_logits(const struct cli *cli)
 {
-	struct work w = {0};
+	struct work w = {.cli = cli};
 	struct error err = {0};
 	int result = run(&w, cli, &err);
 

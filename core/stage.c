@@ -164,10 +164,8 @@ void stage_close(struct stage *stage)
 	free(stage->slices);
 	pack_close(&stage->pack);
 	workspace_close(stage->workspace);
-	for (int i = 0; stage->model && i < stage->model->checkpoint.n_shards; i++) {
-		const struct shard *shard = &stage->model->checkpoint.shards[i];
-		stage->backend->abandon(stage->device, shard->data, shard->bytes);
-	}
+	if (stage->model)
+		upload_forget(&stage->upload, &stage->model->checkpoint);
 	model_release(stage->model);
 	*stage = (struct stage){0};
 }

@@ -1,5 +1,6 @@
 #include "core/upload.h"
 #include "base/size.h"
+#include "core/fit.h"
 #include "core/module.h"
 
 static size_t data_bytes(const struct matrix *m)
@@ -57,12 +58,28 @@ uint64_t upload_missing(const struct upload *upload, const struct slice *plan)
 	return walk.missing;
 }
 
+static int look_for_room(const struct upload *upload, const struct slice *plan, uint64_t bytes,
+						 struct error *err)
+{
+	struct fit fit = {.plan = plan, .weight_bytes = bytes};
+	struct text why = {0};
+	if (!upload->backend->room(upload->device, &fit.free_bytes, &fit.total_bytes) ||
+		fit_has_room(&fit))
+		return 0;
+	fit_missing(&fit, &why);
+	fail(err, "%s", text_chars(&why));
+	text_free(&why);
+	return -1;
+}
+
 int upload_whole(const struct upload *upload, const struct slice *plan, struct error *err)
 {
 	struct walk walk = {.upload = upload, .plan = plan, .err = err};
 	walk.total = upload_missing(upload, plan);
 	if (walk.total == 0)
 		return 0;
+	if (look_for_room(upload, plan, walk.total, err))
+		return -1;
 	modules_each(plan, bring, &walk);
 	return walk.failed ? -1 : upload_step(upload, plan->budget.name, walk.total, walk.total, err);
 }
@@ -75,4 +92,11 @@ int upload_step(const struct upload *upload, const char *budget, uint64_t done, 
 	char a[32], b[32];
 	return fail(err, "uploading %s was stopped at %s of %s", budget_name_text(budget),
 				size_text(done, a), size_text(total, b));
+}
+
+void upload_forget(const struct upload *upload, const struct checkpoint *checkpoint)
+{
+	for (int i = 0; i < checkpoint->n_shards; i++)
+		upload->backend->abandon(upload->device, checkpoint->shards[i].data,
+								 checkpoint->shards[i].bytes);
 }

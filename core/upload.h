@@ -20,9 +20,13 @@ struct upload {
 /* What of the whole matrices that the plan reads is not on the device yet. */
 uint64_t upload_missing(const struct upload *upload, const struct slice *plan);
 
-/* Brings these there; slice_build() finds them. The plan was built without a backend. What was
- * uploaded before a stop or a failure stays until the model is closed, for the next try. */
+/* Brings these there, if there is room; slice_build() finds them. The plan was built without a
+ * backend. What was uploaded before a stop or a failure stays until the model is closed, for the
+ * next try. */
 int upload_whole(const struct upload *upload, const struct slice *plan, struct error *err);
+
+/* Nobody reads this checkpoint's weights on the device any more. */
+void upload_forget(const struct upload *upload, const struct checkpoint *checkpoint);
 
 /* One step of an upload: 0, or -1 and a sentence when it was stopped. */
 int upload_step(const struct upload *upload, const char *budget, uint64_t done, uint64_t total,

@@ -5,6 +5,7 @@
 #include "core/worker.h"
 #include "base/clock.h"
 #include "core/finite.h"
+#include "kernels/gpu.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -302,9 +303,11 @@ static int open_anywhere(struct worker *worker, const struct request *request, s
 {
 	struct error why = {0};
 	int failed = open_stage(worker, request, stage, sequence, notices, &why);
-	bool again = failed && worker->options.device.automatic && !worker->stage.model &&
-				 !worker->upload_stopped && !queue_closing(&worker->queue);
-	if (!again) {
+	bool first = worker->options.device.automatic && !worker->stage.model;
+	bool on_cpu = worker->options.backend == &backend_cpu;
+	if (!failed && first && on_cpu && gpu_passed_over(&why))
+		text_format(notices, "on the CPU: %s\n", why.text);
+	if (!failed || !first || on_cpu || worker->upload_stopped || queue_closing(&worker->queue)) {
 		*err = why;
 		return failed;
 	}

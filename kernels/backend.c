@@ -25,6 +25,14 @@ int gpu_usable(int card, struct error *err)
 }
 #endif
 
+bool gpu_passed_over(struct error *why)
+{
+	struct gpu_facts facts;
+	gpu_facts(&facts);
+	*why = facts.problem;
+	return facts.driver > 0 && facts.problem.text[0];
+}
+
 /* The card of "cuda" or "cuda:N", with "alone" behind a comma or a blank; -1 = neither. */
 static int card_named(const char *device, bool *alone)
 {
@@ -44,7 +52,8 @@ const struct backend *backend_choose(const char *device, struct device_options *
 	bool alone = false, automatic = strcmp(device, "auto") == 0;
 	int named = automatic ? 0 : card_named(device, &alone);
 	options->card = 0;
-	options->alone = options->automatic = false;
+	options->alone = false;
+	options->automatic = automatic;
 	if (strcmp(device, "cpu") == 0 || (automatic && gpu_usable(named, NULL) < 0))
 		return &backend_cpu;
 	if (named < 0) {
@@ -56,7 +65,6 @@ const struct backend *backend_choose(const char *device, struct device_options *
 		return NULL;
 	options->card = named;
 	options->alone = alone;
-	options->automatic = automatic;
 #if defined(HAVE_CUDA)
 	return &backend_cuda;
 #else

@@ -28,6 +28,9 @@ struct gpu_facts {
 
 void gpu_facts(struct gpu_facts *facts);
 
+/* There is a driver, yet no card can be used: what `auto` owes its user a word about. */
+bool gpu_passed_over(struct error *why);
+
 /* 0 if the card can be used, else -1 and why not, with what helps. */
 int gpu_usable(int card, struct error *err);
 
