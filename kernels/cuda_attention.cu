@@ -7,12 +7,9 @@
  * The rows of this call are read from where they lie, rounded as the cache will hold them; the
  * block that has a token's own row appends it, so nobody reads of the cache what is being written.
  *
- * Who waits for whom. Blocks of a launch meet in tickets: counters at 0 that atomicInc sets back.
- * A block takes a number behind a fence, which comes after its loads and stores (other threads'
- * behind a barrier), and the one that gets the last number has a fence behind that: everything that
- * the others did before their numbers happens before what it does then. So (1) the length is moved
- * on by the last block to have read it, empty ones too: no load of it can see the new one; (2) the
- * last block of up to FAN neighbours sees their parts. The next launch waits for this one.
+ * Blocks meet in tickets (last_of). So the length is moved on by the last block to have read it,
+ * empty ones too: no load of it can see the new one. And the last of up to FAN neighbours sees
+ * their parts. The next launch waits for this one.
  */
 #include "kernels/cuda_attend.cuh"
 #include "kernels/cuda_mma.cuh"
@@ -76,7 +73,6 @@ struct block {
 	unsigned char *kv_rows;       // (stages, 2, rows) of row_bytes
 	int heads[HEADS], n_heads;    // query heads of the group that runs
 	float top[HEADS], sum[HEADS]; // of the warps with the second half of the rows
-	bool last;
 };
 
 /* A part: y (HEADS, width) relative to e^top, then top and sum (HEADS). */
@@ -105,18 +101,6 @@ static __device__ void describe(const struct attend &a, struct tiling tiling, un
 	b->layout = attend_layout(o.head_dim, sizeof(KV));
 	b->q = (float *)memory;
 	b->kv_rows = memory + HEADS * b->layout.q_stride * sizeof(float);
-}
-
-/* The last of n blocks to come here? All threads call it and get it. */
-static __device__ bool last_of(unsigned *ticket, unsigned n, bool *last)
-{
-	__threadfence();
-	__syncthreads();
-	if (threadIdx.x == 0)
-		*last = atomicInc(ticket, n - 1) == n - 1;
-	__syncthreads();
-	__threadfence();
-	return *last;
 }
 
 /* Thread 0, once it has read the length. */
@@ -258,17 +242,17 @@ static __device__ void merge(const struct attention_op &o, const struct block &b
 
 /* The block's own part is written. The last of FAN neighbours puts theirs together and goes on as
  * one of them, until one is left. */
-static __device__ void combine(const struct attend &a, struct block *b, int slot, float unit)
+static __device__ void combine(const struct attend &a, const struct block &b, int slot, float unit)
 {
 	int64_t size = part_floats(a.op.head_dim), apart = size;
 	float *parts = a.parts + (int64_t)slot * a.n_splits * size;
 	unsigned *tickets = a.tickets + 1 + slot * TICKETS;
-	for (int at = b->split / FAN, n = b->used;; at /= FAN) {
+	for (int at = b.split / FAN, n = b.used;; at /= FAN) {
 		int groups = (n + FAN - 1) / FAN, mine = n - at * FAN < FAN ? n - at * FAN : FAN;
 		float *first = parts + at * FAN * apart;
-		if (!last_of(tickets + at, (unsigned)mine, &b->last))
+		if (!last_of(tickets + at, (unsigned)mine))
 			return;
-		merge(a.op, *b, first, apart, mine, groups > 1 ? first : NULL, unit);
+		merge(a.op, b, first, apart, mine, groups > 1 ? first : NULL, unit);
 		if (groups == 1)
 			return;
 		tickets += groups;
@@ -407,7 +391,7 @@ static __global__ void __launch_bounds__(THREADS, 3 - G)
 					sums.top[h], sums.total[h], unit);
 		}
 		if (b.used > 1)
-			combine(a, &b, slot, unit);
+			combine(a, b, slot, unit);
 		if (++group == a.n_groups)
 			return;
 		__syncthreads();

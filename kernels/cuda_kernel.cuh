@@ -133,6 +133,24 @@ static __device__ __forceinline__ float block_sum(float v)
 	return warp_sum(lane < n_warps ? sums[lane] : 0);
 }
 
+/* ---- blocks that meet ---- */
+
+/* The last of n blocks to come here? All threads call it and get it; the ticket (cuda_tickets)
+ * stands at 0 again behind the last one. What the others wrote and read before happens before what
+ * the last one does behind: their numbers are taken behind fences, and it has one behind its own.
+ */
+static __device__ __forceinline__ bool last_of(unsigned *ticket, unsigned n)
+{
+	__shared__ bool last;
+	__threadfence();
+	__syncthreads();
+	if (threadIdx.x == 0)
+		last = atomicInc(ticket, n - 1) == n - 1;
+	__syncthreads();
+	__threadfence();
+	return last;
+}
+
 /* ---- number formats ---- */
 
 static __device__ __forceinline__ float from_bf16(uint32_t bits)

@@ -1,18 +1,30 @@
 /*
  * Choosing an id where the logits are: the same steps as pick.c, and the same id for the same seed
- * and position. Blocks find maxima and sums of their parts of the vocabulary; one block puts them
- * together and finds where the filters end (a radix select over the scaled logits, sums in fixed
- * point so that their order does not matter); blocks look for the largest z + noise; the last of
- * them writes the result into the mailbox.
+ * and position. Three launches for all lanes, of blocks that divide the vocabulary and the last of
+ * which goes on alone:
+ *
+ *   parts  the most probable ids and the sums; then a greedy or forced id is chosen, and the two
+ *          others have nothing to do
+ *   bins   count and mass of the scaled logits by their distance from the largest one, in steps of
+ *          1/64 of a power of two; then the bins in which the filters end
+ *   draw   the largest z + noise of what surely stays, and a list of the ids in those bins; then
+ *          the filters' end among these (a radix select), and the result, in the mailbox
+ *
+ * Masses are summed in fixed point, so that their order does not matter.
  */
 #include "kernels/cuda_kernel.cuh"
 
-#define PARTS 64     // blocks that divide the vocabulary, at most
-#define LEAST 1024   // ids of a block, unless there are fewer
-#define THREADS 256  // of each
-#define FILTER 512   // threads of the block that finds the filters' end
-#define FIXED 0x1p44 // of e^z, at most 1
-#define DIGITS 256
+#define PARTS 128   // blocks that divide the vocabulary, at most THREADS
+#define LEAST 1024  // ids of a block, unless there are fewer
+#define THREADS 256 // of each
+#define WARPS (THREADS / WARP)
+#define BINS 1024
+#define DIGITS 256      // at most BINS
+#define CANDIDATES 4096 // ids on the list; with more of them the whole vocabulary is looked through
+#define FIXED 0x1p44    // of e^z, at most 1
+#define LIMBS 4         // a mass in 12 bits each: room for a million of them in 32
+#define LOW (119u << 23) // bits of 2^-8, where the second bin starts
+#define STEP 17          // bits of a key below its bin
 
 /* An id's place in the order: by value, ties by id. */
 struct entry {
@@ -27,12 +39,25 @@ struct pick_part {
 	int32_t id;
 };
 
+struct sum {
+	unsigned count;
+	unsigned long long mass;
+};
+
 struct pick_state {
 	bool over; // the id is chosen already
-	float max, temperature, end_z;
-	int32_t end_id, first;
+	float max;
+	int32_t first;
 	double total; // log of the sum of e^(logit - max)
-	unsigned arrived;
+	/* What surely stays: bins below `certain`. Where the filters end: bin `last` for top-k (-1 =
+	 * off), one of from..to for top-p (none: off); what lies before these bins. */
+	int certain, last, from, to;
+	struct sum before_last, before_from;
+	unsigned long long mass; // of everything
+	unsigned n_candidates;
+	int32_t candidates[CANDIDATES]; // ids in those bins
+	unsigned count[BINS];
+	unsigned long long masses[BINS];
 	struct pick_part parts[PARTS];
 };
 
@@ -43,7 +68,17 @@ struct pick_task {
 	struct pick_state *state;
 	struct picked *out; // in the mailbox
 	struct cuda_fault *fault;
+	unsigned *ticket;
 };
+
+/* The block's ids. */
+static __device__ __forceinline__ struct span part_of(const struct pick_task &task)
+{
+	int each = (task.vocab + task.n_parts - 1) / task.n_parts, from = (int)blockIdx.x * each;
+	int left = task.vocab - from;
+	struct span span = {from, left < 0 ? 0 : left < each ? left : each};
+	return span;
+}
 
 /* ---- the top and the sums ---- */
 
@@ -113,22 +148,20 @@ static __device__ void clear(struct entry top[N_ALTERNATIVES])
 	}
 }
 
-static __global__ void parts_kernel(struct pick_task task)
+static __device__ void sum_up(const struct pick_task &task, struct pick_part *part)
 {
-	AWAIT_EARLIER();
-	struct pick_part *part = &task.state->parts[blockIdx.x];
 	struct entry mine[N_ALTERNATIVES], top[N_ALTERNATIVES];
-	int each = (task.vocab + task.n_parts - 1) / task.n_parts, from = (int)blockIdx.x * each;
-	int to = from + each < task.vocab ? from + each : task.vocab;
+	struct span ids = part_of(task);
+	const float *logits = task.logits + ids.start;
 	float sum = 0, weighted = 0;
 	clear(mine);
-	for (int i = from + (int)threadIdx.x; i < to; i += THREADS) {
-		struct entry e = {task.logits[i], i};
+	for (int i = threadIdx.x; i < ids.length; i += THREADS) {
+		struct entry e = {logits[i], ids.start + i};
 		insert(mine, e);
 	}
 	block_top(mine, top);
-	for (int i = from + (int)threadIdx.x; i < to && top[0].id >= 0; i += THREADS) {
-		float x = task.logits[i] - top[0].z, p = expf(x);
+	for (int i = threadIdx.x; i < ids.length && top[0].id >= 0; i += THREADS) {
+		float x = logits[i] - top[0].z, p = expf(x);
 		sum += p > 0 ? p : 0; // not NaN, and no 0 * -inf
 		weighted += p > 0 ? p * x : 0;
 	}
@@ -141,136 +174,6 @@ static __global__ void parts_kernel(struct pick_task task)
 	part->sum = sum;
 	part->weighted = weighted;
 }
-
-/* ---- where the filters end ---- */
-
-/* z ascends as this descends; 0 for the most probable id. */
-static __device__ __forceinline__ uint32_t key_of(float z)
-{
-	return __float_as_uint(fabsf(z));
-}
-
-static __device__ __forceinline__ float scaled(const struct pick_task &task, float max,
-											   float temperature, int i)
-{
-	float z = (task.logits[i] - max) / temperature;
-	return z <= 0 ? z : -INFINITY; // NaN too
-}
-
-struct limit {
-	uint32_t key;
-	int32_t id; // the last that is kept
-};
-
-struct digits {
-	unsigned long long mass[DIGITS];
-	unsigned count[DIGITS];
-};
-
-/* Adds up what stands below `prefix` (the key's, or with `ids` the id's higher digits) by its next
- * digit. */
-static __device__ void count_digits(const struct pick_task &task, float max, float temperature,
-									struct limit limit, uint32_t prefix, int shift, bool ids,
-									uint32_t key, struct digits *digits)
-{
-	__syncthreads();
-	for (int d = threadIdx.x; d < DIGITS; d += FILTER) {
-		digits->mass[d] = 0;
-		digits->count[d] = 0;
-	}
-	__syncthreads();
-	for (int i = threadIdx.x; i < task.vocab; i += FILTER) {
-		float z = scaled(task, max, temperature, i);
-		uint32_t k = key_of(z), v = ids ? (uint32_t)i : k;
-		bool inside = k < limit.key || (k == limit.key && i <= limit.id);
-		if (z == -INFINITY || !inside || (ids && k != key) ||
-			(shift < 24 && v >> (shift + 8) != prefix))
-			continue;
-		atomicAdd(&digits->mass[v >> shift & 255], (unsigned long long)((double)expf(z) * FIXED));
-		atomicAdd(&digits->count[v >> shift & 255], 1u);
-	}
-	__syncthreads();
-}
-
-/* The digit in which count or mass reaches its target, else the last one in use; what lies before
- * it is added to *count and *mass. */
-static __device__ int find_digit(const struct digits *digits, unsigned target_count,
-								 unsigned long long target_mass, unsigned *count,
-								 unsigned long long *mass)
-{
-	int last = 0;
-	for (int d = 0; d < DIGITS; d++)
-		if (digits->count[d])
-			last = d;
-	int d = 0;
-	for (; d < last; d++) {
-		if (*count + digits->count[d] >= target_count || *mass + digits->mass[d] >= target_mass)
-			break;
-		*count += digits->count[d];
-		*mass += digits->mass[d];
-	}
-	return d;
-}
-
-/* The prefix that ends where count or mass reaches its target. All threads call it and get it. */
-static __device__ struct limit select(const struct pick_task &task, float max, float temperature,
-									  struct limit limit, unsigned target_count,
-									  unsigned long long target_mass, struct digits *digits)
-{
-	unsigned count = 0;
-	unsigned long long mass = 0;
-	uint32_t key = 0, id = 0;
-	for (int shift = 24; shift >= 0; shift -= 8) {
-		count_digits(task, max, temperature, limit, key, shift, false, 0, digits);
-		key = key << 8 | (uint32_t)find_digit(digits, target_count, target_mass, &count, &mass);
-	}
-	for (int shift = 24; shift >= 0; shift -= 8) {
-		count_digits(task, max, temperature, limit, id, shift, true, key, digits);
-		id = id << 8 | (uint32_t)find_digit(digits, target_count, target_mass, &count, &mass);
-	}
-	struct limit end = {key, (int32_t)id};
-	return end;
-}
-
-/* Sum of e^z up to `end`, fixed point; all threads get it. */
-static __device__ unsigned long long mass_up_to(const struct pick_task &task, float max,
-												float temperature, struct limit end,
-												struct digits *digits)
-{
-	unsigned long long mass = 0;
-	count_digits(task, max, temperature, end, 0, 24, false, 0, digits);
-	for (int d = 0; d < DIGITS; d++)
-		mass += digits->mass[d];
-	return mass;
-}
-
-static __device__ void find_end(const struct pick_task &task, struct pick_state *state, float max)
-{
-	__shared__ struct digits digits;
-	const struct pick_params *p = &task.ask->params;
-	struct limit end = {0xffffffffu, INT32_MAX};
-	bool by_count = p->top_k > 0 && p->top_k < task.vocab, by_mass = p->top_p < 1;
-	if (by_count)
-		end = select(task, max, p->temperature, end, (unsigned)p->top_k, ~0ull, &digits);
-	if (by_mass) {
-		double target =
-			(double)p->top_p * (double)mass_up_to(task, max, p->temperature, end, &digits);
-		end =
-			select(task, max, p->temperature, end, ~0u, (unsigned long long)ceil(target), &digits);
-	}
-	float z = end.key == 0xffffffffu ? -INFINITY : -__uint_as_float(end.key);
-	float least = p->min_p > 0 ? logf(p->min_p < 1 ? p->min_p : 1) : -INFINITY;
-	if (least > z) {
-		z = least;
-		end.id = INT32_MAX;
-	}
-	if (threadIdx.x == 0) {
-		state->end_z = z;
-		state->end_id = end.id;
-	}
-}
-
-/* ---- together ---- */
 
 static __device__ void finish(const struct pick_task &task, int32_t id)
 {
@@ -314,39 +217,371 @@ static __device__ void put_together(const struct pick_task &task,
 	}
 }
 
-static __global__ void filter_kernel(struct pick_task task)
+/* Everything that does not depend on filters. The last block. */
+static __device__ void conclude(const struct pick_task &task)
 {
-	AWAIT_EARLIER();
-	__shared__ bool over;
 	struct pick_state *state = task.state;
 	const struct pick_params *p = &task.ask->params;
 	struct entry mine[N_ALTERNATIVES], top[N_ALTERNATIVES];
 	clear(mine);
-	for (int i = threadIdx.x; i < task.n_parts; i += FILTER)
+	for (int i = threadIdx.x; i < task.n_parts; i += THREADS)
 		for (int k = 0; k < N_ALTERNATIVES; k++)
 			insert(mine, state->parts[i].top[k]);
 	block_top(mine, top);
-	if (threadIdx.x == 0) {
-		state->arrived = 0;
-		state->over = true;
-		if (top[0].id < 0 || !isfinite(top[0].z)) {
-			complain(task, FAULT_LOGITS, 0);
-		} else if (p->forced >= task.vocab) {
-			complain(task, FAULT_FORCED, p->forced);
-		} else {
-			put_together(task, top);
-			if (p->forced >= 0)
-				finish(task, p->forced);
-			else if (p->temperature > 0 && p->top_k != 1)
-				state->over = false;
-			else
-				finish(task, top[0].id);
-		}
-		over = state->over;
+	if (threadIdx.x > 0)
+		return;
+	state->over = true;
+	state->certain = BINS;
+	state->last = state->to = -1;
+	state->from = 0;
+	state->n_candidates = 0;
+	if (top[0].id < 0 || !isfinite(top[0].z)) {
+		complain(task, FAULT_LOGITS, 0);
+	} else if (p->forced >= task.vocab) {
+		complain(task, FAULT_FORCED, p->forced);
+	} else {
+		put_together(task, top);
+		if (p->forced >= 0)
+			finish(task, p->forced);
+		else if (p->temperature > 0 && p->top_k != 1)
+			state->over = false;
+		else
+			finish(task, top[0].id);
+	}
+}
+
+/* Block (part, lane). */
+static __global__ void __launch_bounds__(THREADS) parts_kernel(struct lanes<pick_task> lanes)
+{
+	AWAIT_EARLIER();
+	const struct pick_task &task = lanes.at[blockIdx.y];
+	if ((int)blockIdx.x >= task.n_parts)
+		return;
+	for (int i = blockIdx.x * THREADS + threadIdx.x; i < BINS; i += task.n_parts * THREADS) {
+		task.state->count[i] = 0;
+		task.state->masses[i] = 0;
+	}
+	sum_up(task, &task.state->parts[blockIdx.x]);
+	if (last_of(task.ticket, (unsigned)task.n_parts))
+		conclude(task);
+}
+
+/* ---- counts and masses ---- */
+
+/* In shared memory, by bin or digit. */
+struct masses {
+	unsigned count[BINS], limbs[LIMBS][BINS];
+};
+
+static __device__ void masses_clear(struct masses *m, int n)
+{
+	__syncthreads(); // whoever reads them
+	for (int i = threadIdx.x; i < n; i += THREADS) {
+		m->count[i] = 0;
+		for (int k = 0; k < LIMBS; k++)
+			m->limbs[k][i] = 0;
 	}
 	__syncthreads();
-	if (!over)
-		find_end(task, state, top[0].z);
+}
+
+static __device__ __forceinline__ void masses_add(struct masses *m, int at, float z)
+{
+	unsigned long long mass = (unsigned long long)((double)expf(z) * FIXED);
+	atomicAdd(&m->count[at], 1u);
+#pragma unroll
+	for (int k = 0; k < LIMBS; k++) {
+		unsigned limb = (unsigned)(mass >> 12 * k) & 4095;
+		if (limb)
+			atomicAdd(&m->limbs[k][at], limb);
+	}
+}
+
+static __device__ __forceinline__ struct sum masses_at(const struct masses *m, int at)
+{
+	struct sum sum = {m->count[at], 0};
+#pragma unroll
+	for (int k = 0; k < LIMBS; k++)
+		sum.mass += (unsigned long long)m->limbs[k][at] << 12 * k;
+	return sum;
+}
+
+static __device__ __forceinline__ void add(struct sum *a, struct sum b)
+{
+	a->count += b.count;
+	a->mass += b.mass;
+}
+
+/* What the threads before this one have; *all: what all have. */
+static __device__ struct sum scan(struct sum mine, struct sum *all)
+{
+	__shared__ struct sum warps[WARPS];
+	int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+	struct sum up = mine, before = {0, 0};
+	for (int back = 1; back < WARP; back *= 2) {
+		struct sum other;
+		other.count = __shfl_sync(FULL_WARP, up.count, lane >= back ? lane - back : lane);
+		other.mass = __shfl_sync(FULL_WARP, up.mass, lane >= back ? lane - back : lane);
+		if (lane >= back)
+			add(&up, other);
+	}
+	__syncthreads(); // whoever reads the sums of a call before
+	if (lane == WARP - 1)
+		warps[warp] = up;
+	__syncthreads();
+	*all = before;
+	for (int w = 0; w < WARPS; w++) {
+		if (w < warp)
+			add(&before, warps[w]);
+		add(all, warps[w]);
+	}
+	before.count += up.count - mine.count;
+	before.mass += up.mass - mine.mass;
+	return before;
+}
+
+/* Where count or mass reaches its target, which both are at least 1 and one does. */
+struct goal {
+	unsigned count;
+	unsigned long long mass;
+};
+
+struct place {
+	int at; // bin or digit
+	struct sum before, own;
+};
+
+/* A thread has n sums, those from n * thread on, behind `before`. All get the place. */
+static __device__ struct place find(struct sum before, const struct sum *own, int n,
+									struct goal goal)
+{
+	__shared__ struct place place;
+	__syncthreads(); // whoever reads the place of a call before
+	for (int i = 0; i < n; i++) {
+		struct sum after = before;
+		add(&after, own[i]);
+		if (before.count < goal.count && before.mass < goal.mass &&
+			(after.count >= goal.count || after.mass >= goal.mass)) {
+			place.at = (int)threadIdx.x * n + i;
+			place.before = before;
+			place.own = own[i];
+		}
+		before = after;
+	}
+	__syncthreads();
+	return place;
+}
+
+/* ---- bins ---- */
+
+/* z ascends as this descends; 0 for the most probable id. */
+static __device__ __forceinline__ uint32_t key_of(float z)
+{
+	return __float_as_uint(fabsf(z));
+}
+
+static __device__ __forceinline__ int bin_of(uint32_t key)
+{
+	uint32_t bin = key < LOW ? 0 : (key - LOW) >> STEP;
+	return bin < BINS ? (int)bin : BINS - 1;
+}
+
+static __device__ __forceinline__ float scaled(const struct pick_task &task, float max,
+											   float temperature, int i)
+{
+	float z = (task.logits[i] - max) / temperature;
+	return z <= 0 ? z : -INFINITY; // NaN too
+}
+
+static __device__ __forceinline__ bool by_count(const struct pick_task &task)
+{
+	return task.ask->params.top_k > 0 && task.ask->params.top_k < task.vocab;
+}
+
+static __device__ __forceinline__ unsigned long long share(float top_p, unsigned long long mass)
+{
+	unsigned long long target = (unsigned long long)ceil((double)top_p * (double)mass);
+	return target > 0 ? target : 1;
+}
+
+/* In which bins the filters end. How much top-k leaves is known but for its own bin, and so is
+ * what top-p asks for. The last block. */
+static __device__ void find_bins(const struct pick_task &task)
+{
+	const int EACH = BINS / THREADS;
+	const struct pick_params *p = &task.ask->params;
+	struct pick_state *state = task.state;
+	struct sum own[EACH], mine = {0, 0}, all;
+	for (int i = 0; i < EACH; i++) {
+		own[i].count = state->count[threadIdx.x * EACH + i];
+		own[i].mass = state->masses[threadIdx.x * EACH + i];
+		add(&mine, own[i]);
+	}
+	struct sum before = scan(mine, &all);
+	struct place last = {BINS, {0, 0}, {0, 0}}, from = last, to = last;
+	unsigned long long least = all.mass, most = all.mass;
+	if (by_count(task)) {
+		unsigned k = (unsigned)p->top_k;
+		struct goal goal = {k < all.count ? k : all.count, ~0ull};
+		last = find(before, own, EACH, goal);
+		least = last.before.mass;
+		most = least + last.own.mass;
+	}
+	if (p->top_p < 1) {
+		struct goal low = {~0u, share(p->top_p, least)}, high = {~0u, share(p->top_p, most)};
+		from = find(before, own, EACH, low);
+		to = find(before, own, EACH, high);
+	}
+	if (threadIdx.x > 0)
+		return;
+	state->mass = all.mass;
+	state->before_last = last.before;
+	state->before_from = from.before;
+	state->certain = from.at < last.at ? from.at : last.at;
+	if (by_count(task))
+		state->last = last.at;
+	if (p->top_p < 1) {
+		state->from = from.at;
+		state->to = to.at;
+	}
+}
+
+/* Block (part, lane). */
+static __global__ void __launch_bounds__(THREADS) bins_kernel(struct lanes<pick_task> lanes)
+{
+	AWAIT_EARLIER();
+	__shared__ struct masses masses;
+	const struct pick_task &task = lanes.at[blockIdx.y];
+	struct pick_state *state = task.state;
+	struct span ids = part_of(task);
+	if ((int)blockIdx.x >= task.n_parts || state->over ||
+		!(by_count(task) || task.ask->params.top_p < 1))
+		return;
+	float max = state->max, temperature = task.ask->params.temperature;
+	masses_clear(&masses, BINS);
+	for (int i = threadIdx.x; i < ids.length; i += THREADS) {
+		float z = scaled(task, max, temperature, ids.start + i);
+		if (z != -INFINITY)
+			masses_add(&masses, bin_of(key_of(z)), z);
+	}
+	__syncthreads();
+	for (int i = threadIdx.x; i < BINS; i += THREADS) {
+		struct sum sum = masses_at(&masses, i);
+		if (sum.count == 0)
+			continue;
+		atomicAdd(&state->count[i], sum.count);
+		atomicAdd(&state->masses[i], sum.mass);
+	}
+	if (last_of(task.ticket, (unsigned)task.n_parts))
+		find_bins(task);
+}
+
+/* ---- where the filters end ---- */
+
+struct limit {
+	uint32_t key;
+	int32_t id; // the last that is kept
+};
+
+static __device__ __forceinline__ bool inside(struct limit limit, uint32_t key, int32_t id)
+{
+	return key < limit.key || (key == limit.key && id <= limit.id);
+}
+
+/* A search among the candidates in bins from..to that are inside a limit. */
+struct search {
+	const struct pick_task *task;
+	struct masses *masses;
+	float max, temperature;
+	int from, to;
+	struct limit within;
+	struct goal goal;
+};
+
+/* The candidates: the list or, when it is too short for them, all ids. */
+static __device__ __forceinline__ int n_candidates(const struct pick_task &task)
+{
+	return task.state->n_candidates <= CANDIDATES ? (int)task.state->n_candidates : task.vocab;
+}
+
+static __device__ __forceinline__ int32_t candidate(const struct pick_task &task, int i)
+{
+	return task.state->n_candidates <= CANDIDATES ? task.state->candidates[i] : i;
+}
+
+/* Digit by digit to the place where the goal is reached, from at->before on: among keys, which
+ * start at `start` and go on for `range`, or among the ids of the key `start`. */
+static __device__ uint32_t descend(const struct search &s, bool ids, uint32_t start, uint32_t range,
+								   struct place *at)
+{
+	int left = 1, n = n_candidates(*s.task);
+	uint32_t value = 0;
+	while (left < 32 && range >> left)
+		left++;
+	while (left > 0) {
+		int width = left < 8 ? left : 8;
+		left -= width;
+		masses_clear(s.masses, DIGITS);
+		for (int i = threadIdx.x; i < n; i += THREADS) {
+			int32_t id = candidate(*s.task, i);
+			float z = scaled(*s.task, s.max, s.temperature, id);
+			uint32_t key = key_of(z), v = ids ? (uint32_t)id : key - start;
+			int bin = bin_of(key);
+			if (z != -INFINITY && bin >= s.from && bin <= s.to && inside(s.within, key, id) &&
+				(!ids || key == start) && (uint64_t)v >> (left + width) == value)
+				masses_add(s.masses, v >> left & ((1u << width) - 1), z);
+		}
+		__syncthreads();
+		struct sum own = masses_at(s.masses, threadIdx.x), all, before = scan(own, &all);
+		add(&before, at->before);
+		*at = find(before, &own, 1, s.goal);
+		value = value << width | (uint32_t)at->at;
+	}
+	return value;
+}
+
+/* The prefix that ends where the goal is reached; *sum: what it holds, of which the bins before
+ * `from` hold so much at first. */
+static __device__ struct limit select(const struct search &s, struct sum *sum)
+{
+	uint32_t start = s.from == 0 ? 0 : LOW + ((uint32_t)s.from << STEP);
+	uint32_t end = s.to == BINS - 1 ? 0x7f7fffffu : LOW + ((uint32_t)(s.to + 1) << STEP) - 1;
+	struct place at = {0, *sum, {0, 0}};
+	struct limit limit = {start + descend(s, false, start, end - start, &at), INT32_MAX};
+	if (at.own.count > 1) // ties
+		limit.id = (int32_t)descend(s, true, limit.key, (uint32_t)s.task->vocab, &at);
+	*sum = at.before;
+	add(sum, at.own);
+	return limit;
+}
+
+/* The last block. */
+static __device__ struct limit find_end(const struct pick_task &task)
+{
+	__shared__ struct masses masses;
+	const struct pick_state *state = task.state;
+	const struct pick_params *p = &task.ask->params;
+	struct limit end = {0xffffffffu, INT32_MAX};
+	struct sum sum = state->before_last;
+	struct search s = {&task,       &masses,     state->max, p->temperature,
+					   state->last, state->last, end,        {0, ~0ull}};
+	unsigned long long mass = state->mass;
+	if (state->last >= 0) {
+		/* all that there are, where there are fewer: nothing lies behind the bin then */
+		unsigned most = sum.count + state->count[state->last], k = (unsigned)p->top_k;
+		s.goal.count = k < most ? k : most;
+		end = select(s, &sum);
+		mass = sum.mass;
+	}
+	if (state->to >= 0) {
+		s.from = state->from;
+		s.to = state->to;
+		s.within = end;
+		s.goal.count = ~0u;
+		s.goal.mass = share(p->top_p, mass);
+		sum = state->before_from;
+		end = select(s, &sum);
+	}
+	return end;
 }
 
 /* ---- noise ---- */
@@ -383,81 +618,142 @@ static __device__ void warp_argmax(double *score, int32_t *id)
 	}
 }
 
-/* argmax of z + noise over the prefix. An id whose noise cannot beat the thread's best is left
- * without the two logs, as in pick.c. */
-static __global__ void draw_kernel(struct pick_task task)
+/* What a thread, then a block has found. An id whose noise cannot beat the best is left without the
+ * two logs, as in pick.c. */
+struct best {
+	double score;
+	int32_t id;
+	float ratio;
+};
+
+static __device__ __forceinline__ void consider(struct best *best, uint64_t base, int32_t id,
+												float z)
+{
+	uint64_t hash = mix(base + (uint64_t)id);
+	float rest = 1 - (float)(hash >> 40) * 0x1p-24f - 0x1p-24f; // at most 1 - u
+	if (best->id >= 0 && rest > expf(z) * best->ratio)
+		return;
+	double score = (double)z + gumbel(hash);
+	keep_better(&best->score, &best->id, score, id);
+	best->ratio = (float)exp(-best->score) * 1.0001f;
+}
+
+/* Thread 0 gets the block's. */
+static __device__ void block_best(struct best *best)
+{
+	__shared__ double scores[WARPS];
+	__shared__ int32_t ids[WARPS];
+	int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+	warp_argmax(&best->score, &best->id);
+	__syncthreads(); // whoever reads those of a call before
+	if (lane == 0) {
+		scores[warp] = best->score;
+		ids[warp] = best->id;
+	}
+	__syncthreads();
+	for (int w = 1; w < WARPS && threadIdx.x == 0; w++)
+		keep_better(&best->score, &best->id, scores[w], ids[w]);
+}
+
+/* z of the least probable id that min-p leaves. */
+static __device__ __forceinline__ float least_of(const struct pick_params *p)
+{
+	return p->min_p > 0 ? logf(p->min_p < 1 ? p->min_p : 1) : -INFINITY;
+}
+
+/* The candidates that stay, and what all blocks have found. The last block. */
+static __device__ void decide(const struct pick_task &task, uint64_t base)
+{
+	struct pick_state *state = task.state;
+	const struct pick_params *p = &task.ask->params;
+	struct best best = {0, -1, INFINITY};
+	float least = least_of(p);
+	if ((int)threadIdx.x < task.n_parts) {
+		best.score = state->parts[threadIdx.x].score;
+		best.id = state->parts[threadIdx.x].id;
+		best.ratio = best.id >= 0 ? (float)exp(-best.score) * 1.0001f : INFINITY;
+	}
+	if (state->last >= 0 || state->to >= 0) {
+		struct limit end = find_end(task);
+		for (int i = threadIdx.x; i < n_candidates(task); i += THREADS) {
+			int32_t id = candidate(task, i);
+			float z = scaled(task, state->max, p->temperature, id);
+			if (z != -INFINITY && z >= least && inside(end, key_of(z), id))
+				consider(&best, base, id, z);
+		}
+	}
+	block_best(&best);
+	if (threadIdx.x == 0)
+		finish(task, best.id >= 0 ? best.id : state->first);
+}
+
+/* Block (part, lane): argmax of z + noise over what is left. */
+static __global__ void __launch_bounds__(THREADS) draw_kernel(struct lanes<pick_task> lanes)
 {
 	AWAIT_EARLIER();
-	__shared__ double scores[THREADS / WARP];
-	__shared__ int32_t ids[THREADS / WARP];
-	__shared__ bool last;
+	const struct pick_task &task = lanes.at[blockIdx.y];
 	struct pick_state *state = task.state;
-	if (state->over)
+	const struct pick_params *p = &task.ask->params;
+	struct span ids = part_of(task);
+	if ((int)blockIdx.x >= task.n_parts || state->over)
 		return;
-	int each = (task.vocab + task.n_parts - 1) / task.n_parts, from = (int)blockIdx.x * each;
-	int to = from + each < task.vocab ? from + each : task.vocab;
-	int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-	float max = state->max, temperature = task.ask->params.temperature, ratio = INFINITY;
-	float end_z = state->end_z;
-	int32_t end_id = state->end_id, best_id = -1;
-	uint64_t base = mix(mix(task.ask->params.seed) + (uint64_t)task.ask->position);
-	double best = 0;
-	for (int i = from + (int)threadIdx.x; i < to; i += THREADS) {
-		float z = scaled(task, max, temperature, i);
-		if (z == -INFINITY || z < end_z || (z == end_z && i > end_id))
+	uint64_t base = mix(mix(p->seed) + (uint64_t)task.ask->position);
+	int certain = state->certain, last = state->last, from = state->from, to = state->to;
+	float max = state->max, temperature = p->temperature, least = least_of(p);
+	struct best best = {0, -1, INFINITY};
+	for (int i = threadIdx.x; i < ids.length; i += THREADS) {
+		int32_t id = ids.start + i;
+		float z = scaled(task, max, temperature, id);
+		int bin = bin_of(key_of(z));
+		if (z == -INFINITY)
 			continue;
-		uint64_t hash = mix(base + (uint64_t)i);
-		float rest = 1 - (float)(hash >> 40) * 0x1p-24f - 0x1p-24f; // at most 1 - u
-		if (best_id >= 0 && rest > expf(z) * ratio)
-			continue;
-		double score = (double)z + gumbel(hash);
-		keep_better(&best, &best_id, score, i);
-		ratio = (float)exp(-best) * 1.0001f;
+		if (bin < certain) {
+			if (z >= least)
+				consider(&best, base, id, z);
+		} else if (bin == last || (bin >= from && bin <= to)) {
+			unsigned at = atomicAdd(&state->n_candidates, 1u);
+			if (at < CANDIDATES)
+				state->candidates[at] = id;
+		}
 	}
-	warp_argmax(&best, &best_id);
-	if (lane == 0) {
-		scores[warp] = best;
-		ids[warp] = best_id;
-	}
-	__syncthreads();
+	block_best(&best);
 	if (threadIdx.x == 0) {
-		for (int w = 1; w < THREADS / WARP; w++)
-			keep_better(&best, &best_id, scores[w], ids[w]);
-		state->parts[blockIdx.x].score = best;
-		state->parts[blockIdx.x].id = best_id;
-		__threadfence();
-		last = atomicAdd(&state->arrived, 1u) == (unsigned)task.n_parts - 1;
+		state->parts[blockIdx.x].score = best.score;
+		state->parts[blockIdx.x].id = best.id;
 	}
-	__syncthreads();
-	if (!last || threadIdx.x > 0)
-		return;
-	__threadfence();
-	best_id = -1;
-	for (int b = 0; b < task.n_parts; b++)
-		keep_better(&best, &best_id, ((volatile struct pick_part *)state->parts)[b].score,
-					((volatile struct pick_part *)state->parts)[b].id);
-	finish(task, best_id >= 0 ? best_id : state->first);
+	if (last_of(task.ticket, (unsigned)task.n_parts))
+		decide(task, base);
 }
 
 extern "C" void cuda_pick(struct device *device, int n_lanes, const struct pick_op *op)
 {
+	int most = n_lanes < LANES ? n_lanes : LANES;
 	struct pick_state *states =
-		(struct pick_state *)cuda_scratch(device, CUDA_SCRATCH_PICK, MAX_LANES, sizeof *states);
-	for (int l = 0; l < n_lanes && states && !device->failed; l++) {
-		int at = device->n_outs++; // lanes of several models pick one model after the other
-		int parts = op[l].vocab / LEAST < 1       ? 1
-					: op[l].vocab / LEAST < PARTS ? op[l].vocab / LEAST
-												  : PARTS;
-		struct pick_task task = {op[l].logits,
-								 op[l].vocab,
-								 parts,
-								 op[l].ask,
-								 &states[at],
-								 &device->mailbox->picked[at],
-								 &device->mailbox->fault};
-		device->outs[at] = op[l].out;
-		LAUNCH(device, parts_kernel, parts, THREADS, 0, task);
-		LAUNCH(device, filter_kernel, 1, FILTER, 0, task);
-		LAUNCH(device, draw_kernel, parts, THREADS, 0, task);
+		(struct pick_state *)cuda_scratch(device, CUDA_SCRATCH_PICK, most, sizeof *states);
+	unsigned *tickets = cuda_tickets(device, LANES);
+	for (int done = 0, n; done < n_lanes && states && tickets && !device->failed; done += n) {
+		struct lanes<pick_task> lanes;
+		int blocks = 1;
+		n = n_lanes - done < LANES ? n_lanes - done : LANES;
+		for (int l = 0; l < n; l++) {
+			const struct pick_op *o = &op[done + l];
+			int at = device->n_outs++; // lanes of several models pick one model after the other
+			int parts = o->vocab / LEAST < 1 ? 1 : o->vocab / LEAST;
+			parts = parts < PARTS ? parts : PARTS;
+			struct pick_task task = {o->logits,
+									 o->vocab,
+									 parts,
+									 o->ask,
+									 &states[l],
+									 &device->mailbox->picked[at],
+									 &device->mailbox->fault,
+									 &tickets[l]};
+			lanes.at[l] = task;
+			device->outs[at] = o->out;
+			blocks = parts > blocks ? parts : blocks;
+		}
+		LAUNCH(device, parts_kernel, dim3(blocks, n), THREADS, 0, lanes);
+		LAUNCH(device, bins_kernel, dim3(blocks, n), THREADS, 0, lanes);
+		LAUNCH(device, draw_kernel, dim3(blocks, n), THREADS, 0, lanes);
 	}
 }

@@ -101,6 +101,48 @@ static void filters_agree_with_a_full_sort(void **state)
 	}
 }
 
+#define N_AT_ONCE 34 // more than a launch takes
+
+/* Lanes of any vocabulary and parameters side by side; flat logits with thousands of ties. */
+static void lanes_pick_apart(void **state)
+{
+	(void)state;
+	for (int round = 0; round < case_rounds(80, 2); round++) {
+		struct pick_op op[N_AT_ONCE];
+		struct picked out[N_AT_ONCE];
+		int n = round % 2 ? 3 : N_AT_ONCE;
+		case_seed(9000 + (uint64_t)round);
+		struct pick_ask *asks = case_new_bytes((size_t)n * sizeof *asks);
+		for (int l = 0; l < n; l++) {
+			int vocab = round % 2 ? case_int(5000, 9000) : case_int(1, 400);
+			float *logits = case_new((size_t)vocab);
+			for (int i = 0; i < vocab; i++) // a few values, most of them below the best
+				logits[i] = round % 2 ? (float)(int)(logits[i] * (l ? 2 : 0)) : logits[i] * 9;
+			asks[l] = (struct pick_ask){
+				case_int(0, 999),
+				{.seed = (uint64_t)l,
+				 .temperature = 0.3f * (float)case_int(0, 5),
+				 .top_p = case_int(0, 2) ? 0.05f * (float)case_int(1, 19) + 0.001f : 1,
+				 .top_k = case_int(0, 1) ? case_int(1, vocab) : 0,
+				 .forced = case_int(0, 9) ? -1 : 0}};
+			op[l] = (struct pick_op){logits, vocab, &asks[l], &out[l]};
+		}
+		case_backend->pick(case_device(1), n, op);
+		case_finish(case_device(1));
+		for (int l = 0; l < n; l++) {
+			struct pick_params p = asks[l].params;
+			int32_t id = 0;
+			if (p.forced < 0 && p.temperature > 0)
+				id = plain_way(op[l].logits, op[l].vocab, asks[l].position, &p);
+			else
+				for (int i = 1; i < op[l].vocab && p.forced < 0; i++)
+					id = op[l].logits[i] > op[l].logits[id] ? i : id;
+			assert_int_equal(out[l].id, id);
+		}
+		case_done();
+	}
+}
+
 static void greedy_and_logprobs(void **state)
 {
 	(void)state;
@@ -187,6 +229,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(filters_agree_with_a_full_sort),
+		cmocka_unit_test(lanes_pick_apart),
 		cmocka_unit_test(greedy_and_logprobs),
 		cmocka_unit_test(samples_follow_the_distribution),
 		cmocka_unit_test(bad_logits_are_an_error),
