@@ -21,35 +21,19 @@ int fidelity_view_ask(struct fidelity_view *view, const struct talk *talk,
 	if (!talk->jobs)
 		return fail(err, "compare: nothing can be computed here");
 	fidelity_view_forget(view, talk);
-	view->waiting = fidelity_job(sides, n_sides, ids, n, first, &device, err);
-	if (!view->waiting)
-		return -1;
-	jobs_submit(talk->jobs, &view->waiting->job);
-	return 0;
+	struct fidelity_job *job = fidelity_job(sides, n_sides, ids, n, first, &device, err);
+	return errand_send(&view->errand, talk->jobs, job ? &job->job : NULL);
 }
 
 bool fidelity_view_job(struct fidelity_view *view, struct job *job)
 {
-	if (!view->waiting || job != &view->waiting->job)
+	if (!errand_returns(&view->errand, job))
 		return false;
-	view->waiting = NULL;
 	view->side = -1;
-	if (job->state == JOB_DONE) {
+	if (job->state == JOB_DONE)
 		view->done = (struct fidelity_job *)job;
-		return true;
-	}
-	snprintf(view->failed, sizeof view->failed, "%.150s",
-			 job->state == JOB_FAILED ? job->error.text : "stopped");
-	job->free(job);
-	return true;
-}
-
-bool fidelity_view_stop(struct fidelity_view *view, const struct talk *talk)
-{
-	if (!view->waiting)
-		return false;
-	jobs_cancel(talk->jobs, &view->waiting->job);
-	view->waiting = NULL; // nobody's: the app frees it
+	else
+		job->free(job);
 	return true;
 }
 
@@ -62,7 +46,7 @@ void fidelity_view_close(struct fidelity_view *view)
 
 void fidelity_view_forget(struct fidelity_view *view, const struct talk *talk)
 {
-	fidelity_view_stop(view, talk);
+	errand_give_up(&view->errand, talk->jobs);
 	fidelity_view_close(view);
 }
 
@@ -102,16 +86,13 @@ static void list_worst(struct fidelity_view *view, int side)
 static bool ready(const struct fidelity_view *view, const struct talk *talk,
 				  const struct canvas *canvas)
 {
-	struct job_progress progress = {0};
 	if (view->done)
 		return true;
-	if (view->waiting) {
-		jobs_progress(talk->jobs, &progress);
-		bool mine = progress.job == &view->waiting->job && progress.total > 0;
+	if (view->errand.waiting) {
 		canvas_print(canvas, 0, 0, ROLE_NOTICE, "comparing token by token: %d%%",
-					 mine ? (int)((int64_t)progress.done * 100 / progress.total) : 0);
-	} else if (view->failed[0]) {
-		canvas_print(canvas, 0, 0, ROLE_ERROR, "compare: %s", view->failed);
+					 errand_percent(&view->errand, talk->jobs));
+	} else if (view->errand.failed[0]) {
+		canvas_print(canvas, 0, 0, ROLE_ERROR, "compare: %s", view->errand.failed);
 	} else {
 		look_say(canvas, 0, ROLE_DIM,
 				 "Nothing is compared yet: it begins when the columns have answered; "

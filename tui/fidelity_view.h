@@ -8,6 +8,7 @@
 
 #include "inspect/fidelity_job.h"
 #include "tui/canvas.h"
+#include "tui/errand.h"
 #include "tui/look.h"
 #include "tui/talk.h"
 
@@ -15,9 +16,8 @@ enum worst_order { BY_KL, BY_PLACE, BY_DROP, N_WORST_ORDERS };
 #define FIDELITY_WORST 256
 
 struct fidelity_view {
-	struct fidelity_job *done;    // its own; NULL = none yet
-	struct fidelity_job *waiting; // submitted; the queue's
-	char failed[160];
+	struct fidelity_job *done; // its own; NULL = none yet
+	struct errand errand;
 	enum worst_order order;
 	int worst[FIDELITY_WORST], n_worst, side; // of this side; -1 = to be listed anew
 	struct list list, layers;
@@ -29,7 +29,6 @@ int fidelity_view_ask(struct fidelity_view *view, const struct talk *talk,
 					  const struct fidelity_side_plan *sides, int n_sides, const int32_t *ids,
 					  int n, int first, struct error *err);
 bool fidelity_view_job(struct fidelity_view *view, struct job *job);
-bool fidelity_view_stop(struct fidelity_view *view, const struct talk *talk);
 void fidelity_view_close(struct fidelity_view *view); // takes {0}
 void fidelity_view_forget(struct fidelity_view *view, const struct talk *talk);
 

@@ -54,41 +54,23 @@ int lab_view_ask(struct lab_view *view, const struct talk *talk, const char *fro
 							.at = at,
 							.from = from,
 							.to = to};
-	lab_view_stop(view, talk);
-	view->waiting = lab_job(&plan, err);
+	struct lab_job *job = lab_job(&plan, err);
 	free(ids);
-	view->failed[0] = 0;
-	if (!view->waiting)
-		return -1;
-	jobs_submit(talk->jobs, &view->waiting->job);
-	return 0;
+	return errand_send(&view->errand, talk->jobs, job ? &job->job : NULL);
 }
 
 bool lab_view_job(struct lab_view *view, struct job *job)
 {
-	if (!view->waiting || job != &view->waiting->job)
+	struct lab_job *done = (struct lab_job *)job;
+	if (!errand_returns(&view->errand, job))
 		return false;
-	struct lab_job *done = view->waiting;
-	view->waiting = NULL;
 	if (job->state == JOB_DONE) {
 		lab_free(&view->lab);
 		view->lab = done->lab;
 		done->lab = (struct lab){0};
 		view->top = 0;
-	} else {
-		snprintf(view->failed, sizeof view->failed, "%.150s",
-				 job->state == JOB_FAILED ? job->error.text : "stopped");
 	}
 	job->free(job);
-	return true;
-}
-
-bool lab_view_stop(struct lab_view *view, const struct talk *talk)
-{
-	if (!view->waiting)
-		return false;
-	jobs_cancel(talk->jobs, &view->waiting->job);
-	view->waiting = NULL; // nobody's: the app frees it
 	return true;
 }
 
@@ -205,14 +187,11 @@ static int draw_layers(const struct lab *lab, const struct canvas *canvas, int r
 static void draw_state(const struct lab_view *view, const struct talk *talk,
 					   const struct canvas *canvas)
 {
-	struct job_progress progress = {0};
-	if (view->waiting) {
-		jobs_progress(talk->jobs, &progress);
-		bool mine = progress.job == &view->waiting->job && progress.total > 0;
+	if (view->errand.waiting) {
 		canvas_print(canvas, 0, 0, ROLE_NOTICE, "taking the switch apart: %d%%",
-					 mine ? (int)((int64_t)progress.done * 100 / progress.total) : 0);
-	} else if (view->failed[0]) {
-		canvas_print(canvas, 0, 0, ROLE_ERROR, "lab: %s", view->failed);
+					 errand_percent(&view->errand, talk->jobs));
+	} else if (view->errand.failed[0]) {
+		canvas_print(canvas, 0, 0, ROLE_ERROR, "lab: %s", view->errand.failed);
 	} else {
 		look_say(canvas, 0, ROLE_DIM,
 				 "Handoff lab: :lab takes the turn's last change of budget apart, :lab FROM TO "
@@ -245,7 +224,7 @@ void lab_view_draw(struct lab_view *view, const struct talk *talk, const struct 
 {
 	bool done = view->lab.n_layers > 0;
 	struct canvas rest = *canvas;
-	if (!done || view->waiting || view->failed[0]) {
+	if (!done || view->errand.waiting || view->errand.failed[0]) {
 		draw_state(view, talk, canvas);
 		rest = canvas_part(canvas, 1, 0, canvas->rows - 1, canvas->columns);
 	}

@@ -7,12 +7,12 @@
 
 #include "inspect/lab.h"
 #include "tui/canvas.h"
+#include "tui/errand.h"
 #include "tui/talk.h"
 
 struct lab_view {
-	struct lab lab;          // n_layers 0 = none yet
-	struct lab_job *waiting; // submitted; the queue's
-	char failed[160];
+	struct lab lab; // n_layers 0 = none yet
+	struct errand errand;
 	int top, n_lines, rows;
 };
 
@@ -21,7 +21,6 @@ struct lab_view {
 int lab_view_ask(struct lab_view *view, const struct talk *talk, const char *from, const char *to,
 				 int at, struct error *err);
 bool lab_view_job(struct lab_view *view, struct job *job); // true: it was its own
-bool lab_view_stop(struct lab_view *view, const struct talk *talk);
 void lab_view_draw(struct lab_view *view, const struct talk *talk, const struct canvas *canvas);
 void lab_view_close(struct lab_view *view); // takes {0}
 

@@ -188,7 +188,7 @@ static void compare_event_pane(struct pane *pane, const struct event *event)
 		compare_close(&c->compare);
 		fidelity_view_forget(&c->fidelity, pane->talk);
 	}
-	if (event->type == EV_SWITCH && event->seq == 0 && pane->talk->lab && !c->lab.waiting)
+	if (event->type == EV_SWITCH && event->seq == 0 && pane->talk->lab && !c->lab.errand.waiting)
 		lab_view_ask(&c->lab, pane->talk, event->change.from, event->change.to, event->change.at,
 					 NULL);
 	pane->dirty |= compare_event(&c->compare, event);
@@ -228,16 +228,17 @@ static int compare_send_pane(struct pane *pane, const char *text, size_t length,
 static bool compare_stop_pane(struct pane *pane)
 {
 	struct pane_compare *c = (struct pane_compare *)pane;
-	return compare_stop(&c->compare) || fidelity_view_stop(&c->fidelity, pane->talk) ||
-		   lab_view_stop(&c->lab, pane->talk) || study_view_stop(&c->study, pane->talk);
+	return compare_stop(&c->compare) || errand_give_up(&c->fidelity.errand, pane->talk->jobs) ||
+		   errand_give_up(&c->lab.errand, pane->talk->jobs) ||
+		   study_view_stop(&c->study, pane->talk);
 }
 
 static bool compare_busy(const struct pane *pane)
 {
 	const struct pane_compare *c = (const struct pane_compare *)pane;
 	const struct compare *compare = &c->compare;
-	return compare_running(compare) || compare_opening(compare) || c->fidelity.waiting ||
-		   c->lab.waiting || c->study.waiting;
+	return compare_running(compare) || compare_opening(compare) || c->fidelity.errand.waiting ||
+		   c->lab.errand.waiting || c->study.waiting;
 }
 
 static int compare_watch(const struct pane *pane, int *fds, int max)

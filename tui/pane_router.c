@@ -383,7 +383,7 @@ static void router_draw(struct pane *pane, struct canvas *canvas)
 		stairs_view_draw(&r->stairs, r->pane.talk, &lower);
 	else if (foot > 0 && r->n_items > 0)
 		draw_detail(r, &lower);
-	if (r->stairs.waiting)
+	if (r->stairs.errand.waiting)
 		pane->dirty = true;
 }
 
@@ -483,7 +483,7 @@ static void router_event(struct pane *pane, const struct event *event)
 		forget(r);
 		r->options = (struct router_options){0, 0, -1};
 		r->list = (struct list){0};
-		stairs_view_stop(&r->stairs, pane->talk);
+		errand_give_up(&r->stairs.errand, pane->talk->jobs);
 		stairs_view_close(&r->stairs);
 		r->stairs_shown = false;
 	}
@@ -510,12 +510,12 @@ static void router_close_pane(struct pane *pane)
 static bool router_stop(struct pane *pane)
 {
 	struct pane_router *r = (struct pane_router *)pane;
-	return stairs_view_stop(&r->stairs, pane->talk);
+	return errand_give_up(&r->stairs.errand, pane->talk->jobs);
 }
 
 static bool router_busy(const struct pane *pane)
 {
-	return ((const struct pane_router *)pane)->stairs.waiting != NULL;
+	return ((const struct pane_router *)pane)->stairs.errand.waiting != NULL;
 }
 
 static bool router_job(struct pane *pane, struct job *job)

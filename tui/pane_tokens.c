@@ -9,6 +9,7 @@
 #include "core/tokenizer.h"
 #include "inspect/outlook.h"
 #include "tui/cells.h"
+#include "tui/errand.h"
 #include "tui/look.h"
 #include <math.h>
 #include <stdio.h>
@@ -27,10 +28,9 @@ struct pane_tokens {
 	struct outlook outlook;
 	int32_t *ids; // that the outlook is of
 	int n_ids;
-	struct outlook_job *waiting; // submitted
-	bool declined;               // the user stopped it, or it failed: not again for these ids
+	struct errand errand; // an outlook_job
+	bool declined;        // the user stopped it, or it failed: not again for these ids
 	int32_t *declined_ids;
-	char failed[160];
 };
 
 static const struct tape *tape_of(const struct pane_tokens *t)
@@ -119,11 +119,9 @@ static void submit(struct pane_tokens *t)
 		.ids = ids,
 		.n = (int)tape->n,
 		.first = 1};
-	t->waiting = outlook_job(&plan, &err);
+	struct outlook_job *job = outlook_job(&plan, &err);
 	free(ids);
-	if (t->waiting)
-		jobs_submit(t->pane.talk->jobs, &t->waiting->job);
-	t->declined = !t->waiting;
+	t->declined = errand_send(&t->errand, t->pane.talk->jobs, job ? &job->job : NULL) < 0;
 }
 
 /* Asks for what the present tokens lack. */
@@ -133,15 +131,13 @@ static void want(struct pane_tokens *t)
 	const struct tape *tape = tape_of(t);
 	if (!talk->jobs || !talk->model || talk->running || tape->n < 2 || !tape->known)
 		return;
-	if (t->waiting && !same_ids(tape, t->waiting->plan.ids, t->waiting->plan.n)) {
-		jobs_cancel(talk->jobs, &t->waiting->job); // the newest tokens win; the app frees it
-		t->waiting = NULL;
-	}
-	if (t->waiting || is_current(t))
+	const struct outlook_job *under_way = (struct outlook_job *)t->errand.waiting;
+	if (under_way && !same_ids(tape, under_way->plan.ids, under_way->plan.n))
+		errand_give_up(&t->errand, talk->jobs); // the newest tokens win
+	if (t->errand.waiting || is_current(t))
 		return;
 	if (t->declined && same_ids(tape, t->declined_ids, t->n_ids))
 		return;
-	t->failed[0] = 0;
 	submit(t);
 }
 
@@ -161,10 +157,9 @@ static void decline(struct pane_tokens *t)
 static bool tokens_job(struct pane *pane, struct job *job)
 {
 	struct pane_tokens *t = (struct pane_tokens *)pane;
-	if (!t->waiting || job != &t->waiting->job)
+	struct outlook_job *done = (struct outlook_job *)job;
+	if (!errand_returns(&t->errand, job))
 		return false;
-	struct outlook_job *done = t->waiting;
-	t->waiting = NULL;
 	pane->dirty = true;
 	if (job->state == JOB_DONE) {
 		forget(t);
@@ -176,8 +171,6 @@ static bool tokens_job(struct pane *pane, struct job *job)
 		t->declined = false;
 	} else {
 		decline(t);
-		snprintf(t->failed, sizeof t->failed, "%.150s",
-				 job->state == JOB_FAILED ? job->error.text : "stopped");
 	}
 	job->free(job);
 	return true;
@@ -186,15 +179,15 @@ static bool tokens_job(struct pane *pane, struct job *job)
 static bool tokens_stop(struct pane *pane)
 {
 	struct pane_tokens *t = (struct pane_tokens *)pane;
-	if (!t->waiting)
+	if (!t->errand.waiting)
 		return false;
-	jobs_cancel(pane->talk->jobs, &t->waiting->job);
+	jobs_cancel(pane->talk->jobs, t->errand.waiting); // it comes back and is declined
 	return true;
 }
 
 static bool tokens_busy(const struct pane *pane)
 {
-	return ((const struct pane_tokens *)pane)->waiting != NULL;
+	return ((const struct pane_tokens *)pane)->errand.waiting != NULL;
 }
 
 /* ---- what stands there ---- */
@@ -303,16 +296,12 @@ static void source_of(const struct pane_tokens *t, struct text *out)
 	const struct tape *tape = tape_of(t);
 	if (tape->n == 0)
 		return;
-	if (t->waiting) {
-		struct job_progress progress;
-		jobs_progress(t->pane.talk->jobs, &progress);
-		bool mine = progress.job == &t->waiting->job && progress.total > 0;
-		text_format(out, "computing %d%%",
-					mine ? (int)((int64_t)progress.done * 100 / progress.total) : 0);
+	if (t->errand.waiting) {
+		text_format(out, "computing %d%%", errand_percent(&t->errand, t->pane.talk->jobs));
 	} else if (is_current(t)) {
 		text_add(out, "every budget");
-	} else if (t->failed[0]) {
-		text_add(out, t->failed);
+	} else if (t->errand.failed[0]) {
+		text_add(out, t->errand.failed);
 	} else {
 		text_add(out, tape->known ? "the writer only" : "ids of the prompt not known");
 	}
@@ -503,7 +492,7 @@ static bool choose(struct pane_tokens *t)
 				 name_of(t, writer_of(t, t->column)));
 	else
 		snprintf(t->pane.message, sizeof t->pane.message, "%s's alternatives are not known here%s",
-				 name_of(t, writer_of(t, t->column)), t->waiting ? " yet" : "");
+				 name_of(t, writer_of(t, t->column)), t->errand.waiting ? " yet" : "");
 	return true;
 }
 

@@ -16,42 +16,25 @@
 int stairs_view_ask(struct stairs_view *view, const struct talk *talk, struct error *err)
 {
 	const char *metric = *view->target.metric ? view->target.metric : "active";
-	const struct staircase *asked = view->waiting ? &view->waiting->staircase : &view->stairs;
+	const struct staircase_job *under_way = (struct staircase_job *)view->errand.waiting;
+	const struct staircase *asked = under_way ? &under_way->staircase : &view->stairs;
 	if (!talk->jobs || !talk->model)
 		return fail(err, "target: no model is open");
 	if (asked->n > 0 && strcmp(asked->metric, metric) == 0)
 		return 0;
-	stairs_view_stop(view, talk);
-	view->waiting = staircase_job(talk->model, metric, STEPS, err);
-	view->failed[0] = '\0';
-	if (!view->waiting)
-		return -1;
-	jobs_submit(talk->jobs, &view->waiting->job);
-	return 0;
-}
-
-bool stairs_view_stop(struct stairs_view *view, const struct talk *talk)
-{
-	if (!view->waiting)
-		return false;
-	jobs_cancel(talk->jobs, &view->waiting->job);
-	view->waiting = NULL; // nobody's: the app frees it
-	return true;
+	struct staircase_job *job = staircase_job(talk->model, metric, STEPS, err);
+	return errand_send(&view->errand, talk->jobs, job ? &job->job : NULL);
 }
 
 bool stairs_view_job(struct stairs_view *view, struct job *job)
 {
-	if (!view->waiting || job != &view->waiting->job)
+	struct staircase_job *done = (struct staircase_job *)job;
+	if (!errand_returns(&view->errand, job))
 		return false;
-	struct staircase_job *done = view->waiting;
-	view->waiting = NULL;
 	staircase_close(&view->stairs);
 	if (job->state == JOB_DONE) {
 		view->stairs = done->staircase;
 		done->staircase = (struct staircase){0};
-	} else {
-		snprintf(view->failed, sizeof view->failed, "%.150s",
-				 job->state == JOB_FAILED ? job->error.text : "stopped");
 	}
 	job->free(job);
 	return true;
@@ -154,16 +137,14 @@ void stairs_view_draw(const struct stairs_view *view, const struct talk *talk,
 	const struct staircase *s = &view->stairs;
 	canvas_rule(canvas, 0, 0, canvas->columns, ROLE_FRAME);
 	if (s->n == 0) {
-		struct job_progress progress = {0};
-		if (view->waiting)
-			jobs_progress(talk->jobs, &progress);
-		bool mine = view->waiting && progress.job == &view->waiting->job && progress.total > 0;
-		if (mine)
-			canvas_print(canvas, 1, 0, ROLE_TEXT, "the staircase: %d of %d steps, Ctrl-C stops",
-						 progress.done, progress.total);
+		if (*view->errand.failed)
+			canvas_text(canvas, 1, 0, ROLE_WARN, view->errand.failed);
+		else if (view->errand.waiting)
+			canvas_print(canvas, 1, 0, ROLE_TEXT,
+						 "the staircase is being computed: %d%%, Ctrl-C stops",
+						 errand_percent(&view->errand, talk->jobs));
 		else
-			canvas_text(canvas, 1, 0, *view->failed ? ROLE_WARN : ROLE_DIM,
-						*view->failed ? view->failed : "the staircase is being computed");
+			canvas_text(canvas, 1, 0, ROLE_DIM, "the staircase was stopped; t twice begins again");
 		return;
 	}
 	int columns = canvas->columns - LABEL_COLUMNS - 12, row = 1;

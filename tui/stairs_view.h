@@ -8,19 +8,17 @@
 #include "core/target.h"
 #include "inspect/staircase.h"
 #include "tui/canvas.h"
+#include "tui/errand.h"
 #include "tui/talk.h"
 
 struct stairs_view {
-	struct staircase_job *waiting; // submitted
-	struct staircase stairs;       // n 0 = none yet
-	char failed[160];
-	struct target target; // "" = none; on the staircase's metric
+	struct errand errand;
+	struct staircase stairs; // n 0 = none yet
+	struct target target;    // "" = none; on the staircase's metric
 };
 
 /* Starts the job for target.metric unless that staircase is there already. */
 int stairs_view_ask(struct stairs_view *view, const struct talk *talk, struct error *err);
-/* Ctrl-C, or another model: false = nothing was running. */
-bool stairs_view_stop(struct stairs_view *view, const struct talk *talk);
 bool stairs_view_job(struct stairs_view *view, struct job *job); // true: it was this one's
 void stairs_view_close(struct stairs_view *view);
 
