@@ -69,6 +69,27 @@ static cJSON *cpu_part(const struct cli *cli, char *rung, size_t rung_size, stru
 	return cpu;
 }
 
+static void add_reading(char *out, size_t size, double value, double unit, const char *suffix)
+{
+	size_t used = strlen(out);
+	if (value < 0)
+		snprintf(out + used, size - used, "%sN/A %s", used ? ", " : "", suffix);
+	else
+		snprintf(out + used, size - used, "%s%.*f %s", used ? ", " : "", unit == 1e9, value / unit,
+				 suffix);
+}
+
+static const char *card_now(const struct gpu_card *card, char *out, size_t size)
+{
+	out[0] = '\0';
+	add_reading(out, size, (double)card->used_bytes, 1e9, "GB in use");
+	add_reading(out, size, card->power_mw, 1e3, "W");
+	add_reading(out, size, card->clock_mhz, 1, "MHz");
+	add_reading(out, size, card->temperature_c, 1, "C");
+	add_reading(out, size, card->busy_percent, 1, "% busy");
+	return out;
+}
+
 /* What is missing for --device cuda, if anything. */
 static cJSON *cuda_part(void)
 {
@@ -91,6 +112,8 @@ static cJSON *cuda_part(void)
 		snprintf(what, sizeof what, "%s, sm_%d, %.1f GB", facts.cards[i].name,
 				 facts.cards[i].capability, (double)facts.cards[i].bytes / 1e9);
 		cJSON_AddStringToObject(part, name, what);
+		snprintf(name, sizeof name, "card %d now", i);
+		cJSON_AddStringToObject(part, name, card_now(&facts.cards[i], what, sizeof what));
 	}
 	return part;
 }

@@ -67,7 +67,8 @@ struct gauges {
 	int prefill_done, prefill_total;
 	double pace;
 	bool log_failed;
-	struct device_gauges card; // as of the newest EV_MEMORY
+	struct device_gauges card; // as of the newest EV_MEMORY, and so:
+	int64_t read_bytes;        // weights, of all that are there, that the running budget uses
 };
 
 /* Routing counts since the model was opened: counts[(phase * n_layers + layer) * n_experts + e]

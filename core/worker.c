@@ -114,6 +114,7 @@ static void emit_memory(struct worker *worker)
 	struct memory_use *use = &event.memory;
 	int estimated;
 	worker->memory_ns = clock_ns();
+	int64_t read_bytes = 0;
 	*use = (struct memory_use){.weights_bytes = -1, .resident_bytes = -1, .vram_bytes = -1};
 	use->rss_bytes = resident_set();
 	use->n_sequences = n_sequences(worker);
@@ -123,8 +124,9 @@ static void emit_memory(struct worker *worker)
 		use->weights_bytes = (int64_t)stage->model->checkpoint.tensor_bytes;
 		use->resident_bytes = (int64_t)checkpoint_resident(&stage->model->checkpoint, &estimated);
 		use->scratch_bytes = (int64_t)workspace_bytes(stage->workspace);
-		use->bytes_per_token =
-			(int64_t)(slice ? slice : &stage->slices[0]->slice)->cost.bytes_per_token;
+		slice = slice ? slice : &stage->slices[0]->slice;
+		use->bytes_per_token = (int64_t)slice->cost.bytes_per_token;
+		read_bytes = (int64_t)slice->cost.bytes;
 	}
 	for (int i = 0; i < MAX_SEQUENCES; i++) {
 		const struct sequence_bytes *bytes = &worker->tracks[i].sequence.bytes;
@@ -140,8 +142,10 @@ static void emit_memory(struct worker *worker)
 		if (card.known)
 			card.weights_bytes += (int64_t)worker->stage.pack.bytes;
 		use->vram_bytes = card.known ? card.ours_bytes : -1;
+		use->scratch_bytes += card.scratch_bytes;
 		pthread_mutex_lock(&worker->shared);
 		worker->gauges.card = card;
+		worker->gauges.read_bytes = read_bytes;
 		pthread_mutex_unlock(&worker->shared);
 	}
 	worker_emit(worker, &event);

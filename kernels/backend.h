@@ -42,9 +42,10 @@ struct device_options {
 
 /* What a card does; -1 = not known. */
 struct device_gauges {
-	bool known;                        // false: not a card
-	int64_t ours_bytes, weights_bytes; // of its memory: all that we took; of it weights
-	int64_t used_bytes, total_bytes;   // by everybody
+	bool known;                         // false: not a card
+	int64_t ours_bytes, weights_bytes;  // of its memory: all that we took; of it weights,
+	int64_t scratch_bytes, graph_bytes; // the backend's own scratch, recorded passes
+	int64_t used_bytes, total_bytes;    // by everybody
 	int power_mw, clock_mhz, temperature_c, busy_percent;
 	int64_t read_bps; // bytes a second that its memory gives when it is only read: measured once
 };

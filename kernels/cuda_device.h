@@ -135,7 +135,10 @@ const void *cuda_uploaded_block(const struct device *device, size_t *bytes);
 void cuda_uploads_wait(struct device *device); // before the first pass reads them
 void cuda_uploads_close(struct device *device);
 
-void cuda_gauges(struct device *device, struct device_gauges *out); // cuda_gauge.c
+/* cuda_gauge.c; what NVML knows of a card, without opening it: used_bytes, power, clock,
+ * temperature, utilisation, -1 where it does not. One thread. */
+void cuda_gauges(struct device *device, struct device_gauges *out);
+void cuda_read_card(const char *bus_id, struct device_gauges *out);
 
 extern const struct backend backend_cuda;
 

@@ -76,6 +76,20 @@ static bool can_open(const char *const *names)
 	return false;
 }
 
+static void read_now(int i, struct gpu_card *card)
+{
+	char bus_id[32];
+	struct device_gauges now;
+	if (cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, i) != cudaSuccess)
+		bus_id[0] = '\0';
+	cuda_read_card(bus_id, &now);
+	card->used_bytes = now.used_bytes;
+	card->power_mw = now.power_mw;
+	card->clock_mhz = now.clock_mhz;
+	card->temperature_c = now.temperature_c;
+	card->busy_percent = now.busy_percent;
+}
+
 void gpu_facts(struct gpu_facts *facts)
 {
 	static const char *const nvml[] = {"libnvidia-ml.so.1", NULL};
@@ -93,6 +107,7 @@ void gpu_facts(struct gpu_facts *facts)
 		snprintf(card->name, sizeof card->name, "%.63s", prop.name);
 		card->capability = prop.major * 10 + prop.minor;
 		card->bytes = prop.totalGlobalMem;
+		read_now(i, card);
 	}
 	check_card(0, n, &facts->problem);
 }

@@ -53,7 +53,7 @@ static bool load(void *library)
 	return nvml.init() == 0;
 }
 
-static nvml_card find_card(struct device *device)
+static nvml_card find_card(const char *bus_id)
 {
 	static enum { UNTRIED, LOADED, MISSING } state; // one worker asks
 	nvml_card card = NULL;
@@ -61,7 +61,7 @@ static nvml_card find_card(struct device *device)
 		void *library = dlopen("libnvidia-ml.so.1", RTLD_LAZY | RTLD_LOCAL);
 		state = library && load(library) ? LOADED : MISSING;
 	}
-	return state == LOADED && nvml.find(device->bus_id, &card) == 0 ? card : NULL;
+	return state == LOADED && nvml.find(bus_id, &card) == 0 ? card : NULL;
 }
 
 /* Once, and by reading what lies there anyway, so nothing is allocated: about a millisecond between
@@ -86,24 +86,14 @@ static void measure_memory(struct device *device)
 		device->read_bps = -1; // not again
 }
 
-void cuda_gauges(struct device *device, struct device_gauges *out)
+void cuda_read_card(const char *bus_id, struct device_gauges *out)
 {
 	struct nvml_memory memory;
 	struct nvml_busy busy;
 	unsigned value;
-	measure_memory(device);
-	*out = (struct device_gauges){
-		.known = true,
-		.ours_bytes = (int64_t)device->allocated_bytes + (int64_t)cuda_uploaded_bytes(device),
-		.weights_bytes = (int64_t)cuda_uploaded_bytes(device),
-		.used_bytes = -1,
-		.total_bytes = (int64_t)device->total_bytes,
-		.power_mw = -1,
-		.clock_mhz = -1,
-		.temperature_c = -1,
-		.busy_percent = -1,
-		.read_bps = device->read_bps > 0 ? (int64_t)device->read_bps : -1};
-	nvml_card card = find_card(device);
+	out->used_bytes = -1;
+	out->power_mw = out->clock_mhz = out->temperature_c = out->busy_percent = -1;
+	nvml_card card = find_card(bus_id);
 	if (!card)
 		return;
 	if (nvml.memory(card, &memory) == 0)
@@ -116,4 +106,21 @@ void cuda_gauges(struct device *device, struct device_gauges *out)
 		out->temperature_c = (int)value;
 	if (nvml.busy(card, &busy) == 0)
 		out->busy_percent = (int)busy.gpu;
+}
+
+void cuda_gauges(struct device *device, struct device_gauges *out)
+{
+	uint64_t weights = cuda_uploaded_bytes(device), graphs = cuda_graphs_bytes(device);
+	measure_memory(device);
+	*out = (struct device_gauges){
+		.known = true,
+		.ours_bytes = (int64_t)(device->allocated_bytes + weights + graphs),
+		.weights_bytes = (int64_t)weights,
+		.graph_bytes = (int64_t)graphs,
+		.total_bytes = (int64_t)device->total_bytes,
+		.read_bps = device->read_bps > 0 ? (int64_t)device->read_bps : -1,
+	};
+	for (int i = 0; i < N_CUDA_SCRATCH; i++)
+		out->scratch_bytes += (int64_t)device->scratch[i].bytes;
+	cuda_read_card(device->bus_id, out);
 }

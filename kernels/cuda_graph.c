@@ -17,6 +17,7 @@ struct pass {
 	uint64_t key; // 0 = free
 	uint64_t used;
 	cudaGraphExec_t graph; // NULL = none (yet)
+	size_t bytes;          // of the card that it takes
 	struct picked *outs[MAX_LANES];
 	int n_outs;
 };
@@ -34,12 +35,19 @@ struct cuda_graphs {
 	struct cuda_list list;
 	struct device shadow;
 	cudaGraphExec_t captured;
+	size_t captured_bytes; // by which the card's free memory shrank meanwhile
 };
 
 /* ---- capturing ---- */
 
 /* The shadow has the device's scratch, which the noted pass has made large enough, and a stream of
  * its own. */
+static size_t free_bytes(void)
+{
+	size_t left = 0, total;
+	return cudaMemGetInfo(&left, &total) == cudaSuccess ? left : 0;
+}
+
 static cudaGraphExec_t capture(struct cuda_graphs *g)
 {
 	struct device *shadow = &g->shadow;
@@ -51,9 +59,12 @@ static cudaGraphExec_t capture(struct cuda_graphs *g)
 	if (cudaStreamBeginCapture(shadow->stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
 		cuda_run_pass(shadow, &g->list, 0);
 		cudaError_t error = cudaStreamEndCapture(shadow->stream, &graph);
+		size_t before = free_bytes();
 		if (error == cudaSuccess && graph && !shadow->failed &&
 			cudaGraphInstantiate(&exec, graph, 0) != cudaSuccess)
 			exec = NULL;
+		size_t after = free_bytes();
+		g->captured_bytes = before > after ? before - after : 0;
 		if (graph)
 			cudaGraphDestroy(graph);
 	}
@@ -85,6 +96,7 @@ static void forget_graph(struct pass *pass)
 	if (pass->graph)
 		cudaGraphExecDestroy(pass->graph);
 	pass->graph = NULL;
+	pass->bytes = 0;
 }
 
 /* At most N_GRAPHS: the least recently used goes. */
@@ -123,6 +135,7 @@ static void collect(struct cuda_graphs *g, bool wait)
 		memcpy(pass->outs, g->shadow.outs, sizeof pass->outs);
 		pass->n_outs = g->shadow.n_outs;
 		keep_graph(g, pass, g->captured);
+		pass->bytes = g->captured_bytes;
 	} else if (g->captured) {
 		cudaGraphExecDestroy(g->captured);
 	}
@@ -203,6 +216,14 @@ void cuda_graphs_settle(struct device *device)
 {
 	if (device->graphs)
 		collect(device->graphs, true);
+}
+
+uint64_t cuda_graphs_bytes(const struct device *device)
+{
+	uint64_t bytes = 0;
+	for (int i = 0; i < N_PASSES && device->graphs; i++)
+		bytes += device->graphs->passes[i].bytes;
+	return bytes;
 }
 
 uint64_t cuda_graphs_replayed(const struct device *device)

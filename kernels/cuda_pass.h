@@ -70,6 +70,7 @@ void cuda_graphs_drop(struct device *device); // memory that they may name goes 
 void cuda_graphs_close(struct device *device);
 void cuda_graphs_settle(struct device *device); // waits for what is being captured: for tests
 uint64_t cuda_graphs_replayed(const struct device *device);
+uint64_t cuda_graphs_bytes(const struct device *device); // of the card, as far as it is known
 
 /* ---- the table's rows: the operation is written down ---- */
 

@@ -15,6 +15,9 @@ struct gpu_card {
 	char name[64];
 	int capability; // 90
 	uint64_t bytes;
+	/* By everybody, now; -1 = not known. */
+	int64_t used_bytes;
+	int power_mw, clock_mhz, temperature_c, busy_percent;
 };
 
 struct gpu_facts {

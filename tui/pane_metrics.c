@@ -15,6 +15,7 @@
 #define WIDE_COLUMNS 110
 #define CURVE_ROWS 6
 #define MAX_SWITCH_ROWS 5
+#define RECENT_STEPS 16
 
 enum speed_sort { BY_PHASE, BY_BUDGET, BY_SPEED, N_SPEED_SORTS };
 static const char *const sort_names[] = {"phase", "budget", "speed"};
@@ -331,31 +332,59 @@ static void memory_without_engine(const struct pane_metrics *m, struct memory_us
 }
 
 /* "612 W", "N/A" where it is not known. */
-static int draw_reading(const struct canvas *canvas, int row, const char *name, int value,
+static int draw_reading(const struct canvas *canvas, int row, const char *name, double value,
 						double unit, const char *suffix)
 {
 	char text[32] = "N/A";
 	if (value >= 0)
-		snprintf(text, sizeof text, "%.0f %s", (double)value / unit, suffix);
+		snprintf(text, sizeof text, "%.0f %s", value / unit, suffix);
 	canvas_print(canvas, row, 1, value >= 0 ? ROLE_TEXT : ROLE_DIM, "%-18s %9s", name, text);
 	return row + 1;
 }
 
-static int draw_card(const struct device_gauges *card, const struct canvas *canvas, int row)
+/* Bytes that the last steps moved a second, and what the card's memory gives when it is only read:
+ * a step reads the running budget's weights and the KV so far, and reads and writes conv and SSM
+ * state. */
+static int draw_bandwidth(const struct talk *talk, const struct canvas *canvas, int row)
 {
-	char used[32], total[32];
+	const struct gauges *gauges = &talk->gauges;
+	const struct memory_use use = talk_memory(talk);
+	const struct sequence_bytes *chat = &use.sequences[0];
+	double peak = (double)gauges->card.read_bps;
+	double steps = metrics_recent_tps(&talk->metrics, RECENT_STEPS), bytes = -1;
+	if (steps > 0 && use.bytes_per_token > 0 && gauges->context_size > 0)
+		bytes = steps * ((double)use.bytes_per_token + 2 * (double)(chat->conv + chat->ssm) +
+						 (double)chat->kv * gauges->context_used / gauges->context_size);
+	row = draw_reading(canvas, row, "bandwidth", bytes, 1e9, "GB/s");
+	if (bytes >= 0 && peak > 0)
+		canvas_print(canvas, row - 1, 30, ROLE_DIM, "%s of %.0f measured",
+					 number_percent(bytes / peak).text, peak / 1e9);
+	else if (bytes >= 0)
+		canvas_print(canvas, row - 1, 30, ROLE_DIM, "of the last steps");
+	return row;
+}
+
+static int draw_card(const struct talk *talk, const struct canvas *canvas, int row)
+{
+	const struct gauges *gauges = &talk->gauges;
+	const struct device_gauges *card = &gauges->card;
+	const char *name = talk_budget_name(talk);
 	row = draw_reading(canvas, row, "power", card->known ? card->power_mw : -1, 1000, "W");
 	if (!card->known)
 		return row;
 	row = draw_reading(canvas, row, "card clock", card->clock_mhz, 1, "MHz");
 	row = draw_reading(canvas, row, "temperature", card->temperature_c, 1, "C");
 	row = draw_reading(canvas, row, "card busy", card->busy_percent, 1, "%");
-	snprintf(total, sizeof total, "%.1f GB", (double)card->total_bytes / 1e9);
-	snprintf(used, sizeof used, "N/A");
-	if (card->used_bytes >= 0)
-		snprintf(used, sizeof used, "%.1f", (double)card->used_bytes / 1e9);
-	canvas_print(canvas, row, 1, ROLE_TEXT, "%-18s %9s", "VRAM in use", used);
-	canvas_print(canvas, row++, 30, ROLE_DIM, "of %s", total);
+	row = draw_bandwidth(talk, canvas, row);
+	row = draw_part(canvas, row, "weights on it", card->weights_bytes, card->total_bytes);
+	char reads[32];
+	snprintf(reads, sizeof reads, "%.12s reads", *name ? name : "budget");
+	row = draw_part(canvas, row, reads, gauges->read_bytes > 0 ? gauges->read_bytes : -1,
+					card->total_bytes);
+	row = draw_part(canvas, row, "recorded passes", card->graph_bytes, card->total_bytes);
+	row = draw_part(canvas, row, "VRAM of all", card->used_bytes, card->total_bytes);
+	canvas_print(canvas, row++, 1, ROLE_DIM, "%-18s %9s", "the card has",
+				 number_bytes(card->total_bytes).text);
 	return row;
 }
 
@@ -397,7 +426,7 @@ static int draw_memory(const struct pane_metrics *m, const struct canvas *canvas
 	canvas_print(canvas, row++, 1, ROLE_TEXT, "%-18s %9s", "weights per token",
 				 number_fixed(derived, 2).text);
 	canvas_print(canvas, row - 1, 30, ROLE_DIM, "MB derived, %.10s", last ? "last" : name);
-	return draw_card(&talk->gauges.card, canvas, row) + 1;
+	return draw_card(talk, canvas, row) + 1;
 }
 
 static int draw_formula(const struct pane_metrics *m, const struct canvas *canvas, int row)

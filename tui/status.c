@@ -126,16 +126,19 @@ static void memory_part(const struct talk *talk, bool all, struct text *out)
 {
 	struct memory_use sum = talk_memory(talk);
 	const struct memory_use *memory = &sum;
-	if (memory->vram_bytes > 0) {
+	const struct device_gauges *card = &talk->gauges.card;
+	if (memory->vram_bytes > 0 && card->known) {
 		text_add(out, "VRAM ");
 		status_bytes(memory->vram_bytes, out);
+		text_add(out, "/");
+		status_bytes(card->total_bytes, out);
 	} else {
 		text_add(out, "RSS ");
 		status_bytes(memory->rss_bytes, out);
 	}
 	if (!all)
 		return;
-	megabytes("w", memory->weights_bytes, out);
+	megabytes("w", memory->vram_bytes > 0 ? card->weights_bytes : memory->weights_bytes, out);
 	megabytes("kv", memory->kv_bytes, out);
 	megabytes("ssm", memory->ssm_bytes + memory->conv_bytes, out);
 	megabytes("x", memory->scratch_bytes, out);

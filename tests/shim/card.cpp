@@ -7,6 +7,7 @@
  *   SHIM_DRIVER=11040        what the driver knows, CUDA 11.4 here (13000); 0 = there is no driver
  *   CUDA_VISIBLE_DEVICES     as the real runtime: the one card is number 0
  *   SHIM_CUBLAS=0            no cuBLASLt (cublas.cpp)
+ *   SHIM_NVML=1              the driver's gauges (nvml.cpp)
  *   SHIM_RATE=2000000        bytes a second from the host to the card (as fast as it goes)
  *   SHIM_FAIL=WHAT:N:ERROR[:M][,...]
  *                            the Nth WHAT (counted from 1) fails with this number of cudaError_t,

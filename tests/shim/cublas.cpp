@@ -181,11 +181,16 @@ static int multiply(void *, void *, const void *alpha, const void *a, void *a_la
 
 /* ---- instead of dlopen ---- */
 
+void *shim_nvml(const char *name); // nvml.cpp
+
 extern "C" {
 
 void *shim_dlopen(const char *name, int)
 {
 	static char library;
+	const char *nvml = getenv("SHIM_NVML");
+	if (!strcmp(name, "libnvidia-ml.so.1"))
+		return nvml && strcmp(nvml, "1") == 0 ? &library : NULL;
 	const char *none = getenv("SHIM_CUBLAS"); // 0: see card.cpp
 	if (none && strcmp(none, "0") == 0)
 		return NULL;
@@ -219,6 +224,6 @@ void *shim_dlsym(void *, const char *name)
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		if (!strcmp(all[i].name, name))
 			return all[i].function;
-	return NULL;
+	return shim_nvml(name);
 }
 }

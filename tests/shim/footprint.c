@@ -58,6 +58,12 @@ static void run(const char *folder, enum math math, uint64_t *said, uint64_t *ta
 	golden_backend->gauges(g.device, &gauges);
 	*said = footprint_bytes(&footprint);
 	*taken = (uint64_t)(gauges.ours_bytes - gauges.weights_bytes);
+	assert_true(gauges.scratch_bytes > 0 && (uint64_t)gauges.scratch_bytes <= footprint.scratch);
+#if defined(TEST_SHIM)
+	assert_int_equal(gauges.power_mw, 612400); // nvml.cpp
+	assert_int_equal(gauges.busy_percent, 97);
+	assert_true(gauges.used_bytes > gauges.ours_bytes && gauges.used_bytes < gauges.total_bytes);
+#endif
 	assert_int_equal(footprint.activations, workspace_bytes(g.workspace));
 	assert_int_equal(footprint.kv, sequence.bytes.kv);
 	assert_int_equal(footprint.conv, sequence.bytes.conv);
@@ -90,5 +96,6 @@ static void is_what_is_taken(void)
 int main(void)
 {
 	static const struct golden_test tests[] = {{"is_what_is_taken", is_what_is_taken}};
+	setenv("SHIM_NVML", "1", 1);
 	return golden_main(tests, 1);
 }
