@@ -1,6 +1,7 @@
 #include "core/track.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "core/opening.h"
 #include "core/said.h"
 #include "core/sampler.h"
 #include "core/worker.h"
@@ -156,7 +157,7 @@ static void emit_turn(struct track *track, int parent, size_t known)
 /* Ends the turn; whoever stopped its upload has stopped it too. */
 static void fail_turn(struct track *track, const struct error *err)
 {
-	if (!worker_stopped_upload(track->worker)) {
+	if (!opening_stopped(track->worker)) {
 		track_stop(track, STOP_ERROR, err);
 		return;
 	}
@@ -469,7 +470,7 @@ void track_set(struct track *track, const struct turn_settings *settings)
 	struct error err = {0};
 	struct rule rule;
 	if (check_settings(&track->worker->stage, &checked, &rule, &err)) {
-		bool stopped = worker_stopped_upload(track->worker);
+		bool stopped = opening_stopped(track->worker);
 		worker_say(track->worker, stopped ? EV_NOTICE : EV_ERROR, track->seq, err.text);
 	} else {
 		worker_say_masks(track->worker);

@@ -1,7 +1,7 @@
 /*
  * The inside of engine_local: one thread that owns the device, the open model and its sequences,
  * and what it shares with its owner (queue, journal, the newest gauges and expert counts). Only
- * engine_local.c, worker.c and track.c include this.
+ * engine_local.c, worker.c, opening.c, said.c and track.c include this.
  *
  * Everything happens between two passes: requests are looked at between tokens and between prefill
  * chunks, and every wait is a wait on the queue, so that a key acts at once.
@@ -40,7 +40,7 @@ struct worker {
 	size_t parents_capacity;
 	uint64_t memory_ns; // of the last EV_MEMORY
 	bool log_failed;
-	bool upload_stopped; // by the user: see worker_stopped_upload()
+	bool upload_stopped; // by the user: see opening_stopped()
 	uint64_t upload_said_ns;
 };
 
@@ -49,13 +49,11 @@ void worker_run(struct worker *worker); // until the queue ends
 /* Records and appends an event; at_ns is set here. */
 void worker_emit(struct worker *worker, struct event *event);
 void worker_say(struct worker *worker, enum event_type type, int seq, const char *sentence);
+void worker_memory(struct worker *worker);    // EV_MEMORY
 void worker_say_masks(struct worker *worker); // EV_MASK of those that came into use
 
 /* What may be done in the middle of a turn is done. Called between chunks and tokens. */
 void worker_look(struct worker *worker);
-
-/* Whether the upload that has failed was stopped; asked once. */
-bool worker_stopped_upload(struct worker *worker);
 
 /* The gauges of a track that has changed. */
 void worker_gauge(struct worker *worker, const struct track *track);
