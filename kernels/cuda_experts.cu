@@ -1,256 +1,209 @@
 /*
- * Routing and experts, without going back to the host: the router's choice stays in device memory
- * and the products read it there, a token's chosen experts side by side. A token's sum is over
- * ascending choices, in one warp.
+ * Experts of a few tokens (cuda_products.h): the choice stays in device memory, and the products
+ * read it there. The first half divides the rows of a token's chosen experts evenly among warps, as
+ * if they were one matrix; the second adds up what a row gets of each, in the order of the choices.
  */
 #include "kernels/cuda_dot.cuh"
+#include "kernels/cuda_route.cuh"
 
 extern "C" {
 #include "kernels/cuda_prefill.h"
+#include "kernels/cuda_products.h"
 }
 
-#define WARPS 8
-#define ROWS 2 // stored rows of up a warp
-#define MAX_EXPERTS 4096
+#define UP_THREADS 256
+#define UP_PER_SM 3      // blocks: 80 registers a thread
+#define DOWN_THREADS 768 // a block an SM: 80 registers
+#define MOST_FLOATS                                                                                \
+	((size_t)23 << 10) // in shared memory: what every card has, with sums beside them
 
-/* ---- routing: a warp a token ---- */
-
-static __device__ __forceinline__ float sigmoid(float v)
-{
-	return 1 / (1 + expf(-v));
-}
-
-/* Ascends with the score; 0 is left for what is taken. NaN loses to all, -0 is 0. */
-static __device__ __forceinline__ uint32_t key_of(float score)
-{
-	uint32_t bits = __float_as_uint(score + 0.0f);
-	if (isnan(score))
-		return 1;
-	return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-/* A choice in the making, shared memory: see route_bytes(). */
-struct choice {
-	uint32_t *keys;       // (n_experts); expert e is lane e % 32's
-	float *weights;       // the same memory, once the choice is made: (top_k)
-	int32_t *ids;         // (top_k), ascending
-	unsigned char *taken; // (n_experts): 1 = chosen, 2 = fills the list and counts for nothing
+/* The first half of a lane. */
+struct up {
+	struct cuda_view m; // the spans, which all experts share
+	const struct placed *placed;
+	const float *x;
+	const int32_t *ids;
+	float *hidden;         // (n, top_k, ffn)
+	struct route_op route; // logits NULL: ids are there already
+	int n, n_experts, top_k;
 };
 
-static __host__ __device__ __forceinline__ size_t route_bytes(int n_experts, int top_k)
-{
-	return (size_t)(n_experts + top_k) * 4 + (size_t)(n_experts + 3) / 4 * 4;
-}
+/* The second half; with a shared expert behind it, if x is not NULL. */
+struct down {
+	struct cuda_view m, shared;
+	const struct placed *placed;
+	const float *hidden, *weights, *x;
+	const int32_t *ids;
+	float *y, *outputs; // outputs: (n, top_k, width), or NULL
+	int n, n_experts, top_k;
+};
 
-static __device__ __forceinline__ struct choice choice_in(unsigned char *memory, int n_experts,
-														  int top_k)
-{
-	struct choice c;
-	c.keys = (uint32_t *)memory;
-	c.weights = (float *)memory;
-	c.ids = (int32_t *)(c.keys + n_experts);
-	c.taken = (unsigned char *)(c.ids + top_k);
-	return c;
-}
+#define EXPERT_LANES 16 // of a launch
 
-/* The given experts, and the lowest others that fill the list. */
-static __device__ void take_given(const int32_t *given, int n, int top_k, unsigned char *taken)
+static __device__ __forceinline__ void complain(struct cuda_fault *fault, int e, int n_experts)
 {
-	int missing = top_k;
-	for (int k = 0; k < top_k && given[k] >= 0; k++, missing--)
-		taken[given[k]] = 1;
-	for (int e = 0; e < n && missing > 0; e++)
-		if (!taken[e]) {
-			taken[e] = 2;
-			missing--;
-		}
-}
-
-/* The best ones; ties: the lower index. */
-static __device__ void take_best(const struct choice &c, int n, int top_k)
-{
-	int lane = threadIdx.x % WARP;
-	for (int k = 0; k < top_k; k++) {
-		uint32_t most = 0, id = n;
-		for (int e = lane; e < n; e += WARP)
-			if (c.keys[e] > most) {
-				most = c.keys[e];
-				id = e;
-			}
-		uint32_t best = warp_most(most);
-		id = warp_least(most == best ? id : n);
-		if ((int)id % WARP == lane) {
-			c.keys[id] = 0;
-			c.taken[id] = 1;
-		}
+	if (atomicCAS(&fault->kind, (int)FAULT_NONE, (int)FAULT_EXPERT) == FAULT_NONE) {
+		fault->found = e;
+		fault->limit = n_experts;
 	}
 }
 
-/* One warp; leaves the choice in c.ids and c.weights. */
-static __device__ void route(const struct route_op &o, int token, const struct choice &c)
-{
-	int lane = threadIdx.x % WARP, n = o.n_experts, at = 0;
-	const float *logits = o.logits + (int64_t)token * n;
-	for (int e = lane; e < n; e += WARP) {
-		c.keys[e] = key_of(sigmoid(logits[e]) + o.bias[e]);
-		c.taken[e] = 0;
-	}
-	__syncwarp();
-	if (!o.given)
-		take_best(c, n, o.top_k);
-	else if (lane == 0)
-		take_given(o.given + (int64_t)token * o.top_k, n, o.top_k, c.taken);
-	__syncwarp();
-	for (int first = 0; first < n; first += WARP) {
-		int e = first + lane, how = e < n ? c.taken[e] : 0;
-		uint32_t chosen = __ballot_sync(FULL_WARP, how != 0);
-		if (how) {
-			int k = at + __popc(chosen & ((1u << lane) - 1));
-			/* too few are allowed: a forbidden one fills the list and counts for nothing */
-			bool counts = o.given ? how == 1 : o.bias[e] != -INFINITY;
-			c.ids[k] = e;
-			c.weights[k] = counts ? sigmoid(logits[e]) : 0;
-		}
-		at += __popc(chosen);
-	}
-	__syncwarp();
-	float sum = 0;
-	for (int k = 0; k < o.top_k; k++)
-		sum += c.weights[k];
-	__syncwarp();
-	float scale = o.normalise ? o.scale / (sum + 1e-20f) : o.scale;
-	for (int k = lane; k < o.top_k; k += WARP)
-		c.weights[k] *= scale;
-	__syncwarp();
-}
+/* ---- the first half ---- */
 
-/* A warp; where others read the choice. */
-static __device__ __forceinline__ void publish(const struct route_op &o, int token,
-											   const struct choice &c)
-{
-	for (int k = threadIdx.x % WARP; k < o.top_k; k += WARP) {
-		o.ids[(int64_t)token * o.top_k + k] = c.ids[k];
-		o.weights[(int64_t)token * o.top_k + k] = c.weights[k];
-	}
-}
-
-/* Block (token, lane). */
-static __global__ void route_kernel(struct lanes<route_op> lanes)
+/* Block (rows of the chosen experts, token, lane). Dynamic shared memory: the token, its choice. */
+template <enum dtype D>
+static __global__ void __launch_bounds__(UP_THREADS, UP_PER_SM)
+	up_kernel(const __grid_constant__ struct lanes<up, EXPERT_LANES> lanes,
+			  struct cuda_fault *fault)
 {
 	AWAIT_EARLIER();
 	SHARED_DYNAMIC(memory);
-	const struct route_op &o = lanes.at[blockIdx.y];
-	if ((int)blockIdx.x >= o.n)
+	const struct up &o = lanes.at[blockIdx.z];
+	int token = blockIdx.y, warp = threadIdx.x / WARP, n_rows = o.m.n_rows;
+	float *x = (float *)memory;
+	const int32_t *ids = o.ids + (int64_t)token * o.top_k;
+	if (token >= o.n)
 		return;
-	struct choice c = choice_in(memory, o.n_experts, o.top_k);
-	route(o, blockIdx.x, c);
-	publish(o, blockIdx.x, c);
-}
-
-extern "C" void cuda_route(struct device *device, int n_lanes, const struct route_op *op)
-{
-	struct lanes<route_op> lanes;
-	for (int n; n_lanes > 0 && !device->failed; op += n, n_lanes -= n) {
-		size_t bytes = 0;
-		n = take_lanes(lanes, op, n_lanes);
-		for (int l = 0; l < n; l++) {
-			size_t needed = route_bytes(op[l].n_experts, op[l].top_k);
-			if (op[l].top_k < 1 || op[l].top_k > op[l].n_experts || op[l].n_experts > MAX_EXPERTS) {
-				fail(cuda_failure(device), "router: %d of %d experts", op[l].top_k,
-					 op[l].n_experts);
-				return;
-			}
-			bytes = needed > bytes ? needed : bytes;
+	if (o.route.logits) {
+		struct choice c =
+			choice_in((unsigned char *)(x + staged_floats(o.m.n_columns)), o.n_experts, o.top_k);
+		if (warp == 0) {
+			route(o.route, token, c);
+			if (blockIdx.x == 0)
+				publish(o.route, token, c);
 		}
-		LAUNCH(device, route_kernel, dim3(most_rows(lanes, n), n), WARP, bytes, lanes);
+		ids = c.ids;
 	}
-}
-
-/* ---- experts ---- */
-
-struct experts {
-	struct cuda_view up, down; // the spans, which all experts share
-	const struct placed *placed_up, *placed_down;
-	const float *x, *weights;
-	const int32_t *ids;
-	float *hidden, *y, *outputs; // outputs: (n, top_k, width), or NULL
-	int n_experts, top_k;
-	bool aligned_up, aligned_down;
-	struct cuda_fault *fault;
-};
-
-/* sums[r] = rows first.. of the expert's matrix times x. The dtype is the block's, or the pair's
- * where experts of one layer are stored in several: D_ANY. */
-#define D_ANY ((enum dtype)N_DTYPES)
-template <enum dtype D, int R>
-static __device__ __forceinline__ void expert_rows(const struct cuda_view &m,
-												   const struct placed &at, bool aligned, int first,
-												   const float *x, float sums[R][1])
-{
-	if (D != D_ANY) {
-		dot_rows<D == D_ANY ? DTYPE_F32 : D, R, 1>(m, at, aligned, first, x, 0, sums);
-		return;
-	}
-	switch (at.dtype) {
-	case DTYPE_F32: dot_rows<DTYPE_F32, R, 1>(m, at, aligned, first, x, 0, sums); break;
-	case DTYPE_BF16: dot_rows<DTYPE_BF16, R, 1>(m, at, aligned, first, x, 0, sums); break;
-	case DTYPE_F16: dot_rows<DTYPE_F16, R, 1>(m, at, aligned, first, x, 0, sums); break;
-	case DTYPE_F8_E4M3: dot_rows<DTYPE_F8_E4M3, R, 1>(m, at, aligned, first, x, 0, sums); break;
-	default: dot_rows<DTYPE_NVFP4, R, 1>(m, at, aligned, first, x, 0, sums); break;
-	}
-}
-
-/* Block (rows, pair of a token and a choice). */
-template <enum dtype D>
-static __global__ void __launch_bounds__(WARPS *WARP) up_kernel(struct experts o)
-{
-	AWAIT_EARLIER();
-	int first = (int)(blockIdx.x * WARPS + threadIdx.x / WARP) * ROWS, lane = threadIdx.x % WARP;
-	int pair = blockIdx.y, e = o.ids[pair];
-	float sums[ROWS][1];
-	if (e < 0 || e >= o.n_experts) {
-		if (threadIdx.x == 0 &&
-			atomicCAS(&o.fault->kind, (int)FAULT_NONE, (int)FAULT_EXPERT) == FAULT_NONE) {
-			o.fault->found = e;
-			o.fault->limit = o.n_experts;
+	stage(o.x + (int64_t)token * o.m.n_columns, o.m.n_columns, UP_THREADS, x);
+	__syncthreads();
+	int64_t share = blockIdx.x + gridDim.x * warp, shares = gridDim.x * (UP_THREADS / WARP);
+	int64_t all = (int64_t)o.top_k * n_rows, first = all * share / shares;
+	int64_t end = all * (share + 1) / shares;
+	struct factors f;
+	f.m = &o.m;
+	f.x = x;
+	f.stride = 0;
+	f.aligned = o.m.aligned;
+	for (int k; first < end; first = (int64_t)(k + 1) * n_rows) {
+		k = (int)(first / n_rows);
+		int e = ids[k], row = (int)(first % n_rows), left = (int)(end - first);
+		if (e < 0 || e >= o.n_experts) {
+			if (threadIdx.x % WARP == 0)
+				complain(fault, e, o.n_experts);
+			continue;
 		}
-		return;
+		f.at = o.placed[e];
+		float *y = o.hidden + ((int64_t)token * o.top_k + k) * n_rows;
+		struct results to = {&y, 1, LINEAR_RELU2};
+		multiply_rows<D, 1, STAGED>(f, to, row, left < n_rows - row ? row + left : n_rows);
 	}
-	if (first >= o.up.n_rows)
-		return;
-	expert_rows<D, ROWS>(o.up, o.placed_up[e], o.aligned_up, first,
-						 o.x + (int64_t)(pair / o.top_k) * o.up.n_columns, sums);
-#pragma unroll
-	for (int r = 0; r < ROWS; r++)
-		if (lane == r && first + r < o.up.n_rows)
-			o.hidden[(int64_t)pair * o.up.n_rows + first + r] =
-				sums[r][0] > 0 ? sums[r][0] * sums[r][0] : 0;
 }
 
-/* Block (rows, token): a warp a row, the choices one after the other. */
-template <enum dtype D>
-static __global__ void __launch_bounds__(WARPS *WARP) down_kernel(struct experts o)
+/* ---- the second half ---- */
+
+/* A block has up to DOWN_ROWS rows of y. Its work is cut by matrix (the chosen experts', the shared
+ * one) and by rows; warps take the next piece that is left. Then the sums of a row
+ * are added in the order of the choices, the shared expert last. */
+#define DOWN_ROWS 32
+
+/* Matrix i, or -1 where the choice is wrong (the first half has said so). */
+static __device__ __forceinline__ int expert_of(const struct down &o, int64_t token, int i)
 {
+	int e = i < o.top_k ? o.ids[token * o.top_k + i] : 0;
+	return e < 0 || e >= o.n_experts ? -1 : e;
+}
+
+/* As many of the matrices from `from` on as find room for what they multiply with. */
+static __device__ __forceinline__ int stage_some(const struct down &o, int64_t token, int from,
+												 int n, int room, float *x)
+{
+	int i = from;
+	for (int at = 0; i < n; i++) {
+		bool routed = i < o.top_k;
+		int columns = routed ? o.m.n_columns : o.shared.n_columns;
+		if (i > from && at + staged_floats(columns) > room)
+			break;
+		stage(routed ? o.hidden + (token * o.top_k + i) * columns : o.x + token * columns, columns,
+			  DOWN_THREADS, x + at);
+		at += staged_floats(columns);
+	}
+	return i;
+}
+
+static __device__ __forceinline__ int first_row(int n_rows, int block)
+{
+	return (int)((int64_t)n_rows * block / gridDim.x);
+}
+
+/* The shared expert's rows are known before the choice is. */
+static __device__ __forceinline__ void prefetch_shared(const struct down &o)
+{
+	int row = first_row(o.m.n_rows, blockIdx.x) + (int)threadIdx.x / WARP;
+	for (; o.x && row < first_row(o.m.n_rows, blockIdx.x + 1); row += DOWN_THREADS / WARP)
+		prefetch_rows(o.shared, row, row + 1);
+}
+
+/* Block (rows of y, token, lane). Dynamic shared memory: sums (matrices, DOWN_ROWS), then `room`
+ * floats for what is multiplied. */
+template <enum dtype D>
+static __global__ void __launch_bounds__(DOWN_THREADS, 1)
+	down_kernel(const __grid_constant__ struct lanes<down, EXPERT_LANES> lanes, int room)
+{
+	prefetch_shared(lanes.at[blockIdx.z]);
 	AWAIT_EARLIER();
-	int row = (int)(blockIdx.x * WARPS + threadIdx.x / WARP), lane = threadIdx.x % WARP;
+	SHARED_DYNAMIC(memory);
+	__shared__ int taken;
+	const struct down &o = lanes.at[blockIdx.z];
 	int64_t token = blockIdx.y;
-	if (row >= o.down.n_rows)
+	int n = o.top_k + (o.x != NULL), lane = threadIdx.x % WARP, n_rows = o.m.n_rows;
+	int first = first_row(n_rows, blockIdx.x), rows = first_row(n_rows, blockIdx.x + 1) - first;
+	float *sums = (float *)memory, *x = sums + n * DOWN_ROWS;
+	if (token >= o.n)
 		return;
-	float y = o.y[token * o.down.n_rows + row];
-	for (int k = 0; k < o.top_k; k++) {
-		int64_t pair = token * o.top_k + k;
-		int e = o.ids[pair];
-		float sums[1][1];
-		if (e < 0 || e >= o.n_experts)
-			return;
-		expert_rows<D, 1>(o.down, o.placed_down[e], o.aligned_down, row,
-						  o.hidden + pair * o.down.n_columns, sums);
-		y += o.weights[pair] * sums[0][0];
-		if (o.outputs && lane == 0)
-			o.outputs[pair * o.down.n_rows + row] = sums[0][0];
+	for (int from = 0, to; from < n; from = to) {
+		__syncthreads();
+		if (threadIdx.x == 0)
+			taken = 0;
+		to = stage_some(o, token, from, n, room, x);
+		__syncthreads();
+		const int at_once = at_most<D, 1>::rows;
+		int cuts = (rows + at_once - 1) / at_once;
+		for (;;) {
+			int piece = lane == 0 ? atomicAdd(&taken, 1) : 0;
+			piece = __shfl_sync(FULL_WARP, piece, 0);
+			if (piece >= (to - from) * cuts)
+				break;
+			int i = to - 1 - piece / cuts,
+				row = piece % cuts * at_once; // the shared one first
+			int e = expert_of(o, token, i), left = rows - row;
+			float *y = sums + i * DOWN_ROWS - first;
+			struct results result = {&y, 1, LINEAR_SET};
+			struct factors f;
+			if (e < 0)
+				continue;
+			f.m = i < o.top_k ? &o.m : &o.shared;
+			f.at = i < o.top_k ? o.placed[e] : o.shared.at;
+			f.x = x + (i - from) * staged_floats(o.m.n_columns);
+			f.stride = 0;
+			f.aligned = f.m->aligned;
+			row += first;
+			multiply_rows<D, 1, STAGED>(f, result, row, row + (left < at_once ? left : at_once));
+		}
 	}
-	if (lane == 0)
-		o.y[token * o.down.n_rows + row] = y;
+	__syncthreads();
+	if ((int)threadIdx.x >= rows)
+		return;
+	int row = first + threadIdx.x;
+	float y = o.y[token * n_rows + row];
+	for (int i = 0; i < n; i++) {
+		float sum = sums[i * DOWN_ROWS + threadIdx.x];
+		if (expert_of(o, token, i) < 0)
+			return;
+		if (o.outputs && i < o.top_k)
+			o.outputs[(token * o.top_k + i) * n_rows + row] = sum;
+		y = i < o.top_k ? fmaf(o.weights[token * o.top_k + i], sum, y) : y + sum;
+	}
+	o.y[token * n_rows + row] = y;
 }
 
 static __global__ void norms_kernel(const float *outputs, int width, float *norms)
@@ -265,67 +218,197 @@ static __global__ void norms_kernel(const float *outputs, int width, float *norm
 		norms[blockIdx.x] = sqrtf(sum);
 }
 
-/* The experts' common dtype, or D_ANY; *aligned: every one of them can take wide loads. */
-static enum dtype common(const struct matrix *m, int n, bool *aligned)
+/* ---- starting them ---- */
+
+#define BY_DTYPE(dtype, kernel, grid, threads, shared, ...)                                        \
+	switch ((int)(dtype)) {                                                                        \
+	case DTYPE_F32: LAUNCH(device, kernel<DTYPE_F32>, grid, threads, shared, __VA_ARGS__); break;  \
+	case DTYPE_BF16: LAUNCH(device, kernel<DTYPE_BF16>, grid, threads, shared, __VA_ARGS__);       \
+		break;                                                                                     \
+	case DTYPE_F16: LAUNCH(device, kernel<DTYPE_F16>, grid, threads, shared, __VA_ARGS__); break;  \
+	case DTYPE_F8_E4M3:                                                                            \
+		LAUNCH(device, kernel<DTYPE_F8_E4M3>, grid, threads, shared, __VA_ARGS__);                 \
+		break;                                                                                     \
+	case DTYPE_NVFP4:                                                                              \
+		LAUNCH(device, kernel<DTYPE_NVFP4>, grid, threads, shared, __VA_ARGS__);                   \
+		break;                                                                                     \
+	default: LAUNCH(device, kernel<D_ANY>, grid, threads, shared, __VA_ARGS__); break;             \
+	}
+
+/* The experts' common dtype, or D_ANY; view.aligned: every one of them can take wide loads. */
+static enum dtype common(const struct matrix *m, int n, struct cuda_view *view)
 {
 	enum dtype dtype = m[0].dtype;
-	*aligned = true;
-	for (int e = 0; e < n; e++) {
-		*aligned &= cuda_view(&m[e]).aligned;
+	*view = cuda_view(&m[0]);
+	for (int e = 1; e < n; e++) {
+		view->aligned &= cuda_view(&m[e]).aligned;
 		dtype = m[e].dtype == dtype ? dtype : D_ANY;
 	}
 	return dtype;
 }
 
-#define BY_DTYPE(dtype, kernel, grid)                                                              \
-	switch ((int)(dtype)) {                                                                        \
-	case DTYPE_F32: LAUNCH(device, kernel<DTYPE_F32>, grid, WARPS *WARP, 0, e); break;             \
-	case DTYPE_BF16: LAUNCH(device, kernel<DTYPE_BF16>, grid, WARPS *WARP, 0, e); break;           \
-	case DTYPE_F16: LAUNCH(device, kernel<DTYPE_F16>, grid, WARPS *WARP, 0, e); break;             \
-	case DTYPE_F8_E4M3: LAUNCH(device, kernel<DTYPE_F8_E4M3>, grid, WARPS *WARP, 0, e); break;     \
-	case DTYPE_NVFP4: LAUNCH(device, kernel<DTYPE_NVFP4>, grid, WARPS *WARP, 0, e); break;         \
-	default: LAUNCH(device, kernel<D_ANY>, grid, WARPS *WARP, 0, e); break;                        \
-	}
-
-static void run_experts(struct device *device, const struct experts_op *o)
+/* Blocks for each of so many tokens, so that the card is full; at least and at most so many. */
+static unsigned blocks_each(int blocks, int tokens, unsigned least, unsigned most)
 {
-	struct experts e = {cuda_view(o->up),
-						cuda_view(o->down),
-						o->placed_up,
-						o->placed_down,
-						o->x,
-						o->weights,
-						o->ids,
-						o->hidden,
-						o->y,
-						NULL,
-						o->n_experts,
-						o->top_k,
-						false,
-						false,
-						&device->mailbox->fault};
-	enum dtype up = common(o->up, o->n_experts, &e.aligned_up);
-	enum dtype down = common(o->down, o->n_experts, &e.aligned_down);
-	/* 16-byte loads of activations too: rows of whole 32 bytes */
-	e.aligned_up &= (uintptr_t)o->x % 16 == 0 && o->width % 8 == 0;
-	e.aligned_down &= (uintptr_t)o->hidden % 16 == 0 && o->ffn % 8 == 0;
-	if (o->norms) {
-		e.outputs = (float *)cuda_scratch(device, CUDA_SCRATCH_OUTPUTS,
-										  (size_t)o->n * o->top_k * o->width, sizeof(float));
-		if (!e.outputs)
-			return;
+	unsigned each = (unsigned)(blocks / tokens);
+	return each < least ? least : each < most ? each : most;
+}
+
+/* ---- the first half ---- */
+
+static enum dtype fill(struct up *up, const struct experts_op *o, const struct route_op *route)
+{
+	enum dtype dtype = common(o->up, o->n_experts, &up->m);
+	struct route_op none = {};
+	up->placed = o->placed_up;
+	up->x = o->x;
+	up->ids = o->ids;
+	up->hidden = o->hidden;
+	up->route = route ? *route : none;
+	up->n = o->n;
+	up->n_experts = o->n_experts;
+	up->top_k = o->top_k;
+	return dtype;
+}
+
+static void start_up(struct device *device, int n, const struct route_op *route,
+					 const struct experts_op *op)
+{
+	struct lanes<up, EXPERT_LANES> lanes;
+	enum dtype dtype = D_ANY;
+	size_t shared = 0;
+	int64_t rows = 0;
+	for (int l = 0; l < n; l++) {
+		const struct experts_op *o = &op[l];
+		enum dtype mine = fill(&lanes.at[l], o, route ? &route[l] : NULL);
+		size_t bytes = staged_floats(o->width) * sizeof(float);
+		bytes += route ? route_bytes(o->n_experts, o->top_k) : 0;
+		dtype = l == 0 || mine == dtype ? mine : D_ANY;
+		shared = bytes > shared ? bytes : shared;
+		rows = (int64_t)o->top_k * o->ffn > rows ? (int64_t)o->top_k * o->ffn : rows;
 	}
-	dim3 up_grid(blocks_of(o->ffn, WARPS * ROWS), o->n * o->top_k);
-	dim3 down_grid(blocks_of(o->width, WARPS), o->n);
-	BY_DTYPE(up, up_kernel, up_grid)
-	BY_DTYPE(down, down_kernel, down_grid)
-	if (o->norms)
-		LAUNCH(device, norms_kernel, o->n * o->top_k, 256, 0, e.outputs, o->width, o->norms);
+	int tokens = most_rows(lanes, n);
+	dim3 grid(
+		blocks_each(UP_PER_SM * device->n_sms, tokens * n, 1, blocks_of(rows, UP_THREADS / WARP)),
+		tokens, n);
+	static_assert(sizeof lanes < 4080, "more than a kernel can take");
+	BY_DTYPE(dtype, up_kernel, grid, UP_THREADS, shared, lanes, &device->mailbox->fault)
+}
+
+extern "C" void cuda_experts_up(struct device *device, int n_lanes, const struct route_op *route,
+								const struct experts_op *op)
+{
+	for (int done = 0, n; done < n_lanes && !device->failed; done += n) {
+		n = n_lanes - done < EXPERT_LANES ? n_lanes - done : EXPERT_LANES;
+		start_up(device, n, route ? route + done : NULL, op + done);
+	}
+}
+
+/* ---- the second half ---- */
+
+static enum dtype fill(struct down *down, const struct experts_op *o,
+					   const struct linear_op *shared)
+{
+	enum dtype dtype = common(o->down, o->n_experts, &down->m);
+	down->placed = o->placed_down;
+	down->hidden = o->hidden;
+	down->weights = o->weights;
+	down->x = shared ? shared->x : NULL;
+	down->ids = o->ids;
+	down->y = o->y;
+	down->outputs = NULL;
+	down->n = o->n;
+	down->n_experts = o->n_experts;
+	down->top_k = o->top_k;
+	if (!shared)
+		return dtype;
+	down->shared = cuda_view(shared->w);
+	return shared->w->dtype == dtype ? dtype : D_ANY;
+}
+
+/* What the lanes' outputs before their weights need, if somebody wants their norms. */
+static bool keep_outputs(struct device *device, int n, const struct experts_op *op,
+						 struct lanes<down, EXPERT_LANES> &lanes)
+{
+	size_t all = 0;
+	for (int l = 0; l < n; l++)
+		all += op[l].norms ? (size_t)op[l].n * op[l].top_k * op[l].width : 0;
+	float *at = all ? (float *)cuda_scratch(device, CUDA_SCRATCH_OUTPUTS, all, sizeof *at) : NULL;
+	if (all && !at)
+		return false;
+	for (int l = 0; l < n; l++)
+		if (op[l].norms) {
+			lanes.at[l].outputs = at;
+			at += (size_t)op[l].n * op[l].top_k * op[l].width;
+		}
+	return true;
+}
+
+static void start_down(struct device *device, int n, const struct experts_op *op,
+					   const struct linear_op *shared_op)
+{
+	struct lanes<down, EXPERT_LANES> lanes;
+	enum dtype dtype = D_ANY;
+	size_t floats = 0, sums = 0;
+	int width = 0;
+	for (int l = 0; l < n; l++) {
+		const struct experts_op *o = &op[l];
+		const struct linear_op *s = shared_op ? &shared_op[l] : NULL;
+		enum dtype mine = fill(&lanes.at[l], o, s);
+		size_t all =
+			(size_t)o->top_k * staged_floats(o->ffn) + (s ? staged_floats(s->w->n_columns) : 0);
+		dtype = l == 0 || mine == dtype ? mine : D_ANY;
+		floats = all > floats ? all : floats;
+		sums =
+			(size_t)(o->top_k + 1) * DOWN_ROWS > sums ? (size_t)(o->top_k + 1) * DOWN_ROWS : sums;
+		width = o->width > width ? o->width : width;
+	}
+	if (!keep_outputs(device, n, op, lanes))
+		return;
+	floats = floats < MOST_FLOATS ? floats : MOST_FLOATS;
+	int tokens = most_rows(lanes, n);
+	dim3 grid(
+		blocks_each(device->n_sms, tokens * n, blocks_of(width, DOWN_ROWS), blocks_of(width, 2)),
+		tokens, n);
+	static_assert(sizeof lanes < 4080, "more than a kernel can take");
+	BY_DTYPE(dtype, down_kernel, grid, DOWN_THREADS, (sums + floats) * sizeof(float), lanes,
+			 (int)floats)
+	for (int l = 0; l < n; l++)
+		if (op[l].norms)
+			LAUNCH(device, norms_kernel, op[l].n * op[l].top_k, 256, 0, lanes.at[l].outputs,
+				   op[l].width, op[l].norms);
+}
+
+extern "C" void cuda_experts_down(struct device *device, int n_lanes, const struct experts_op *op,
+								  const struct linear_op *shared)
+{
+	for (int done = 0, n; done < n_lanes && !device->failed; done += n) {
+		n = n_lanes - done < EXPERT_LANES ? n_lanes - done : EXPERT_LANES;
+		start_down(device, n, op + done, shared ? shared + done : NULL);
+	}
+}
+
+/* ---- the operation ---- */
+
+/* Lanes side by side, none of them for the prefill kernels. */
+static void start_lanes(struct device *device, int n_lanes, const struct experts_op *op)
+{
+	cuda_experts_up(device, n_lanes, NULL, op);
+	cuda_experts_down(device, n_lanes, op, NULL);
 }
 
 extern "C" void cuda_experts(struct device *device, int n_lanes, const struct experts_op *op)
 {
-	for (const struct experts_op *o = op; o < op + n_lanes && !device->failed; o++)
+	int first = 0;
+	for (int l = 0; l < n_lanes && !device->failed; l++) {
+		const struct experts_op *o = &op[l];
+		if (!cuda_products_stage(o->width) || !cuda_products_stage(o->ffn))
+			fail(cuda_failure(device), "experts of %d by %d, expected at most %d", o->width, o->ffn,
+				 (int)MOST_FLOATS);
 		if (o->n_experts > 0 && o->n > 0 && o->ffn > 0 && !cuda_grouped(device, o))
-			run_experts(device, o);
+			continue;
+		start_lanes(device, l - first, op + first);
+		first = l + 1;
+	}
+	start_lanes(device, n_lanes - first, op + first);
 }

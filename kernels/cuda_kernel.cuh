@@ -19,6 +19,7 @@ extern "C" {
  * From Hopper on a kernel may start while the one before it ends. So every kernel begins with
  * AWAIT_EARLIER(): what earlier kernels wrote, and what they still read, is theirs until then. Only
  * a prefetch of weights stands before it (tests/style looks). */
+#define UNASKED_SHARED ((size_t)48 << 10) // more has to be asked for
 #ifdef __CUDACC__
 #define SHARED_DYNAMIC(name) extern __shared__ __align__(16) unsigned char name[]
 template <typename... P, typename... A>
@@ -35,6 +36,11 @@ static inline void launch_kernel(struct device *device, const char *what, void (
 	config.stream = device->stream;
 	config.attrs = &overlap;
 	config.numAttrs = device->overlaps;
+	if (shared > UNASKED_SHARED)
+		cuda_failed(
+			device,
+			cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+			what);
 	cuda_failed(device, cudaLaunchKernelEx(&config, kernel, P(arguments)...), what);
 	device->n_launches++;
 }
@@ -176,12 +182,39 @@ static __device__ __forceinline__ float from_f16(uint32_t bits)
 	return __uint_as_float(sign | magnitude);
 }
 
+/* The two halves of a register. */
+static __device__ __forceinline__ void from_f16_pair(uint32_t pair, float *low, float *high)
+{
+#ifdef __CUDA_ARCH__
+	asm("{\n\t.reg .b16 l, h;\n\tmov.b32 {l, h}, %2;\n\tcvt.f32.f16 %0, l;\n\tcvt.f32.f16 %1, "
+		"h;\n\t}"
+		: "=f"(*low), "=f"(*high)
+		: "r"(pair));
+#else
+	*low = from_f16(pair & 0xffff);
+	*high = from_f16(pair >> 16);
+#endif
+}
+
 /* NaN stays; else the pattern read as an F32 one is the value times 2^-120. */
 static __device__ __forceinline__ float from_e4m3(uint32_t code)
 {
 	if ((code & 0x7f) == 0x7f)
 		return __uint_as_float(0x7fc00000);
 	return __uint_as_float((code & 0x80) << 24 | (code & 0x7f) << 20) * 0x1p120f;
+}
+
+/* Two codes; F16 holds every value of E4M3. */
+static __device__ __forceinline__ void from_e4m3_pair(uint32_t codes, float *low, float *high)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+	uint32_t pair;
+	asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"((uint16_t)codes));
+	from_f16_pair(pair, low, high);
+#else
+	*low = from_e4m3(codes & 0xff);
+	*high = from_e4m3(codes >> 8);
+#endif
 }
 
 /* value / 2^shift, to nearest, ties to even. 0 < shift < 32. */

@@ -4,12 +4,14 @@
 #include "kernels/cuda_norm.cuh"
 
 /* Block (row, lane). */
-static __global__ void __launch_bounds__(NORM_THREADS) norm_kernel(struct lanes<norm_op> lanes)
+static __global__ void __launch_bounds__(NORM_THREADS)
+	norm_kernel(const __grid_constant__ struct lanes<norm_op> lanes)
 {
 	AWAIT_EARLIER();
 	const struct norm_op &o = lanes.at[blockIdx.y];
 	if ((int)blockIdx.x < o.n)
-		norm_row(o, blockIdx.x, o.y + (int64_t)blockIdx.x * o.width);
+		norm_row<PLAIN>(o, o.x + (int64_t)blockIdx.x * o.width,
+						o.y + (int64_t)blockIdx.x * o.width);
 }
 
 extern "C" void cuda_norm(struct device *device, int n_lanes, const struct norm_op *op)
@@ -23,13 +25,14 @@ extern "C" void cuda_norm(struct device *device, int n_lanes, const struct norm_
 
 /* Block (groups, row, lane). */
 static __global__ void __launch_bounds__(NORM_THREADS)
-	gated_norm_kernel(struct lanes<gated_norm_op> lanes)
+	gated_norm_kernel(const __grid_constant__ struct lanes<gated_norm_op> lanes)
 {
 	AWAIT_EARLIER();
 	const struct gated_norm_op &o = lanes.at[blockIdx.z];
 	int row = blockIdx.y, g = (int)(blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+	float *y = o.y + (int64_t)row * o.width;
 	if (row < o.n && g < o.n_groups)
-		gate_group(o, row, g, o.y + (int64_t)row * o.width);
+		gate_group<PLAIN>(o, y, o.z + row * o.z_stride, g, y);
 }
 
 extern "C" void cuda_gated_norm(struct device *device, int n_lanes, const struct gated_norm_op *op)

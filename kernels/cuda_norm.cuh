@@ -5,39 +5,42 @@
 #ifndef KERNELS_CUDA_NORM_CUH
 #define KERNELS_CUDA_NORM_CUH
 
-#include "kernels/cuda_kernel.cuh"
+#include "kernels/cuda_dot.cuh"
 
 #define NORM_THREADS 256
 
 /* A block of NORM_THREADS. `to` may be x: every thread reads its channels before it writes them. */
-static __device__ __forceinline__ void norm_row(const struct norm_op &o, int row, float *to)
+template <enum layout L>
+static __device__ __forceinline__ void norm_row(const struct norm_op &o, const float *x, float *to)
 {
-	const float *x = o.x + (int64_t)row * o.width;
 	float sum = 0;
-	for (int i = threadIdx.x; i < o.width; i += NORM_THREADS)
-		sum += x[i] * x[i];
+	for (int i = threadIdx.x; i < o.width; i += NORM_THREADS) {
+		float v = x[i];
+		to[place<L>(i)] = v * o.weight[i];
+		sum = fmaf(v, v, sum);
+	}
 	sum = block_sum(sum);
 	float r = o.scale / sqrtf(sum / o.count + o.eps);
 	for (int i = threadIdx.x; i < o.width; i += NORM_THREADS)
-		to[i] = x[i] * r * o.weight[i];
+		to[place<L>(i)] *= r;
 }
 
-/* A warp; `to` is a whole row and may be y's. */
-static __device__ __forceinline__ void gate_group(const struct gated_norm_op &o, int row, int g,
-												  float *to)
+/* A warp; `to` is a whole row and may be y. */
+template <enum layout L>
+static __device__ __forceinline__ void gate_group(const struct gated_norm_op &o, const float *y,
+												  const float *z, int g, float *to)
 {
 	int start = o.group_start[g], end = o.group_start[g + 1], lane = threadIdx.x % WARP;
-	const float *y = o.y + (int64_t)row * o.width, *z = o.z + (int64_t)row * o.z_stride;
 	float sum = 0;
 	for (int i = start + lane; i < end; i += WARP) {
 		float v = y[i] * (z[i] / (1 + expf(-z[i])));
-		to[i] = v;
-		sum += v * v;
+		to[place<L>(i)] = v * o.weight[i];
+		sum = fmaf(v, v, sum);
 	}
 	sum = warp_sum(sum);
 	float r = o.scale / sqrtf(sum / o.count[g] + o.eps);
 	for (int i = start + lane; i < end; i += WARP)
-		to[i] = to[i] * r * o.weight[i];
+		to[place<L>(i)] *= r;
 }
 
 #endif
