@@ -22,6 +22,7 @@ struct bench {
 	int32_t tokens[BENCH_PROMPT_MAX];
 	int n_tokens;       // that fit
 	struct peaks peaks; // of a card, else 0
+	double upload_ms, uploaded_bytes;
 };
 
 #define BENCH_CSV                                                                                  \

@@ -143,8 +143,10 @@ void app_accept(struct app *app, const char *line)
 	line_remember(line);
 	if (line[0] == ':' && line[1] != ':')
 		app_run_command(app, line + 1);
-	else
+	else {
+		app->entered_ns = clock_ns();
 		send_text(app, line[0] == ':' ? line + 1 : line);
+	}
 }
 
 static bool stop_panes(struct app *app)

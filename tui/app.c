@@ -77,6 +77,8 @@ static void take_events(struct app *app)
 			text_clear(&app->talk.taken_back);
 		}
 		app->wanted = true;
+		if (event->type == EV_TOKEN && event->seq == 0 && app->entered_ns)
+			app->answered = app->urgent = true; // who waits for it should not wait for a frame
 	}
 }
 
@@ -416,8 +418,10 @@ int tui_run(const struct tui_options *options, struct error *err)
 			*err = app.error;
 	}
 	if (options->measured)
-		*options->measured =
-			(struct tui_measured){app.n_frames, app.draw_ns, app.painted_ns - began_ns};
+		*options->measured = (struct tui_measured){app.n_frames,
+												   app.draw_ns,
+												   app.painted_ns - began_ns,
+												   {app.waited_ns[0], app.waited_ns[1]}};
 	close_all(&app, &loop);
 	signal(SIGPIPE, SIG_DFL);
 	signal(SIGINT, SIG_DFL); // ncurses left its own handlers for these

@@ -17,6 +17,7 @@ struct tui_measured { // what drawing cost, for bench
 	int frames;
 	uint64_t draw_ns;        // over the frames
 	uint64_t first_paint_ns; // from tui_run() to the first frame on the terminal
+	uint64_t waited_ns[2];   // from Enter to the first token there: first and last turn, 0 = none
 };
 
 struct tui_options {

@@ -64,8 +64,11 @@ struct app {
 	uint64_t last_frame_ns;
 	int n_opened; // models
 	int n_frames;
-	uint64_t draw_ns;    // spent drawing
-	uint64_t painted_ns; // when the first frame was on the terminal
+	uint64_t draw_ns;      // spent drawing
+	uint64_t painted_ns;   // when the first frame was on the terminal
+	uint64_t entered_ns;   // when Enter was pressed, 0 once the first token behind it is shown
+	bool answered;         // it is there, not shown yet
+	uint64_t waited_ns[2]; // from Enter to the first token on the terminal: first and last turn
 };
 
 /* app.c */

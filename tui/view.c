@@ -485,6 +485,13 @@ void view_draw(struct app *app)
 	app->last_frame_ns = clock_ns();
 	app->draw_ns += app->last_frame_ns - before;
 	app->n_frames++;
+	if (app->answered) {
+		app->waited_ns[1] = app->last_frame_ns - app->entered_ns;
+		if (!app->waited_ns[0])
+			app->waited_ns[0] = app->waited_ns[1];
+		app->entered_ns = 0;
+		app->answered = false;
+	}
 }
 
 void view_redraw(struct app *app)
