@@ -1,7 +1,8 @@
 /*
- * Attention of many tokens: a block has 64 query rows of a head and walks the keys that the last of
- * them sees, 32 at a time, with the softmax online. Query heads that share a KV head are blocks
- * next to each other and find K and V in L2. The rows are appended to the cache before.
+ * Attention of many tokens in F32 (fast math has another, cuda_flash_pipe.cu): a block has 64 query
+ * rows of a head and walks the keys that the last of them sees, 32 at a time, with the softmax
+ * online. Query heads that share a KV head are blocks next to each other and find K and V in L2.
+ * The rows are appended to the cache before.
  */
 #include "kernels/cuda_cache.cuh"
 #include "kernels/cuda_mma.cuh"
@@ -68,13 +69,13 @@ static __device__ void load_rows(const struct flash &f, float *to, const KV *cac
 }
 
 /* p = q . k */
-template <bool NARROW> static __device__ void multiply_scores(const struct flash &f)
+static __device__ void multiply_scores(const struct flash &f)
 {
 	struct factor q = {f.q, f.stride, 1}, k = {f.k, f.stride, 1};
 	for (int at = threadIdx.x / WARP; at < QUERIES / 16 * (KEYS / 8); at += WARPS) {
 		int row = at / (KEYS / 8) * 16, column = at % (KEYS / 8) * 8;
 		float sums[4] = {0, 0, 0, 0};
-		multiply_16x8<NARROW>(sums, q, row, k, column, f.width);
+		multiply_16x8<false>(sums, q, row, k, column, f.width);
 #pragma unroll
 		for (int e = 0; e < 4; e++)
 			f.p[(row + mma_row(e)) * SCORES + column + mma_column(e)] = sums[e];
@@ -114,7 +115,7 @@ static __device__ __forceinline__ int output_column(int i)
 }
 
 /* Block (query rows, head): the last rows, which see most, first. */
-template <typename KV, bool NARROW>
+template <typename KV>
 static __global__ void __launch_bounds__(THREADS) flash_kernel(struct attention_op o)
 {
 	AWAIT_EARLIER();
@@ -145,7 +146,7 @@ static __global__ void __launch_bounds__(THREADS) flash_kernel(struct attention_
 		load_rows<KV>(f, f.k, (const KV *)o.k_cache + at, stride, dim, n_keys);
 		load_rows<KV>(f, f.v, (const KV *)o.v_cache + at, stride, dim, n_keys);
 		__syncthreads();
-		multiply_scores<NARROW>(f);
+		multiply_scores(f);
 		__syncthreads();
 		soften(f, seen - from);
 		__syncthreads();
@@ -157,7 +158,7 @@ static __global__ void __launch_bounds__(THREADS) flash_kernel(struct attention_
 #pragma unroll
 			for (int e = 0; e < 4; e++)
 				y[i][e] *= f.shrink[output_row() + mma_row(e)];
-			multiply_16x8<NARROW>(y[i], p, output_row(), v, output_column(i), KEYS);
+			multiply_16x8<false>(y[i], p, output_row(), v, output_column(i), KEYS);
 		}
 	}
 	float unit = sizeof(KV) == 1 ? o.v_scale : 1;
@@ -181,15 +182,8 @@ template <typename KV> static void launch(struct device *device, const struct at
 {
 	dim3 grid(blocks_of(o->n, QUERIES), o->n_heads);
 	size_t shared = flash_bytes(o->head_dim);
-	/* with KV in F32 nothing of the cache is rounded, in fast math neither */
-	if (sizeof(KV) < 4 && device->options.math == MATH_FAST) {
-		ALLOW_SHARED(device, (flash_kernel<KV, true>), shared);
-		LAUNCH(device, (flash_kernel<KV, true>), grid, THREADS, shared, *o);
-	} else {
-		ALLOW_SHARED(device, (flash_kernel<KV, false>), shared);
-		LAUNCH(device, (flash_kernel<KV, false>), grid, THREADS, shared, *o);
-	}
-	LAUNCH(device, advance_kernel, 1, 1, 0, o->length, o->n);
+	ALLOW_SHARED(device, flash_kernel<KV>, shared);
+	LAUNCH(device, flash_kernel<KV>, grid, THREADS, shared, *o);
 }
 
 bool cuda_flash(struct device *device, const struct attention_op *o)
@@ -197,11 +191,14 @@ bool cuda_flash(struct device *device, const struct attention_op *o)
 	if (o->n < CUDA_PREFILL_TOKENS || o->head_dim > MAX_DIM)
 		return false;
 	cuda_append(device, o);
-	if (device->options.kv_dtype == DTYPE_F32)
+	if (cuda_flash_pipe(device, o))
+		;
+	else if (device->options.kv_dtype == DTYPE_F32)
 		launch<float>(device, o);
 	else if (device->options.kv_dtype == DTYPE_BF16)
 		launch<uint16_t>(device, o);
 	else
 		launch<uint8_t>(device, o);
+	LAUNCH(device, advance_kernel, 1, 1, 0, o->length, o->n);
 	return true;
 }

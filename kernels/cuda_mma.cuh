@@ -81,7 +81,20 @@ static __device__ __forceinline__ void load_matrices(uint32_t to[4], const void 
 				 : "r"((uint32_t)__cvta_generic_to_shared(row))
 				 : "memory");
 #else
-	shim_load_matrices(to, row);
+	shim_load_matrices(to, row, false);
+#endif
+}
+
+/* The same, each matrix turned: the lane gets the pair 2 (l % 4) of column l / 4. */
+static __device__ __forceinline__ void load_matrices_turned(uint32_t to[4], const void *row)
+{
+#ifdef __CUDACC__
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+				 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+				 : "r"((uint32_t)__cvta_generic_to_shared(row))
+				 : "memory");
+#else
+	shim_load_matrices(to, row, true);
 #endif
 }
 
@@ -148,6 +161,23 @@ static __device__ __forceinline__ uint32_t select_bytes(uint32_t a, uint32_t b, 
 		y |= (uint32_t)(all >> (8 * (at >> (4 * i) & 7)) & 0xff) << (8 * i);
 	return y;
 #endif
+}
+
+/* Four E4M3 codes as BF16: shifted to the place of BF16's exponent they are the value times 2^-120.
+ */
+static __device__ __forceinline__ void unpack_e4m3(uint32_t codes, uint32_t to[2])
+{
+	const uint32_t up = 0x7b807b80; // 2^120, twice
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		uint32_t wide = select_bytes(codes, 0, i ? 0x3424 : 0x1404);
+		to[i] = multiply_bf16((wide & 0x80008000) | (wide & 0x7f007f00) >> 4, up);
+	}
+	if (((codes & 0x7f7f7f7f) + 0x01010101) & 0x80808080) // one of them is no number
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			if ((codes >> (8 * i) & 0x7f) == 0x7f)
+				to[i / 2] |= 0x7fc0u << (i % 2 * 16);
 }
 
 /* A factor in shared memory: element (i, k) at [i * outer + k * inner]. i is its row (A) or column

@@ -92,23 +92,6 @@ static __device__ __forceinline__ int pipe_steps(const struct cuda_view &m, int 
 
 /* ---- unpacking ---- */
 
-/* Four E4M3 codes as BF16: shifted to the place of BF16's exponent they are the value times 2^-120.
- */
-static __device__ __forceinline__ void unpack_e4m3(uint32_t codes, uint32_t to[2])
-{
-	const uint32_t up = 0x7b807b80; // 2^120, twice
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
-		uint32_t wide = select_bytes(codes, 0, i ? 0x3424 : 0x1404);
-		to[i] = multiply_bf16((wide & 0x80008000) | (wide & 0x7f007f00) >> 4, up);
-	}
-	if (((codes & 0x7f7f7f7f) + 0x01010101) & 0x80808080) // one of them is no number
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			if ((codes >> (8 * i) & 0x7f) == 0x7f)
-				to[i / 2] |= 0x7fc0u << (i % 2 * 16);
-}
-
 /* Four E2M1 codes (the lower 16 bits) times the scale, which stands twice in `scale`: magnitudes by
  * table, upper and lower bytes apart; the sign is each code's fourth bit. */
 static __device__ __forceinline__ void unpack_e2m1(uint32_t codes, uint32_t scale, uint32_t to[2])

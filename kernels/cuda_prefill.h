@@ -25,7 +25,9 @@ static inline bool cuda_narrow(const struct device *device, const struct matrix 
 
 void cuda_append(struct device *device, const struct attention_op *o); // K and V, to the cache
 bool cuda_flash(struct device *device,
-				const struct attention_op *o);                        // cuda_flash.cu
+				const struct attention_op *o); // cuda_flash.cu
+bool cuda_flash_pipe(struct device *device,
+					 const struct attention_op *o); // cuda_flash_pipe.cu, once appended
 bool cuda_gemm(struct device *device, const struct linear_op *o);     // cuda_gemm.cu
 bool cuda_chunked(struct device *device, const struct ssm_op *o);     // cuda_chunked.cu
 bool cuda_grouped(struct device *device, const struct experts_op *o); // cuda_grouped.cu

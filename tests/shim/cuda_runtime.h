@@ -64,7 +64,7 @@ void shim_mma(float sums[4], const uint32_t a[4], const uint32_t b[2]);
  */
 void shim_mma_e4m3(float sums[4], const uint32_t a[4], const uint32_t b[2]);
 float shim_from_e4m3(uint32_t code);
-void shim_load_matrices(uint32_t to[4], const void *row);
+void shim_load_matrices(uint32_t to[4], const void *row, bool turned);
 void shim_copy_async(void *to, const void *from); // 16 bytes; NULL: zeros
 void shim_copy_commit(void);
 void shim_copy_wait(int n_left);

@@ -181,7 +181,7 @@ void shim_mma_e4m3(float sums[4], const uint32_t a[4], const uint32_t b[2])
 	}
 }
 
-void shim_load_matrices(uint32_t to[4], const void *row)
+void shim_load_matrices(uint32_t to[4], const void *row, bool turned)
 {
 	static thread_local const unsigned char *given[2][MAX_THREADS];
 	barrier *warp = &warps[current / 32];
@@ -194,7 +194,12 @@ void shim_load_matrices(uint32_t to[4], const void *row)
 	set[lane] = (const unsigned char *)row;
 	meet(warp);
 	for (int i = 0; i < 4; i++)
-		memcpy(&to[i], set[8 * i + lane / 4] + lane % 4 * 4, 4);
+		if (turned) {
+			memcpy(&to[i], set[8 * i + lane % 4 * 2] + lane / 4 * 2, 2);
+			memcpy((char *)&to[i] + 2, set[8 * i + lane % 4 * 2 + 1] + lane / 4 * 2, 2);
+		} else {
+			memcpy(&to[i], set[8 * i + lane / 4] + lane % 4 * 4, 4);
+		}
 }
 
 /* ---- asynchronous copies ---- */
