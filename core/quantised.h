@@ -20,7 +20,7 @@
 const struct tensor *tensor_take(const struct checkpoint *checkpoint, uint8_t *used,
 								 const char *name);
 
-void shape_text(char *out, size_t size, const int64_t *shape, int n_dims);
+void shape_text(char *out, size_t size, const int64_t *shape, int n_dims); // "[96, 64]"
 
 /* Turns *weight, called `name` (".weight" at its end), into what operations read: dtype, shape
  * [out, in], scales, scale. A weight without scales stays as it is, unless its dtype needs some. */

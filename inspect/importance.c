@@ -1,6 +1,7 @@
 #include "inspect/importance.h"
 
 #include "base/memory.h"
+#include "core/quantised.h"
 #include "inspect/norms.h"
 #include "inspect/rank.h"
 #include <math.h>
@@ -21,15 +22,6 @@ const float *importance_scores(const struct model *model, const char *name, int6
 	return t && t->dtype == DTYPE_F32 && t->n_dims == 1 && t->shape[0] == n ? t->data : NULL;
 }
 
-static void show_shape(const int64_t *shape, int n_dims, char *out, size_t size)
-{
-	size_t at = (size_t)snprintf(out, size, "[");
-	for (int d = 0; d < n_dims && at < size; d++)
-		at += (size_t)snprintf(out + at, size - at, "%s%lld", d ? ", " : "", (long long)shape[d]);
-	if (at < size)
-		snprintf(out + at, size - at, "]");
-}
-
 /* Finds a tensor and checks it to be F32 [rows, n] (rows 0: [n]). *out NULL if there is none. */
 static int find(const struct checkpoint *file, const char *name, int64_t rows, int64_t n,
 				const float **out, struct error *err)
@@ -43,8 +35,8 @@ static int find(const struct checkpoint *file, const char *name, int64_t rows, i
 	if (t->dtype != DTYPE_F32 || t->n_dims != dims || t->shape[dims - 1] != n ||
 		(rows && t->shape[0] != rows)) {
 		char found[80], expected[48];
-		show_shape(t->shape, t->n_dims, found, sizeof found);
-		show_shape(rows ? (int64_t[]){rows, n} : &n, dims, expected, sizeof expected);
+		shape_text(found, sizeof found, t->shape, t->n_dims);
+		shape_text(expected, sizeof expected, rows ? (int64_t[]){rows, n} : &n, dims);
 		return fail(err, "importance.%s is %s %s, expected F32 %s", name, dtype_name(t->dtype),
 					found, expected);
 	}

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "core/quantised.h"
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
@@ -76,15 +77,6 @@ int scores_table(const struct config *config, struct score_row **rows, struct er
 
 /* ---- reading ---- */
 
-static void show_shape(const int64_t *shape, int n_dims, char *out, size_t size)
-{
-	size_t at = (size_t)snprintf(out, size, "[");
-	for (int d = 0; d < n_dims && at < size; d++)
-		at += (size_t)snprintf(out + at, size - at, "%s%lld", d ? ", " : "", (long long)shape[d]);
-	if (at < size)
-		snprintf(out + at, size - at, "]");
-}
-
 int scores_check(const char *name, const struct tensor *t, struct error *err)
 {
 	const float *values = t->data;
@@ -102,8 +94,8 @@ static int check_tensor(const struct tensor *t, const struct score_row *row, str
 	if (t->dtype == DTYPE_F32 && t->n_dims == row->n_dims &&
 		memcmp(t->shape, row->shape, (size_t)row->n_dims * sizeof *row->shape) == 0)
 		return scores_check(row->name, t, err);
-	show_shape(t->shape, t->n_dims, found, sizeof found);
-	show_shape(row->shape, row->n_dims, expected, sizeof expected);
+	shape_text(found, sizeof found, t->shape, t->n_dims);
+	shape_text(expected, sizeof expected, row->shape, row->n_dims);
 	return fail(err, "%s is %s %s, this checkpoint's is F32 %s", row->name, dtype_name(t->dtype),
 				found, expected);
 }
