@@ -1,5 +1,5 @@
-/* The importance pane's state, for its files: the pane, the map of layers x channels, the matrix of
- * orders. */
+/* The importance pane's state, for its files: the pane, the curve, the map of layers x channels,
+ * the matrix of orders. */
 #ifndef TUI_PANE_IMPORTANCE_H
 #define TUI_PANE_IMPORTANCE_H
 
@@ -55,6 +55,8 @@ struct pane_importance {
 	struct importance_map map;
 };
 
+void importance_curve_draw(const struct pane_importance *p, const struct canvas *canvas);
+void importance_budgets_draw(const struct pane_importance *p, const struct canvas *canvas);
 void importance_map_draw(struct pane_importance *p, const struct canvas *canvas);
 void importance_map_forget(struct importance_map *map); // takes {0}
 void importance_agreement_draw(struct pane_importance *p, const struct canvas *canvas);
