@@ -6,7 +6,7 @@
 #define TOKEN_BYTES ((uint64_t)256 << 10) // of activations and scratch, at 30B
 #define TILE_TOKENS 64                    // as cuda_grouped.cu sorts them
 #define MAX_SPLITS 64                     // of a decoding attention's keys
-#define SMALL_BYTES ((uint64_t)1 << 20)   // picks, tickets, plans of a few bytes
+#define SMALL_BYTES ((uint64_t)3 << 19)   // picks of 32 lanes, tickets, plans of a few bytes
 
 int card_chunk(int n_sms, uint64_t bytes)
 {
@@ -28,7 +28,7 @@ uint64_t card_scratch_bytes(const struct pass_shape *s)
 	uint64_t lanes = (uint64_t)s->n_lanes, heads = (uint64_t)s->n_heads;
 	uint64_t tiles = (uint64_t)s->n_experts + pairs / TILE_TOKENS;
 	uint64_t bytes = SMALL_BYTES;
-	bytes += lanes * heads * MAX_SPLITS * ((uint64_t)s->head_dim + 2) * sizeof(float);
+	bytes += lanes * heads * MAX_SPLITS * (((uint64_t)s->head_dim + 3) / 4 * 4 + 4) * sizeof(float);
 	if (s->n_experts) {
 		bytes += pairs * (uint64_t)s->hidden * sizeof(float);   // the experts' outputs
 		bytes += (1 + 3 * tiles + pairs + 4) * sizeof(int32_t); // pairs by expert

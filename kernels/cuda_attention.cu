@@ -55,7 +55,7 @@ void cuda_append(struct device *device, const struct attention_op *o)
 
 struct attend {
 	struct attention_op op;
-	float *parts;      // (n, n_kv_heads, n_groups, n_splits) times part_floats()
+	float *parts;      // (n, n_heads, n_splits) times part_floats()
 	unsigned *tickets; // the length's; TICKETS for each (n, n_kv_heads, n_groups)
 	int n_splits, n_groups;
 };
@@ -69,16 +69,17 @@ struct block {
 	int t, kv, split, used; // of the splits, those that have rows
 	int length, from, to;   // rows of the cache before the call; this split's
 	struct attend_layout layout;
+	float unit;                   // of what V says
 	float *q;                     // (HEADS, q_stride), scaled
 	unsigned char *kv_rows;       // (stages, 2, rows) of row_bytes
 	int heads[HEADS], n_heads;    // query heads of the group that runs
 	float top[HEADS], sum[HEADS]; // of the warps with the second half of the rows
 };
 
-/* A part: y (HEADS, width) relative to e^top, then top and sum (HEADS). */
+/* A part: y (width) relative to e^top, then top and sum; the next one stays aligned. */
 static __host__ __device__ __forceinline__ int64_t part_floats(int head_dim)
 {
-	return HEADS * (attend_layout(head_dim, 4).width + 2);
+	return attend_layout(head_dim, 4).width + 4;
 }
 
 /* One thread. */
@@ -99,6 +100,7 @@ static __device__ void describe(const struct attend &a, struct tiling tiling, un
 	b->from = b->split * each * tiling.rows;
 	b->to = b->from + each * tiling.rows < rows ? b->from + each * tiling.rows : rows;
 	b->layout = attend_layout(o.head_dim, sizeof(KV));
+	b->unit = sizeof(KV) == 1 ? o.v_scale : 1;
 	b->q = (float *)memory;
 	b->kv_rows = memory + HEADS * b->layout.q_stride * sizeof(float);
 }
@@ -189,17 +191,27 @@ static __device__ void append_row(const struct attention_op &o, const struct blo
 
 /* ---- parts ---- */
 
-/* What head h of the group gets from `channel` on: of a part or, where that is NULL, as its result.
- */
-static __device__ __forceinline__ void put(const struct attention_op &o, const struct block &b,
-										   float *part, int h, int channel, const float y[4],
-										   float top, float total, float unit)
+/* Part `split` of head h of the group. */
+static __device__ __forceinline__ float *part_of(const struct attend &a, const struct block &b,
+												 int h, int split)
 {
-	if (part) {
-		*(float4 *)(part + h * b.layout.width + channel) = make_float4(y[0], y[1], y[2], y[3]);
+	int64_t head = (int64_t)b.t * a.op.n_heads + b.heads[h];
+	return a.parts + (head * a.n_splits + split) * part_floats(a.op.head_dim);
+}
+
+/* What head h of the group gets from `channel` on: of part `split` or, where that is -1, as its
+ * result. */
+static __device__ __forceinline__ void put(const struct attend &a, const struct block &b, int split,
+										   int h, int channel, const float y[4], float top,
+										   float total)
+{
+	const struct attention_op &o = a.op;
+	if (split >= 0) {
+		float *part = part_of(a, b, h, split);
+		*(float4 *)(part + channel) = make_float4(y[0], y[1], y[2], y[3]);
 		if (channel == 0) {
-			part[HEADS * b.layout.width + h] = top;
-			part[HEADS * b.layout.width + HEADS + h] = total;
+			part[b.layout.width] = top;
+			part[b.layout.width + 1] = total;
 		}
 		return;
 	}
@@ -207,52 +219,49 @@ static __device__ __forceinline__ void put(const struct attention_op &o, const s
 #pragma unroll
 	for (int e = 0; e < 4; e++)
 		if (channel + e < o.head_dim)
-			to[e] = y[e] / total * unit;
+			to[e] = y[e] / total * b.unit;
 }
 
-/* Puts n parts together, `apart` floats from one to the next, a warp a head: into the first, or
- * (part NULL) as the result. */
-static __device__ void merge(const struct attention_op &o, const struct block &b,
-							 const float *parts, int64_t apart, int n, float *part, float unit)
+/* Puts n parts together, `apart` from one to the next, a warp a head: into the first, or as the
+ * result. */
+static __device__ void merge(const struct attend &a, const struct block &b, int first, int apart,
+							 int n, bool all)
 {
-	int lane = threadIdx.x % WARP;
+	int lane = threadIdx.x % WARP, width = b.layout.width;
 	for (int h = threadIdx.x / WARP; h < b.n_heads; h += WARPS) {
-		const float *own = parts + (lane < n ? lane : 0) * apart + HEADS * b.layout.width + h;
+		const float *own = part_of(a, b, h, first + (lane < n ? lane : 0) * apart) + width;
 		float top = warp_max(own[0]), factor = expf(own[0] - top);
-		float total = warp_sum(lane < n ? own[HEADS] * factor : 0);
-		for (int from = 0; from < b.layout.width; from += 4 * WARP) {
+		float total = warp_sum(lane < n ? own[1] * factor : 0);
+		for (int from = 0; from < width; from += 4 * WARP) {
 			int channel = from + 4 * lane;
 			float y[4] = {0, 0, 0, 0};
 #pragma unroll
 			for (int i = 0; i < FAN; i++) {
 				float f = __shfl_sync(FULL_WARP, factor, i), x[4];
-				if (i >= n || channel >= b.layout.width)
+				if (i >= n || channel >= width)
 					continue;
-				four_of(x, parts + i * apart + h * b.layout.width + channel);
+				four_of(x, part_of(a, b, h, first + i * apart) + channel);
 #pragma unroll
 				for (int e = 0; e < 4; e++)
 					y[e] = fmaf(f, x[e], y[e]);
 			}
 			__syncwarp(); // everybody has read the first one's top
-			if (channel < b.layout.width)
-				put(o, b, part, h, channel, y, top, total, unit);
+			if (channel < width)
+				put(a, b, all ? -1 : first, h, channel, y, top, total);
 		}
 	}
 }
 
 /* The block's own part is written. The last of FAN neighbours puts theirs together and goes on as
  * one of them, until one is left. */
-static __device__ void combine(const struct attend &a, const struct block &b, int slot, float unit)
+static __device__ void combine(const struct attend &a, const struct block &b, unsigned *tickets)
 {
-	int64_t size = part_floats(a.op.head_dim), apart = size;
-	float *parts = a.parts + (int64_t)slot * a.n_splits * size;
-	unsigned *tickets = a.tickets + 1 + slot * TICKETS;
+	int apart = 1;
 	for (int at = b.split / FAN, n = b.used;; at /= FAN) {
 		int groups = (n + FAN - 1) / FAN, mine = n - at * FAN < FAN ? n - at * FAN : FAN;
-		float *first = parts + at * FAN * apart;
 		if (!last_of(tickets + at, (unsigned)mine))
 			return;
-		merge(a.op, b, first, apart, mine, groups > 1 ? first : NULL, unit);
+		merge(a, b, at * FAN * apart, apart, mine, groups == 1);
 		if (groups == 1)
 			return;
 		tickets += groups;
@@ -363,7 +372,6 @@ static __global__ void __launch_bounds__(THREADS, 3 - G)
 	const struct attend &a = lanes.at[blockIdx.y];
 	const struct attention_op &o = a.op;
 	int at = blockIdx.x / a.n_splits, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-	float unit = sizeof(KV) == 1 ? o.v_scale : 1;
 	if (at >= o.n * o.n_kv_heads)
 		return;
 	if (threadIdx.x == 0)
@@ -381,17 +389,16 @@ static __global__ void __launch_bounds__(THREADS, 3 - G)
 		struct sums<G> sums;
 		attend_split<KV, G>(a, b, group, tiling, sums);
 		join_halves<G>(sums, &b);
-		int slot = at * a.n_groups + group, first = warp * WARP_HEADS;
-		float *part = a.parts + ((int64_t)slot * a.n_splits + b.split) * part_floats(o.head_dim);
+		int first = warp * WARP_HEADS;
 #pragma unroll
 		for (int i = 0; i < WARP_HEADS * G; i++) {
 			int h = i / G, channel = 4 * (lane + i % G * WARP);
 			if (warp < 4 && first + h < b.n_heads && channel < b.layout.width)
-				put(o, b, b.used > 1 ? part : NULL, first + h, channel, sums.y[h][i % G],
-					sums.top[h], sums.total[h], unit);
+				put(a, b, b.used > 1 ? b.split : -1, first + h, channel, sums.y[h][i % G],
+					sums.top[h], sums.total[h]);
 		}
 		if (b.used > 1)
-			combine(a, b, slot, unit);
+			combine(a, b, a.tickets + 1 + (at * a.n_groups + group) * TICKETS);
 		if (++group == a.n_groups)
 			return;
 		__syncthreads();
@@ -403,11 +410,13 @@ static __global__ void __launch_bounds__(THREADS, 3 - G)
 
 /* ---- starting it ---- */
 
-/* Enough blocks for the card, a constant of the shapes. */
+/* Enough blocks for the card, a constant of the shapes. Tokens share MAX_SPLITS, for which there is
+ * scratch (card.c). */
 static int splits_of(const struct device *device, const struct attention_op *o)
 {
-	int splits = 2 * device->n_sms / (o->n_kv_heads * o->n);
-	return splits < 1 ? 1 : splits > MAX_SPLITS ? MAX_SPLITS : splits;
+	int splits = 2 * device->n_sms / o->n_kv_heads;
+	splits = (splits > MAX_SPLITS ? MAX_SPLITS : splits) / o->n;
+	return splits < 1 ? 1 : splits;
 }
 
 template <typename KV>
@@ -444,7 +453,9 @@ static void start_lanes(struct device *device, int n_lanes, const struct attenti
 		size_t slots = (size_t)o->n * o->n_kv_heads * n_groups;
 		struct attend a = {*o, NULL, NULL, n_splits, n_groups};
 		lanes.at[l] = a;
-		floats[l + 1] = floats[l] + slots * n_splits * part_floats(o->head_dim) * (n_splits > 1);
+		floats[l + 1] = floats[l];
+		if (n_splits > 1)
+			floats[l + 1] += (size_t)o->n * o->n_heads * n_splits * part_floats(o->head_dim);
 		tickets[l + 1] = tickets[l] + 1 + slots * TICKETS;
 		head_dim = o->head_dim > head_dim ? o->head_dim : head_dim;
 		if (o->n * o->n_kv_heads * n_splits > blocks)
