@@ -143,8 +143,7 @@ static int open_stage(struct worker *worker, const struct request *request, stru
 	struct stage_wish wish = wish_for(worker, options, worker->device, request);
 	if (stage_open(stage, &wish, notices, err))
 		return -1;
-	if (!sequence_open(sequence, &stage->model->config, stage->backend, stage->device,
-					   stage->kv_dtype, stage->context, err) &&
+	if (!stage_sequence(stage, stage->context, sequence, err) &&
 		!reset_experts(worker, &stage->model->config, err))
 		return 0;
 	fail_in(err, "state for a context of %d tokens", stage->context);
@@ -211,8 +210,7 @@ static int move_stage(struct worker *worker, const struct stage_wish *wish, stru
 	struct sequence sequence = {0};
 	if (stage_open(&stage, wish, notices, err))
 		return -1;
-	if (sequence_open(&sequence, &stage.model->config, stage.backend, stage.device, stage.kv_dtype,
-					  stage.context, err)) {
+	if (stage_sequence(&stage, stage.context, &sequence, err)) {
 		stage_close(&stage);
 		return -1;
 	}

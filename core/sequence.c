@@ -158,25 +158,6 @@ out:
 	return -1;
 }
 
-static void snapshot_release(struct sequence *sequence, struct snapshot *snapshot)
-{
-	for (int i = 0; i < sequence->config->n_layers; i++) {
-		if (snapshot->conv && snapshot->conv[i])
-			sequence->bytes.snapshots -= conv_bytes(sequence->config);
-		if (snapshot->ssm && snapshot->ssm[i])
-			sequence->bytes.snapshots -= ssm_bytes(sequence->config);
-		if (snapshot->conv)
-			sequence->backend->release(sequence->device, snapshot->conv[i]);
-		if (snapshot->ssm)
-			sequence->backend->release(sequence->device, snapshot->ssm[i]);
-	}
-	free(snapshot->conv);
-	free(snapshot->ssm);
-	free(snapshot->rows);
-	free(snapshot->runs);
-	*snapshot = (struct snapshot){0};
-}
-
 void sequence_close(struct sequence *sequence)
 {
 	if (!sequence->config)
@@ -226,6 +207,13 @@ const struct slice *sequence_slice(const struct sequence *sequence)
 	return sequence->n_runs ? sequence->runs[sequence->n_runs - 1].slice : NULL;
 }
 
+int runs_below(const struct sequence_run *runs, int n_runs, int n_tokens)
+{
+	while (n_runs && runs[n_runs - 1].from >= n_tokens)
+		n_runs--;
+	return n_runs;
+}
+
 int sequence_use(struct sequence *sequence, const struct slice *slice, struct error *err)
 {
 	struct sequence_run *last;
@@ -263,29 +251,6 @@ void sequence_advance(struct sequence *sequence, const int32_t *tokens, int n)
 
 /* ---- snapshots ---- */
 
-static int snapshot_allocate(struct sequence *sequence, struct snapshot *snapshot,
-							 struct error *err)
-{
-	const struct config *config = sequence->config;
-	size_t n = (size_t)config->n_layers;
-	uint64_t *count = &sequence->bytes.snapshots;
-
-	snapshot->conv = mem_new(n, sizeof *snapshot->conv, err);
-	snapshot->ssm = mem_new(n, sizeof *snapshot->ssm, err);
-	snapshot->rows = mem_new(n, sizeof *snapshot->rows, err);
-	if (!snapshot->conv || !snapshot->ssm || !snapshot->rows)
-		return -1;
-	for (int i = 0; i < config->n_layers; i++) {
-		if (!is_mamba(sequence, i))
-			continue;
-		snapshot->conv[i] = state_new(sequence, conv_bytes(config), count, err);
-		snapshot->ssm[i] = state_new(sequence, ssm_bytes(config), count, err);
-		if (!snapshot->conv[i] || !snapshot->ssm[i])
-			return -1;
-	}
-	return 0;
-}
-
 /* The one at n_tokens, else a free one, else the least recently used. */
 static struct snapshot *snapshot_place(struct sequence *sequence, int n_tokens, bool rolling)
 {
@@ -306,48 +271,16 @@ static struct snapshot *snapshot_place(struct sequence *sequence, int n_tokens, 
 	return best;
 }
 
-/* The runs that read the first n_tokens: how many. */
-static int runs_below(const struct sequence_run *runs, int n_runs, int n_tokens)
-{
-	while (n_runs && runs[n_runs - 1].from >= n_tokens)
-		n_runs--;
-	return n_runs;
-}
-
 static int take_snapshot(struct sequence *sequence, bool rolling, struct error *err)
 {
-	const struct config *config = sequence->config;
 	struct snapshot *to = snapshot_place(sequence, sequence->n_tokens, rolling);
-	struct sequence_run *runs;
-	int n_runs = runs_below(sequence->runs, sequence->n_runs, sequence->n_tokens);
 
 	if (!sequence->n_tokens)
 		return 0;
 	to->used = ++sequence->clock;
 	if (to->n_tokens == sequence->n_tokens)
 		return 0; // rewinding drops what lies above, so this is the same state
-	to->n_tokens = 0;
-	if (!to->conv && snapshot_allocate(sequence, to, err)) {
-		snapshot_release(sequence, to);
-		return -1;
-	}
-	runs = mem_new((size_t)n_runs, sizeof *runs, err);
-	if (!runs)
-		return -1;
-	memcpy(runs, sequence->runs, (size_t)n_runs * sizeof *runs);
-	free(to->runs);
-	to->runs = runs;
-	to->n_runs = n_runs;
-	for (int i = 0; i < config->n_layers; i++) {
-		const struct layer_state *state = &sequence->layers[i];
-		to->rows[i] = state->rows;
-		if (!is_mamba(sequence, i))
-			continue;
-		sequence->backend->copy(sequence->device, to->conv[i], state->conv, conv_bytes(config));
-		sequence->backend->copy(sequence->device, to->ssm[i], state->ssm, ssm_bytes(config));
-	}
-	to->n_tokens = sequence->n_tokens;
-	return 0;
+	return snapshot_take(sequence, to, NULL, err);
 }
 
 int sequence_snapshot(struct sequence *sequence, struct error *err)
@@ -396,19 +329,12 @@ int sequence_reusable(const struct sequence *sequence, const int32_t *ids, int n
 }
 
 /* Puts a snapshot's state in place of the live one. */
-static void snapshot_restore(struct sequence *sequence, struct snapshot *from)
+static void put_back(struct sequence *sequence, struct snapshot *from)
 {
-	const struct config *config = sequence->config;
-
-	for (int i = 0; i < config->n_layers; i++) {
-		struct layer_state *state = &sequence->layers[i];
+	for (int i = 0; i < sequence->config->n_layers; i++)
 		if (is_attention(sequence, i))
-			set_rows(sequence, state, from->rows[i]);
-		if (!is_mamba(sequence, i))
-			continue;
-		sequence->backend->copy(sequence->device, state->conv, from->conv[i], conv_bytes(config));
-		sequence->backend->copy(sequence->device, state->ssm, from->ssm[i], ssm_bytes(config));
-	}
+			set_rows(sequence, &sequence->layers[i], from->rows[i]);
+	snapshot_restore(sequence, from);
 	memcpy(sequence->runs, from->runs, (size_t)from->n_runs * sizeof *from->runs);
 	sequence->n_runs = from->n_runs;
 	sequence->n_tokens = from->n_tokens;
@@ -435,7 +361,7 @@ int sequence_rewind(struct sequence *sequence, int n_tokens, struct error *err)
 	if (mem_grow(&sequence->runs, &sequence->runs_capacity, (size_t)from->n_runs + 1,
 				 sizeof *sequence->runs, err))
 		return -1;
-	snapshot_restore(sequence, from);
+	put_back(sequence, from);
 	for (int i = 0; i < MAX_SNAPSHOTS; i++)
 		if (sequence->snapshots[i].n_tokens > n_tokens)
 			sequence->snapshots[i].n_tokens = 0; // the KV rows above will be written again
@@ -482,40 +408,6 @@ int sequence_stale(const struct sequence *sequence, const struct slice *slice, i
 	return n;
 }
 
-/* Snapshot i of `from`, in the same place of `to`. */
-static int fork_snapshot(struct sequence *to, const struct sequence *from, int i, struct error *err)
-{
-	const struct config *config = from->config;
-	const struct snapshot *source = &from->snapshots[i];
-	struct snapshot *copy = &to->snapshots[i];
-	struct sequence_run *runs;
-
-	copy->n_tokens = 0;
-	if (!source->n_tokens)
-		return 0;
-	if (!copy->conv && snapshot_allocate(to, copy, err)) {
-		snapshot_release(to, copy);
-		return -1;
-	}
-	runs = mem_new((size_t)source->n_runs, sizeof *runs, err);
-	if (!runs)
-		return -1;
-	memcpy(runs, source->runs, (size_t)source->n_runs * sizeof *runs);
-	free(copy->runs);
-	copy->runs = runs;
-	copy->n_runs = source->n_runs;
-	memcpy(copy->rows, source->rows, (size_t)config->n_layers * sizeof *copy->rows);
-	for (int layer = 0; layer < config->n_layers; layer++) {
-		if (!is_mamba(from, layer))
-			continue;
-		to->backend->copy(to->device, copy->conv[layer], source->conv[layer], conv_bytes(config));
-		to->backend->copy(to->device, copy->ssm[layer], source->ssm[layer], ssm_bytes(config));
-	}
-	copy->used = ++to->clock;
-	copy->n_tokens = source->n_tokens;
-	return 0;
-}
-
 int sequence_fork(struct sequence *to, const struct sequence *from, struct error *err)
 {
 	const struct config *config = from->config;
@@ -531,7 +423,8 @@ int sequence_fork(struct sequence *to, const struct sequence *from, struct error
 	for (int i = 0; i < MAX_SNAPSHOTS; i++)
 		to->snapshots[i].n_tokens = 0;
 	for (int i = 0; i < MAX_SNAPSHOTS - N_ROLLING; i++)
-		if (fork_snapshot(to, from, i, err))
+		if (from->snapshots[i].n_tokens &&
+			snapshot_take(to, &to->snapshots[i], &from->snapshots[i], err))
 			return -1;
 	for (int i = 0; i < config->n_layers; i++) {
 		const struct layer_state *source = &from->layers[i];

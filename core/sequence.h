@@ -15,6 +15,7 @@
 
 #include "core/config.h"
 #include "core/slice.h"
+#include "core/snapshot.h"
 #include "kernels/backend.h"
 
 /* Snapshots 0..3 are taken where a later prompt will agree with this one; the three behind them
@@ -50,17 +51,8 @@ struct sequence_run {
 	const struct slice *slice;
 };
 
-struct snapshot {
-	int n_tokens;              // 0 = free
-	uint64_t used;             // for replacing the least recently used
-	float **conv, **ssm;       // (n_layers), NULL where not a Mamba layer
-	int32_t *rows;             // (n_layers) KV lengths; rows below them are still in the cache
-	struct sequence_run *runs; // (n_runs): who read what, up to n_tokens
-	int n_runs;
-};
-
 struct sequence_bytes {
-	uint64_t kv, conv, ssm, snapshots;
+	uint64_t kv, conv, ssm, snapshots; // of the device
 };
 
 struct sequence {
@@ -76,6 +68,7 @@ struct sequence {
 	int n_runs;
 	size_t runs_capacity;
 	struct snapshot snapshots[MAX_SNAPSHOTS];
+	struct snapshot_room *snapshot_room; // NULL: as much as there is; set once it is open
 	uint64_t clock;
 	struct sequence_bytes bytes;
 	int lane; // of the pass that is checked: forward() finds a sequence that is in it twice
@@ -94,6 +87,9 @@ void sequence_reset(struct sequence *sequence);
 
 /* The slice that will read the next token; NULL before the first sequence_use. */
 const struct slice *sequence_slice(const struct sequence *sequence);
+
+/* Of the runs, those that read the first n_tokens: how many. */
+int runs_below(const struct sequence_run *runs, int n_runs, int n_tokens);
 
 /* From the next token on, this slice reads (carry: the state stays). */
 int sequence_use(struct sequence *sequence, const struct slice *slice, struct error *err);

@@ -42,6 +42,9 @@ static int place(struct stage *stage, const struct stage_wish *wish, const struc
 	if (!stage->backend->room(stage->device, &fit.free_bytes, &fit.total_bytes))
 		return 0;
 	stage->room = fit;
+	if (!(stage->snapshot_room = mem_new(1, sizeof *stage->snapshot_room, err)))
+		return -1;
+	stage->snapshot_room->limit_bytes = fit.rest.snapshots;
 	fit.whole = true;
 	fit.plan = parent;
 	fit.weight_bytes = upload_missing(&stage->upload, parent);
@@ -155,6 +158,15 @@ int stage_open(struct stage *stage, const struct stage_wish *wish, struct text *
 	return 0;
 }
 
+int stage_sequence(const struct stage *stage, int context, struct sequence *out, struct error *err)
+{
+	if (sequence_open(out, &stage->model->config, stage->backend, stage->device, stage->kv_dtype,
+					  context, err))
+		return -1;
+	out->snapshot_room = stage->snapshot_room;
+	return 0;
+}
+
 void stage_close(struct stage *stage)
 {
 	for (size_t i = 0; i < stage->n_slices; i++) {
@@ -162,6 +174,7 @@ void stage_close(struct stage *stage)
 		free(stage->slices[i]);
 	}
 	free(stage->slices);
+	free(stage->snapshot_room);
 	pack_close(&stage->pack);
 	workspace_close(stage->workspace);
 	if (stage->model)
@@ -310,8 +323,7 @@ uint64_t stage_step_ns(struct stage *stage, struct stage_slice *slice)
 	struct sequence sequence;
 	uint64_t start = clock_ns();
 	struct pick_params params = {.top_p = 1, .forced = -1};
-	if (slice->step_ns > 0 || sequence_open(&sequence, &stage->model->config, stage->backend,
-											stage->device, stage->kv_dtype, MOST, NULL))
+	if (slice->step_ns > 0 || stage_sequence(stage, MOST, &sequence, NULL))
 		return slice->step_ns;
 	// the fastest counts: the first ones wake threads and fill caches, and others use the machine
 	// too

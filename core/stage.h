@@ -35,6 +35,7 @@ struct stage {
 	struct turn_rules rules;
 	int context; // tokens a sequence can hold
 	enum dtype kv_dtype;
+	struct snapshot_room *snapshot_room; // on a card: what the fit has counted; else NULL
 };
 
 /* What stage_open() is told. */
@@ -50,7 +51,10 @@ struct stage_wish {
  * appended to notices, a line each. On -1 nothing is left open. */
 int stage_open(struct stage *stage, const struct stage_wish *wish, struct text *notices,
 			   struct error *err);
-void stage_close(struct stage *stage); // takes {0}; no sequence may use its slices any more
+void stage_close(struct stage *stage); // takes {0}; its sequences are closed, or read no more
+
+/* A sequence for `context` tokens. */
+int stage_sequence(const struct stage *stage, int context, struct sequence *out, struct error *err);
 
 /* The slice of a budget as model_budget() takes it ("" = the parent), built, and what it lacks
  * uploaded, if need be. Where one budget is alone on the card it may take its place: all slices

@@ -59,9 +59,7 @@ static int copy_track(struct track *track, const struct track *from, struct erro
 	struct stage *stage = &track->worker->stage;
 	if (!from->sequence.config)
 		return 0;
-	if (!track->sequence.config &&
-		sequence_open(&track->sequence, &stage->model->config, stage->backend, stage->device,
-					  stage->kv_dtype, stage->context, err))
+	if (!track->sequence.config && stage_sequence(stage, stage->context, &track->sequence, err))
 		return fail_in(err, "state for a context of %d tokens", stage->context);
 	if (sequence_fork(&track->sequence, &from->sequence, err) ||
 		mem_grow(&track->said, &track->said_capacity, from->n_said + 1, sizeof *track->said, err))
@@ -343,9 +341,7 @@ static int prepare_sequence(struct track *track, struct error *err)
 							: "the prompt has %zu tokens, the context holds %d: nothing was cut, "
 							  "say less or open the model with a larger --ctx",
 					track->ids.n, stage->context);
-	if (!track->sequence.config &&
-		sequence_open(&track->sequence, &stage->model->config, stage->backend, stage->device,
-					  stage->kv_dtype, stage->context, err))
+	if (!track->sequence.config && stage_sequence(stage, stage->context, &track->sequence, err))
 		return fail_in(err, "state for a context of %d tokens", stage->context);
 	return sequence_use(&track->sequence, &reader->slice, err);
 }

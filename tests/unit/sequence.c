@@ -295,6 +295,60 @@ static void the_least_recently_used_snapshot_goes(void **state)
 	assert_int_equal(sequence_reusable(s, ids, 7, &w->large, true), 6);
 }
 
+/* With room for two on the device, the newest two are there, and all can be gone back to. */
+static void snapshots_without_room_lie_on_the_host(void **state)
+{
+	struct world *w = *state;
+	struct sequence *s = &w->sequence, copy = {0};
+	struct error err = {0};
+	const uint64_t each = (3 * 6 + 4) * sizeof(float);
+	struct snapshot_room room = {.limit_bytes = 2 * each + 8};
+	float conv[5], ssm[5];
+
+	s->snapshot_room = &room;
+	use(s, &w->large);
+	for (int i = 1; i < 5; i++) {
+		read_tokens(s, ids + 2 * i - 2, 2);
+		assert_int_equal(sequence_snapshot(s, &err), 0);
+		conv[i] = s->layers[0].conv[17];
+		ssm[i] = s->layers[0].ssm[3];
+		assert_true(i == 1 || ssm[i] != ssm[i - 1]);
+	}
+	assert_int_equal(s->bytes.snapshots, 2 * each);
+	assert_int_equal(room.used_bytes, 2 * each);
+	for (int i = 0; i < 4; i++)
+		assert_true((s->snapshots[i].host != NULL) == (i < 2));
+
+	// a copy has room for nothing but gets all of them
+	assert_int_equal(
+		sequence_open(&copy, &config, &memory_backend, &w->device, DTYPE_F32, 16, &err), 0);
+	copy.snapshot_room = &room;
+	assert_int_equal(sequence_fork(&copy, s, &err), 0);
+	assert_int_equal(copy.bytes.snapshots, 0);
+	struct sequence *both[] = {s, &copy};
+	for (int k = 0; k < 2; k++)
+		for (int i = 3; i > 0; i--) {
+			assert_int_equal(sequence_rewind(both[k], 2 * i, &err), 0);
+			assert_true(both[k]->layers[0].conv[17] == conv[i]);
+			assert_true(both[k]->layers[0].ssm[3] == ssm[i]);
+		}
+
+	// free places give their room away
+	read_tokens(s, ids + 2, 1);
+	assert_int_equal(sequence_snapshot(s, &err), 0);
+	assert_int_equal(s->bytes.snapshots, 2 * each);
+	assert_int_equal(sequence_rewind(s, 2, &err), 0);
+	assert_true(s->layers[0].ssm[3] == ssm[1]);
+
+	sequence_close(&copy);
+	w->device.room = 0; // others have taken the card
+	room.limit_bytes = 9 * each;
+	read_tokens(s, ids + 2, 4);
+	assert_int_equal(sequence_snapshot(s, &err), 0);
+	s->snapshot_room = NULL;
+	room = (struct snapshot_room){0};
+}
+
 static void stale_is_what_an_earlier_run_left_out(void **state)
 {
 	struct world *w = *state;
@@ -396,7 +450,7 @@ static void memory_may_run_out(void **state)
 			sequence_open(&other, &config, &memory_backend, &w->device, DTYPE_BF16, 8, &err), -1);
 		assert_int_equal(w->device.blocks, blocks);
 	}
-	w->device.room = 1;
+	w->device.room = 0;
 	use(s, &w->large);
 	read_tokens(s, ids, 4);
 	assert_int_equal(sequence_snapshot(s, &err), -1);
@@ -434,7 +488,7 @@ static void bytes_are_those_of_the_device(void **state)
 	assert_true(s->bytes.snapshots > 0);
 	assert_int_equal(
 		sequence_open(&fork, &config, &memory_backend, &w->device, DTYPE_F32, 64, &err), 0);
-	w->device.room = 1; // not enough for a snapshot
+	w->device.room = 0; // not enough for a snapshot
 	assert_int_equal(sequence_fork(&fork, s, &err), -1);
 	assert_int_equal(counted(s) + counted(&fork), w->device.bytes);
 	w->device.room = 100;
@@ -464,6 +518,7 @@ int main(void)
 		WITH_WORLD(what_can_be_kept),
 		WITH_WORLD(going_back_restores_the_state),
 		WITH_WORLD(the_least_recently_used_snapshot_goes),
+		WITH_WORLD(snapshots_without_room_lie_on_the_host),
 		WITH_WORLD(stale_is_what_an_earlier_run_left_out),
 		WITH_WORLD(a_fork_goes_its_own_way),
 		WITH_WORLD(rolling_snapshots_follow),
