@@ -219,6 +219,7 @@ static void moe_layer(struct pass *p)
 										 .top_k = top_k,
 										 .width = r->slice->hidden,
 										 .ffn = m->ffn,
+										 .keep_hidden = tap_wanted(r, TAP_EXPERT_FFN),
 										 .norms = tap_wanted(r, TAP_EXPERT_NORM) ? a->norms : NULL};
 		if (!m->shared_ffn)
 			continue;

@@ -9,7 +9,7 @@
 
 /* ---- of cublasLt.h, library_types.h and cublas_api.h ---- */
 
-enum { TYPE_F32 = 0, TYPE_BF16 = 14, TYPE_E4M3 = 28 }; // cudaDataType_t
+enum { TYPE_F32 = 0 };                                 // cudaDataType_t
 enum { COMPUTE_F32 = 68, OPERATION_T = 1 };            // cublasComputeType_t, cublasOperation_t
 enum { DESC_TRANSA = 3 };                              // cublasLtMatmulDescAttributes_t
 enum { PREFER_WORKSPACE = 1, PREFER_ALIGNMENT_A = 5 }; // ...Preference...; then of B, C, D
@@ -213,7 +213,7 @@ bool cuda_blas_multiply(struct device *device, const struct blas_product *p)
 	memset(&shape, 0, sizeof shape); // compared as bytes
 	shape.w_stride = p->w_stride;
 	shape.y_stride = p->y_stride;
-	shape.type = p->codes ? TYPE_E4M3 : TYPE_BF16;
+	shape.type = (int)p->type;
 	shape.n = p->n;
 	shape.rows = p->rows;
 	shape.columns = p->columns;

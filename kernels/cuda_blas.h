@@ -12,9 +12,13 @@
 
 struct cuda_blas;
 
+/* What both factors are stored in. E4M3: all begin on 16 bytes, and rows and columns are multiples
+ * of 16. F32 is multiplied as such, not in TF32. */
+enum blas_type { BLAS_F32 = 0, BLAS_BF16 = 14, BLAS_E4M3 = 28 }; // cudaDataType_t
+
 /* y = scale * W x, or y += scale * W x. */
 struct blas_product {
-	bool codes;    // both in E4M3, everything on 16 bytes and in multiples of 16; else in BF16
+	enum blas_type type;
 	const void *w; // (rows, columns), rows w_stride apart
 	int64_t w_stride;
 	const void *x; // (n, columns)

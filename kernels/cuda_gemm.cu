@@ -132,15 +132,16 @@ static bool place_weights(struct device *device, const struct matrix *w, struct 
 {
 	size_t n = (size_t)w->n_rows * (size_t)w->n_columns;
 	bool whole = w->n_row_spans == 1 && w->n_column_spans == 1;
-	if (whole && (p->codes || w->dtype == DTYPE_BF16)) {
+	bool codes = p->type == BLAS_E4M3;
+	if (whole && (codes || w->dtype == DTYPE_BF16 || w->dtype == DTYPE_F32)) {
 		p->w = matrix_at(w, w->rows[0].start, w->columns[0].start);
 		p->w_stride = w->stride;
 		return true;
 	}
-	if (n > CARD_UNPACKED_BYTES / sizeof(uint16_t))
+	if (n > CARD_UNPACKED_BYTES / sizeof(uint16_t) || w->dtype == DTYPE_F32)
 		return false;
-	void *to = cuda_scratch(device, CUDA_SCRATCH_WEIGHTS, n, p->codes ? 1 : sizeof(uint16_t));
-	if (to && p->codes)
+	void *to = cuda_scratch(device, CUDA_SCRATCH_WEIGHTS, n, codes ? 1 : sizeof(uint16_t));
+	if (to && codes)
 		LAUNCH(device, gather_kernel, w->n_rows, THREADS, 0, cuda_view(w), (uint8_t *)to);
 	else if (to)
 		LAUNCH(device, unpack_kernel, w->n_rows, THREADS, 0, cuda_view(w), (uint16_t *)to);
@@ -149,25 +150,36 @@ static bool place_weights(struct device *device, const struct matrix *w, struct 
 	return to && !device->failed;
 }
 
+/* The router's weights in F32, whose activations stay so, are the one product in F32. */
+static bool library_takes(const struct device *device, const struct linear_op *o)
+{
+	bool wide = o->precise && o->w->dtype == DTYPE_F32 && (uintptr_t)o->x % 16 == 0;
+	return device->blas && o->n >= BLAS_TOKENS &&
+		   (wide || (!o->precise && cuda_narrow(device, o->w)));
+}
+
 static bool multiply_by_library(struct device *device, const struct linear_op *o)
 {
 	const struct matrix *w = o->w;
 	int64_t n_y = (int64_t)o->n * w->n_rows;
+	bool scaled = w->dtype == DTYPE_F8_E4M3 || w->dtype == DTYPE_NVFP4;
 	struct blas_product p;
-	if (!device->blas || o->n < BLAS_TOKENS || o->precise || !cuda_narrow(device, w))
+	if (!library_takes(device, o))
 		return false;
 	memset(&p, 0, sizeof p);
-	p.codes = library_codes(device, w);
+	p.type = o->precise ? BLAS_F32 : library_codes(device, w) ? BLAS_E4M3 : BLAS_BF16;
 	p.y = o->y;
 	p.y_stride = w->n_rows;
 	p.n = o->n;
 	p.rows = w->n_rows;
 	p.columns = w->n_columns;
-	p.scale = (w->dtype == DTYPE_BF16 ? 1 : w->scale) * (p.codes ? w->input_scale : 1);
+	p.scale = (scaled ? w->scale : 1) * (p.type == BLAS_E4M3 ? w->input_scale : 1);
 	p.add = o->mode == LINEAR_ADD;
 	if (!place_weights(device, w, &p))
 		return false;
-	if (p.codes)
+	if (p.type == BLAS_F32)
+		p.x = o->x;
+	else if (p.type == BLAS_E4M3)
 		p.x = cuda_code_rows(device, o->x, o->n, w->n_columns, w->input_scale).codes;
 	else
 		p.x = cuda_narrow_rows(device, o->x, o->n, w->n_columns);

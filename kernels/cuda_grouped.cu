@@ -101,8 +101,18 @@ static __global__ void __launch_bounds__(TILE_THREADS)
 	}
 }
 
-/* A block a token: y += sum of weight times output; norms of the outputs where asked for. */
-static __global__ void combine_kernel(struct experts_op o, const float *outputs)
+static __device__ __forceinline__ float widened(float v)
+{
+	return v;
+}
+static __device__ __forceinline__ float widened(uint16_t bits)
+{
+	return from_bf16(bits);
+}
+
+/* A block a token: y += sum of weight times output; norms of the outputs where asked for. Outputs
+ * in F32, or BF16's bits. */
+template <typename T> static __global__ void combine_kernel(struct experts_op o, const T *outputs)
 {
 	AWAIT_EARLIER();
 	int64_t first = (int64_t)blockIdx.x * o.top_k;
@@ -111,13 +121,13 @@ static __global__ void combine_kernel(struct experts_op o, const float *outputs)
 	for (int i = threadIdx.x; i < o.width; i += COMBINE_THREADS) {
 		float sum = y[i];
 		for (int k = 0; k < o.top_k; k++)
-			sum += o.weights[first + k] * outputs[(int64_t)k * o.width + i];
+			sum += o.weights[first + k] * widened(outputs[(int64_t)k * o.width + i]);
 		y[i] = sum;
 	}
 	for (int k = 0; k < o.top_k && o.norms; k++) {
 		float sum = 0;
 		for (int i = threadIdx.x; i < o.width; i += COMBINE_THREADS) {
-			float v = outputs[(int64_t)k * o.width + i];
+			float v = widened(outputs[(int64_t)k * o.width + i]);
 			sum += v * v;
 		}
 		sum = block_sum(sum);
@@ -155,15 +165,17 @@ static bool all_allow_codes(const struct device *device, const struct experts_op
 }
 
 /* Room for the plan and the outputs; false: the device has failed. */
-static bool open_plan(struct device *device, const struct experts_op *o, int tile_tokens,
+static bool open_plan(struct device *device, const struct experts_op *o, bool pipe,
 					  struct expert_plan *plan, float **outputs)
 {
 	int n_pairs = o->n * o->top_k, busy = n_pairs < o->n_experts ? n_pairs : o->n_experts;
+	int tile_tokens = pipe ? PIPE_TOKENS : TILE_TOKENS;
 	plan->max_tiles = busy + n_pairs / tile_tokens;
 	size_t n = 1 + 3 * (size_t)plan->max_tiles + (size_t)n_pairs;
 	plan->n_tiles = (int32_t *)cuda_scratch(device, CUDA_SCRATCH_PLAN, n, sizeof(int32_t));
-	*outputs = (float *)cuda_scratch(device, CUDA_SCRATCH_OUTPUTS,
-									 (size_t)n_pairs * (size_t)o->width, sizeof(float));
+	*outputs =
+		(float *)cuda_scratch(device, CUDA_SCRATCH_OUTPUTS, (size_t)n_pairs * (size_t)o->width,
+							  pipe ? sizeof(uint16_t) : sizeof(float));
 	if (device->failed)
 		return false;
 	plan->tiles = (struct expert_tile *)(plan->n_tiles + 1);
@@ -192,40 +204,60 @@ static void run_tiles(struct device *device, const struct experts_op *o,
 	dim3 down_grid(plan->max_tiles, blocks_of(o->width, TILE_ROWS));
 	LAUNCH(device, grouped_kernel, up_grid, TILE_THREADS, TILE_SHARED, up, *plan);
 	LAUNCH(device, grouped_kernel, down_grid, TILE_THREADS, TILE_SHARED, down, *plan);
+	LAUNCH(device, combine_kernel<float>, o->n, COMBINE_THREADS, 0, *o, outputs);
 }
 
-/* The activations between both products are rounded once, by the first. */
+/* The experts' activations go to the second product in E4M3. */
+static bool code_both(struct device *device, const struct experts_op *o, struct pipe_op *up,
+					  struct pipe_op *down)
+{
+	struct coded_rows x = cuda_code_rows(device, o->x, o->n, o->width, 0);
+	up->x = x.codes;
+	up->scales = x.scales;
+	if (!up->x)
+		return false;
+	cuda_pipe(device, up);
+	x = cuda_code_rows(device, o->hidden, o->n * o->top_k, o->ffn, 0);
+	down->x = x.codes;
+	down->scales = x.scales;
+	return down->x != NULL;
+}
+
+/* In BF16, which lie in the place of the F32 ones where nobody looks at those. */
+static bool narrow_both(struct device *device, const struct experts_op *o, struct pipe_op *up,
+						struct pipe_op *down)
+{
+	size_t n_hidden = (size_t)o->n * (size_t)o->top_k * (size_t)o->ffn;
+	up->narrow_y = (uint16_t *)o->hidden;
+	if (o->keep_hidden || (uintptr_t)o->hidden % 16)
+		up->narrow_y =
+			(uint16_t *)cuda_scratch(device, CUDA_SCRATCH_HIDDEN, n_hidden, sizeof *up->narrow_y);
+	if (!o->keep_hidden)
+		up->y = NULL;
+	up->x = cuda_narrow_rows(device, o->x, o->n, o->width);
+	down->x = up->narrow_y;
+	if (!up->x || !down->x)
+		return false;
+	cuda_pipe(device, up);
+	return true;
+}
+
+/* What the experts put out is rounded to BF16 as activations are: it is most of what moves. */
 static void run_pipe(struct device *device, const struct experts_op *o,
 					 const struct expert_plan *plan, float *outputs)
 {
-	int n_pairs = o->n * o->top_k;
 	struct pipe_op up = cuda_pipe_dense(cuda_view(o->up), o->hidden, 0, LINEAR_RELU2);
-	struct pipe_op down = cuda_pipe_dense(cuda_view(o->down), outputs, 0, LINEAR_SET);
+	struct pipe_op down = cuda_pipe_dense(cuda_view(o->down), NULL, 0, LINEAR_SET);
+	bool codes = cuda_multiplies_codes(device) && all_allow_codes(device, o);
 	up.placed = o->placed_up;
 	down.placed = o->placed_down;
 	up.plan = down.plan = *plan;
 	up.pairs_of_row = o->top_k;
-	if (cuda_multiplies_codes(device) && all_allow_codes(device, o)) {
-		struct coded_rows x = cuda_code_rows(device, o->x, o->n, o->width, 0);
-		up.x = x.codes;
-		up.scales = x.scales;
-		if (!up.x)
-			return;
-		cuda_pipe(device, &up);
-		x = cuda_code_rows(device, o->hidden, n_pairs, o->ffn, 0);
-		down.x = x.codes;
-		down.scales = x.scales;
-	} else {
-		up.x = cuda_narrow_rows(device, o->x, o->n, o->width);
-		up.narrow_y = (uint16_t *)cuda_scratch(
-			device, CUDA_SCRATCH_HIDDEN, (size_t)n_pairs * (size_t)o->ffn, sizeof *up.narrow_y);
-		down.x = up.narrow_y;
-		if (!up.x || !down.x)
-			return;
-		cuda_pipe(device, &up);
-	}
-	if (down.x)
-		cuda_pipe(device, &down);
+	down.narrow_y = (uint16_t *)outputs;
+	if (!(codes ? code_both : narrow_both)(device, o, &up, &down))
+		return;
+	cuda_pipe(device, &down);
+	LAUNCH(device, combine_kernel<uint16_t>, o->n, COMBINE_THREADS, 0, *o, down.narrow_y);
 }
 
 bool cuda_grouped(struct device *device, const struct experts_op *o)
@@ -238,7 +270,7 @@ bool cuda_grouped(struct device *device, const struct experts_op *o)
 		return false;
 	bool pipe = all_take(device, o->up, o->n_experts) && all_take(device, o->down, o->n_experts);
 	int tile_tokens = pipe ? PIPE_TOKENS : TILE_TOKENS;
-	if (!open_plan(device, o, tile_tokens, &plan, &outputs))
+	if (!open_plan(device, o, pipe, &plan, &outputs))
 		return true;
 	LAUNCH(device, sort_kernel, 1, SORT_THREADS, (size_t)o->n_experts * sizeof(int32_t), o->ids,
 		   n_pairs, o->n_experts, tile_tokens, plan, &device->mailbox->fault);
@@ -246,7 +278,5 @@ bool cuda_grouped(struct device *device, const struct experts_op *o)
 		run_pipe(device, o, &plan, outputs);
 	else
 		run_tiles(device, o, &plan, outputs);
-	if (!device->failed)
-		LAUNCH(device, combine_kernel, o->n, COMBINE_THREADS, 0, *o, outputs);
 	return true;
 }

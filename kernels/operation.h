@@ -130,9 +130,10 @@ struct experts_op {
 	const float *x;                               // (n, width)
 	const int32_t *ids;                           // (n, top_k)
 	const float *weights;                         // (n, top_k)
-	float *hidden; // (n, top_k, ffn), scratch; holds the activations afterwards
+	float *hidden; // (n, top_k, ffn), scratch; holds the activations afterwards, if asked to
 	float *y;      // (n, width)
 	int n, n_experts, top_k, width, ffn;
+	bool keep_hidden;
 	/* NULL, or (n, top_k): L2 norm of each chosen expert's output, before its weight. */
 	float *norms;
 };

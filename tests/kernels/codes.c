@@ -170,7 +170,8 @@ static void experts_take_codes(void **state)
 								.n_experts = N_EXPERTS,
 								.top_k = TOP_K,
 								.width = width,
-								.ffn = ffn};
+								.ffn = ffn,
+								.keep_hidden = true};
 		struct experts_op exact = op, with_codes = op;
 		exact.hidden = case_new(n_hidden);
 		with_codes.hidden = case_new(n_hidden);

@@ -155,7 +155,8 @@ static void experts_are_right(void **state)
 								.n_experts = n_experts,
 								.top_k = top_k,
 								.width = width,
-								.ffn = ffn};
+								.ffn = ffn,
+								.keep_hidden = round % 4 != 1};
 		op.placed_up = case_placed(up, n_experts);
 		op.placed_down = case_placed(down, n_experts);
 		op.x = case_new(n_y);
@@ -170,7 +171,8 @@ static void experts_are_right(void **state)
 		case_backend->experts(case_device(1), 1, &op);
 		backend_cpu.experts(reference, 1, &expected);
 		finish_both(case_device(1));
-		check_close(expected.hidden, op.hidden, n_pairs * (size_t)ffn, "hidden");
+		if (op.keep_hidden)
+			check_close(expected.hidden, op.hidden, n_pairs * (size_t)ffn, "hidden");
 		check_close(expected.y, op.y, n_y, "experts");
 		if (op.norms)
 			check_close(expected.norms, op.norms, n_pairs, "norms");

@@ -129,7 +129,7 @@ static int choose(void *, void *desc, void *a, void *b, void *c, void *d, void *
 	const shim_layout *A = (shim_layout *)a, *B = (shim_layout *)b, *D = (shim_layout *)d;
 	const shim_preference *p = (shim_preference *)preference;
 	MUST(((shim_desc *)desc)->transa == 1 && n_wanted == 1 && c == d);
-	MUST((A->type == 14 || A->type == 28) && B->type == A->type && D->type == 0);
+	MUST((A->type == 0 || A->type == 14 || A->type == 28) && B->type == A->type && D->type == 0);
 	MUST(A->rows == B->rows && A->columns == D->rows && B->columns == D->columns);
 	*n_found = 0;
 	if (A->type == 28) // E4M3: the manual's "16-byte alignment" of pointers and dimensions
@@ -146,11 +146,12 @@ static int choose(void *, void *desc, void *a, void *b, void *c, void *d, void *
 	return 0;
 }
 
-/* Element i of a matrix in BF16 or E4M3. */
+/* Element i of a matrix in F32, BF16 or E4M3. */
 static float wide(const void *at, int type, uint64_t i)
 {
-	return type == 28 ? shim_from_e4m3(((const uint8_t *)at)[i])
-					  : __uint_as_float((unsigned)((const uint16_t *)at)[i] << 16);
+	return type == 0    ? ((const float *)at)[i]
+		   : type == 28 ? shim_from_e4m3(((const uint8_t *)at)[i])
+						: __uint_as_float((unsigned)((const uint16_t *)at)[i] << 16);
 }
 
 static int multiply(void *, void *, const void *alpha, const void *a, void *a_layout, const void *b,
