@@ -1,4 +1,5 @@
 #include "base/memory.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,4 +75,17 @@ char *mem_string(const char *text, size_t length, struct error *err)
 		memcpy(copy, text, length);
 	copy[length] = 0;
 	return copy;
+}
+
+uint64_t mem_available_bytes(void)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	unsigned long long kilobytes = 0;
+	char line[128];
+	while (file && fgets(line, sizeof line, file))
+		if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return (uint64_t)kilobytes << 10;
 }

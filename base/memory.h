@@ -24,6 +24,10 @@ int mem_grow(void *array, size_t *capacity, size_t need, size_t size, struct err
 /* A copy of length bytes of text, NUL-terminated. */
 char *mem_string(const char *text, size_t length, struct error *err);
 
+/* What the machine could still give to programs, what it can drop (page cache) included: Linux's
+ * MemAvailable. 0 = not known. */
+uint64_t mem_available_bytes(void);
+
 /* *product = a * b; false if it does not fit. */
 bool mem_multiply(size_t a, size_t b, size_t *product);
 

@@ -351,13 +351,19 @@ static int prompt_tokens(const struct bench *bench)
 
 static int bench_open(struct bench *bench, const struct cli *cli, struct error *err)
 {
-	struct device_options options;
-	struct device_gauges gauges;
 	bench->cli = cli;
-	if (!(bench->model = cli_open_model(cli, err)) ||
-		!(bench->backend = cli_device(cli, &options, err)) ||
-		!(bench->device = bench->backend->open(&options, err)))
-		return -1;
+	return (bench->model = cli_open_model(cli, err)) &&
+				   (bench->backend = cli_device(cli, &bench->options, err)) &&
+				   (bench->device = bench->backend->open(&bench->options, err))
+			   ? 0
+			   : -1;
+}
+
+/* What all but --batch runs over. */
+static int bench_prepare(struct bench *bench, struct error *err)
+{
+	const struct cli *cli = bench->cli;
+	struct device_gauges gauges;
 	const struct config *config = &bench->model->config;
 	int capacity = prompt_tokens(bench) + DECODE_TOKENS;
 	if (cli->context > 0 && capacity > cli->context)
@@ -383,8 +389,8 @@ static int bench_open(struct bench *bench, const struct cli *cli, struct error *
 									  bench->backend->chunk(bench->device), false, err);
 	if (!bench->workspace)
 		return -1;
-	return sequence_open(&bench->sequence, config, bench->backend, bench->device, options.kv_dtype,
-						 capacity, err);
+	return sequence_open(&bench->sequence, config, bench->backend, bench->device,
+						 bench->options.kv_dtype, capacity, err);
 }
 
 int cli_bench(const struct cli *cli)
@@ -394,12 +400,13 @@ int cli_bench(const struct cli *cli)
 	if (!bench)
 		return cli_fail(&err);
 	int result = bench_open(bench, cli, &err);
-	if (result == 0) {
-		if (cli->csv)
-			printf(BENCH_CSV "\n");
-		result = bench_all(bench, &err);
-	}
-	bool speaks = bench->model && bench->model->tokenizer;
+	if (result == 0 && !cli->batch)
+		result = bench_prepare(bench, &err);
+	if (result == 0 && cli->csv)
+		printf(BENCH_CSV "\n");
+	if (result == 0)
+		result = cli->batch ? bench_batch(bench, &err) : bench_all(bench, &err);
+	bool speaks = bench->model && bench->model->tokenizer && !cli->batch;
 	sequence_close(&bench->sequence);
 	workspace_close(bench->workspace);
 	for (int i = 0; i < MAX_BUDGETS; i++)

@@ -1,6 +1,6 @@
 /*
  * Inside `elastiscope bench`: what is measured on, and how a row is printed. bench_card.c has what
- * only a card can tell: its peaks, and passes taken apart.
+ * only a card can tell: its peaks, and passes taken apart; bench_batch.c decodes many sequences.
  */
 #ifndef CLI_BENCH_H
 #define CLI_BENCH_H
@@ -16,6 +16,7 @@ struct bench {
 	struct model *model;
 	const struct backend *backend;
 	struct device *device;
+	struct device_options options;
 	struct sequence sequence;
 	struct workspace *workspace;
 	struct slice slices[MAX_BUDGETS];
@@ -46,5 +47,8 @@ int bench_peaks(struct bench *bench, struct error *err);
  * behind it. work: of the whole prompt. */
 int bench_apart(struct bench *bench, const struct slice *slice, struct work *prompt,
 				struct error *err);
+
+/* --batch: sequences decoded together, budget by budget. */
+int bench_batch(struct bench *bench, struct error *err);
 
 #endif

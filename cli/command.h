@@ -96,6 +96,7 @@ struct cli {
 	const char *source, *target, *precision; // of slice and quantize
 	const char *shard_size;                  // NULL = 5GB
 	bool force, elastic, explain;
+	const char *batch; // of bench: a number or "fit"
 	struct string_list exclude;
 };
 

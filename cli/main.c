@@ -54,7 +54,7 @@ const struct subcommand subcommands[] = {
 	{"verify", "PARENT CHILD", "a child held against its parent's slice, bit for bit",
 	 GROUP_BUDGET | GROUP_VERIFY | GROUP_JSON | GROUP_CSV, 2, 2, true, cli_verify},
 	{"bench", "", "load, prefill, decode, switches, screen, kernels",
-	 GROUP_MODEL | GROUP_DEVICE | GROUP_CSV, 0, 0, false, cli_bench},
+	 GROUP_MODEL | GROUP_DEVICE | GROUP_BATCH | GROUP_CSV, 0, 0, false, cli_bench},
 	{"study", "", "tasks answered in every cell of a grid: accuracy against latency",
 	 GROUP_MODEL | GROUP_DEVICE | GROUP_POLICY | GROUP_SAMPLING | GROUP_THINKING | GROUP_STUDY |
 		 GROUP_JSON,

@@ -20,6 +20,7 @@ enum kind {
 	KIND_HANDOFF,
 	KIND_POLICY,
 	KIND_TOKENS, // a string that lists token ids
+	KIND_BATCH,  // a number of sequences, or fit
 	KIND_INTEGER,
 	KIND_NUMBER,
 	KIND_LIST,
@@ -159,6 +160,8 @@ static const struct option_row rows[] = {
 	 "list: only sessions in which this was said"},
 	{"format", 0, GROUP_SESSIONS, KIND_STRING, AT(format), 0, 0, "md|json|csv",
 	 "export: the conversation as Markdown or JSON, or a row a token"},
+	{"batch", 0, GROUP_BATCH, KIND_BATCH, AT(batch), 1, MAX_LANES, "N|fit",
+	 "only this: N sequences decoded together by each budget, or as many as fit"},
 	{"speed", 0, GROUP_SESSIONS, KIND_NUMBER, AT(speed), 0, 1000000, "X",
 	 "replay: so many times as fast as recorded, 0 = as fast as it goes"},
 	{"verify", 0, GROUP_SESSIONS, KIND_FLAG, AT(verify), 0, 0, NULL,
@@ -292,6 +295,18 @@ static int check_tokens(const struct option_row *row, const char *value, struct 
 	return 0;
 }
 
+static int check_batch(const struct option_row *row, const char *value, struct error *err)
+{
+	struct option_row number = *row;
+	int64_t n;
+	if (strcmp(value, "fit") == 0)
+		return 0;
+	if (!value[0] || value[strspn(value, "0123456789")])
+		return fail(err, "--%s: '%s': expected a number of sequences or fit", row->name, value);
+	number.kind = KIND_INTEGER;
+	return set_number(&number, &n, value, err);
+}
+
 static int set_value(struct cli *cli, const struct option_row *row, const char *value,
 					 struct error *err)
 {
@@ -310,6 +325,7 @@ static int set_value(struct cli *cli, const struct option_row *row, const char *
 						value);
 		return rule_parse(&rule, value, err);
 	case KIND_TOKENS: *(const char **)place = value; return check_tokens(row, value, err);
+	case KIND_BATCH: *(const char **)place = value; return check_batch(row, value, err);
 	case KIND_WORDS:
 	case KIND_LIST: return add_item(place, value, err);
 	case KIND_INTEGER:

@@ -123,3 +123,28 @@ uint64_t footprint_bytes(const struct footprint *f)
 		sum = all[i] > UINT64_MAX - sum ? UINT64_MAX : sum + all[i];
 	return sum;
 }
+
+static bool have_room(const struct config *config, struct footprint_plan plan, int n,
+					  uint64_t bytes)
+{
+	struct footprint footprint;
+	plan.n_sequences = n;
+	plan.n_lanes = n < MAX_LANES ? n : MAX_LANES;
+	plan.n_tokens = plan.n_tokens > plan.n_lanes ? plan.n_tokens : plan.n_lanes;
+	footprint_of(&footprint, config, &plan);
+	return footprint_bytes(&footprint) <= bytes;
+}
+
+int footprint_sequences(const struct config *config, const struct footprint_plan *plan,
+						uint64_t bytes)
+{
+	int low = 0, high = INT32_MAX; // low have room, more than high do not
+	while (low < high) {
+		int middle = low + (high - low) / 2 + 1;
+		if (have_room(config, *plan, middle, bytes))
+			low = middle;
+		else
+			high = middle - 1;
+	}
+	return low;
+}

@@ -32,6 +32,12 @@ void footprint_of(struct footprint *footprint, const struct config *config,
 				  const struct footprint_plan *plan);
 uint64_t footprint_bytes(const struct footprint *footprint); // all of it; saturates
 
+/* How many sequences of plan->context tokens `bytes` have room for when all of them decode together
+ * (in passes of up to MAX_LANES): states, activations, scratch. n_sequences and n_lanes of the plan
+ * are not read. INT32_MAX: no end. */
+int footprint_sequences(const struct config *config, const struct footprint_plan *plan,
+						uint64_t bytes);
+
 /* What one sequence keeps at the parent's full width, whatever budget runs. */
 struct state_size {
 	uint64_t ssm_bytes, conv_bytes; // F32, whatever the length

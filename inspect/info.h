@@ -79,7 +79,7 @@ struct info_fit {
 	uint64_t work_bytes;     // activations, scratch and what the driver keeps
 	int64_t longest_context; // tokens of one sequence beside the weights; -1 = the weights do not
 							 // fit, INT64_MAX = no attention layer, so no limit
-	int64_t sequences;       // of `context` tokens beside the weights
+	int64_t sequences;       // of `context` tokens that decode together beside the weights
 };
 
 /* In the memory of a card (kernels/card.h), which the model has for itself. Rows: budgets inside

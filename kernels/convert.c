@@ -71,6 +71,17 @@ uint16_t f32_to_bf16(float value)
 	return (uint16_t)shift_round(bits, 16);
 }
 
+/* Without a branch, so that the compiler can do many at once. */
+void convert_to_bf16(const float *values, size_t n, uint16_t *out)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint32_t bits = bits_of(values[i]);
+		uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+		bool nan = (int32_t)(bits & 0x7fffffff) > 0x7f800000;
+		out[i] = (uint16_t)(nan ? bits >> 16 | 0x40 : rounded);
+	}
+}
+
 float f16_to_f32(uint16_t bits)
 {
 	/* The F16 pattern read as an F32 one is the value times 2^-112, subnormals too. */

@@ -27,6 +27,9 @@ uint8_t f32_to_e2m1(float value); // a code 0..15, saturates at 6; not for NaN
 extern const float e4m3_values[256];
 extern const float e2m1_values[16]; // entry 8 is -0.0
 
+/* f32_to_bf16() of n values. */
+void convert_to_bf16(const float *values, size_t n, uint16_t *out);
+
 /* Widens n elements of F32, BF16 or F16. false for any other dtype. */
 bool convert_to_f32(const void *source, enum dtype dtype, size_t n, float *out);
 

@@ -169,8 +169,8 @@ static void append(void *cache, const float *rows, int64_t at, int64_t n, enum d
 	uint8_t *codes = (uint8_t *)cache + at;
 	if (dtype == DTYPE_F32)
 		memcpy((float *)cache + at, rows, (size_t)n * sizeof(float));
-	for (int64_t i = 0; dtype == DTYPE_BF16 && i < n; i++)
-		narrow[i] = f32_to_bf16(rows[i]);
+	if (dtype == DTYPE_BF16)
+		convert_to_bf16(rows, (size_t)n, narrow);
 	for (int64_t i = 0; dtype == DTYPE_F8_E4M3 && i < n; i++)
 		codes[i] = f32_to_e4m3(rows[i] / scale);
 }

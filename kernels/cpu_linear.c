@@ -164,8 +164,7 @@ void cpu_linear(struct device *device, int n_lanes, const struct linear_op *op)
 			if (op[l].precise || !matrix_narrow(device, op[l].w))
 				continue;
 			size_t n = (size_t)op[l].n * (size_t)op[l].w->n_columns;
-			for (size_t i = 0; i < n; i++)
-				x[i] = f32_to_bf16(op[l].x[i]);
+			convert_to_bf16(op[l].x, n, x);
 			job.narrow[l] = x;
 			x += n;
 		}

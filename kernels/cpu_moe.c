@@ -224,8 +224,7 @@ static void up_store(const struct experts_op *o, struct experts_lane *lane, cons
 	if (!lane->hidden)
 		return;
 	uint16_t *narrow = lane->hidden + (int64_t)pair * o->ffn + run->packed;
-	for (int r = 0; r < run->n; r++)
-		narrow[r] = f32_to_bf16(hidden[r]);
+	convert_to_bf16(hidden, (size_t)run->n, narrow);
 }
 
 static void down_store(const struct experts_op *o, const struct experts_lane *lane,
@@ -387,8 +386,8 @@ static int experts_prepare(struct device *device, struct experts_job *job)
 						o->n_experts - 1);
 		if (narrow && all_narrow(device, o->up, o->n_experts)) {
 			lane->x = x;
-			for (size_t i = 0; i < (size_t)o->n * (size_t)o->width; i++)
-				*x++ = f32_to_bf16(o->x[i]);
+			convert_to_bf16(o->x, (size_t)o->n * (size_t)o->width, x);
+			x += (size_t)o->n * (size_t)o->width;
 		}
 		if (narrow && all_narrow(device, o->down, o->n_experts)) {
 			lane->hidden = hidden;

@@ -43,6 +43,11 @@ static void encoding_is_golden(void **state)
 			assert_true(isnan(bf16_to_f32(f32_to_bf16(value))));
 		else
 			assert_int_equal(f32_to_bf16(value), bf16);
+		const float many[19] = {[3] = value, [17] = value, [18] = -value};
+		uint16_t narrow[19];
+		convert_to_bf16(many, 19, narrow);
+		for (int i = 0; i < 19; i++)
+			assert_int_equal(narrow[i], f32_to_bf16(many[i]));
 		if (f16 < 0)
 			assert_true(isnan(f16_to_f32(f32_to_f16(value))));
 		else

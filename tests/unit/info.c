@@ -62,6 +62,26 @@ static void counts_the_fixture(void **state)
 	model_release(model);
 }
 
+/* One after the other, until they and a pass of as many lanes take more than there is. */
+static int most_sequences(const struct info *info, const struct fit_request *request,
+						  uint64_t weights)
+{
+	for (int n = 1;; n++) {
+		struct footprint footprint;
+		struct footprint_plan plan = {.n_sequences = n,
+									  .context = request->context,
+									  .kv_dtype = request->kv_dtype,
+									  .n_slices = 1,
+									  .n_lanes = n < MAX_LANES ? n : MAX_LANES,
+									  .n_tokens = card_chunk(INT16_MAX, request->memory_bytes),
+									  .math = request->math,
+									  .scratch_bytes = card_scratch_bytes};
+		footprint_of(&footprint, &info->model->config, &plan);
+		if (weights + footprint_bytes(&footprint) + CARD_DRIVER_BYTES > request->memory_bytes)
+			return n - 1;
+	}
+}
+
 static void says_what_fits(void **state)
 {
 	struct info info;
@@ -80,12 +100,18 @@ static void says_what_fits(void **state)
 	assert_int_equal(rows[0].weight_bytes, 865284);
 	assert_int_equal(rows[0].state_bytes, fixed + 50 * 160);
 	assert_int_equal(rows[0].longest_context, 100);
-	assert_int_equal(rows[0].sequences, 1);
+	assert_int_equal(rows[0].sequences, most_sequences(&info, &request, rows[0].weight_bytes));
+	assert_in_range(rows[0].sequences, 1, 3); // fewer lanes than a chat's take less scratch
 	assert_true(rows[1].sequences > 1 && rows[1].longest_context > 100);
 	for (int i = 0; i < 3; i++) { // fewer bits, fewer bytes
 		assert_true(rows[3 + i].weight_bytes < rows[i].weight_bytes);
 		assert_true(rows[6 + i].weight_bytes < rows[3 + i].weight_bytes);
 	}
+	request.memory_bytes += (uint64_t)64 << 20; // more than a pass has lanes
+	info_fit(&info, &request, rows);
+	assert_int_equal(rows[0].sequences, most_sequences(&info, &request, rows[0].weight_bytes));
+	assert_true(rows[0].sequences > MAX_LANES);
+	request.memory_bytes -= (uint64_t)64 << 20;
 	request.kv_dtype = DTYPE_F32;
 	info_fit(&info, &request, rows);
 	assert_int_equal(rows[0].longest_context, 50);
