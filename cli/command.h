@@ -65,6 +65,7 @@ struct cli {
 	struct string_list defaults; // its values, owned
 	const char *budget;          // -b, or after # in the model
 	const char *budgets_file, *think, *answer, *read, *policy, *handoff, *device, *math, *kv;
+	const char *snapshots; // NULL = as many as a chat counts on
 	bool lenient, warm, check, quiet, json, csv;
 	int64_t threads, context;               // 0 = by itself
 	int64_t seed, n, think_limit, top_k;    // -1 = not given

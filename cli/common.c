@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/size.h"
 #include "core/rule.h"
 #include "core/sampler.h"
 #include "core/target.h"
@@ -100,6 +101,8 @@ int cli_device_options(const struct cli *cli, struct device_options *options, st
 	if (found < 0)
 		return fail(err, "--kv: '%s': expected f32, bf16 or fp8", kv);
 	options->kv_dtype = (enum dtype)found;
+	if (cli->snapshots && size_parse(cli->snapshots, &options->snapshot_bytes, err))
+		return fail_in(err, "--snapshots");
 	return 0;
 }
 

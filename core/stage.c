@@ -16,7 +16,7 @@ static int plan(const struct stage *stage, const struct budget *budget, struct s
 #define N_SNAPSHOTS (MAX_SNAPSHOTS - N_ROLLING)
 #define N_BUDGETS 3 // that a chat uses
 
-static struct fit fit_of(const struct stage *stage, enum math math)
+static struct fit fit_of(const struct stage *stage, const struct device_options *options)
 {
 	int chunk = stage->backend->chunk(stage->device);
 	struct fit fit = {.model = stage->model, .context = stage->context};
@@ -27,9 +27,11 @@ static struct fit fit_of(const struct stage *stage, enum math math)
 								  .n_slices = N_BUDGETS,
 								  .n_lanes = MAX_SEQUENCES,
 								  .n_tokens = chunk > MAX_SEQUENCES ? chunk : MAX_SEQUENCES,
-								  .math = math,
+								  .math = options->math,
 								  .scratch_bytes = stage->backend->scratch_bytes};
 	footprint_of(&fit.rest, &stage->model->config, &plan);
+	if (options->snapshot_bytes)
+		fit.rest.snapshots = options->snapshot_bytes;
 	return fit;
 }
 
@@ -37,7 +39,7 @@ static struct fit fit_of(const struct stage *stage, enum math math)
 static int place(struct stage *stage, const struct stage_wish *wish, const struct slice *parent,
 				 const struct slice *chosen, struct text *notices, struct error *err)
 {
-	struct fit fit = fit_of(stage, wish->options->device.math);
+	struct fit fit = fit_of(stage, &wish->options->device);
 	struct text why = {0};
 	if (!stage->backend->room(stage->device, &fit.free_bytes, &fit.total_bytes))
 		return 0;

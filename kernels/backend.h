@@ -38,6 +38,7 @@ struct device_options {
 	int card;            // which of several, counted from 0
 	bool alone;          // what core/ uploads: the chosen budget only, whether or not all has room
 	bool automatic;      // nobody asked for the card: the CPU will do as well
+	uint64_t snapshot_bytes; // what core/ keeps there to go back to; 0 = as a chat counts on
 };
 
 /* What a card does; -1 = not known. */
