@@ -56,6 +56,7 @@ struct device {
 	int n_sms;
 	bool overlaps;       // a kernel may start while the one before it ends: AWAIT_EARLIER()
 	uint64_t n_launches; // kernels started, or captured
+	bool one_by_one;     // tests: nothing is fused
 	size_t total_bytes;
 	cudaStream_t stream;
 	bool failed;

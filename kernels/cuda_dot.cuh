@@ -352,8 +352,8 @@ static __device__ __forceinline__ void dot_rows(const struct factors &f, int fir
 #pragma unroll
 		for (int t = 0; t < T; t++) {
 			sums[r][t] = warp_sum(sums[r][t]);
-			if (D == DTYPE_F8_E4M3 || D == DTYPE_NVFP4)
-				sums[r][t] *= f.at.scale;
+			if (D == DTYPE_F8_E4M3 || D == DTYPE_NVFP4) // not joined to the sum it may go into
+				sums[r][t] = __fmul_rn(sums[r][t], f.at.scale);
 		}
 }
 

@@ -219,8 +219,22 @@ static void start_dtype(struct device *device, const struct launch &l)
 
 /* ---- gathering ---- */
 
-static bool same_matrices(const struct cuda_products *p, int a, int b)
+/* Whether two lanes read the same matrices, and have the same norm but for its rows. */
+static bool same_set(const struct cuda_products *p, int a, int b)
 {
+	if (p->norm) {
+		const struct norm_op *x = &p->norm[a], *y = &p->norm[b];
+		if (x->weight != y->weight || x->width != y->width || x->count != y->count ||
+			x->eps != y->eps || x->scale != y->scale)
+			return false;
+	}
+	if (p->gated) {
+		const struct gated_norm_op *x = &p->gated[a], *y = &p->gated[b];
+		if (x->weight != y->weight || x->group_start != y->group_start || x->count != y->count ||
+			x->width != y->width || x->n_groups != y->n_groups || x->eps != y->eps ||
+			x->scale != y->scale)
+			return false;
+	}
 	for (int i = 0; i < p->n_linear; i++)
 		if (p->linear[i][a].w != p->linear[i][b].w || p->linear[i][a].mode != p->linear[i][b].mode)
 			return false;
@@ -269,7 +283,7 @@ static void sort_lanes(const struct cuda_products *p, int *order)
 		if (placed[lane])
 			continue;
 		for (int other = lane; other < p->n_lanes; other++)
-			if (!placed[other] && same_matrices(p, lane, other)) {
+			if (!placed[other] && same_set(p, lane, other)) {
 				order[n++] = other;
 				placed[other] = true;
 			}
@@ -287,8 +301,8 @@ extern "C" void cuda_start_products(struct device *device, const struct cuda_pro
 	for (int i = 0; i < p->n_lanes && !device->failed; i++) {
 		int lane = order[i], n = p->linear[0][lane].n;
 		for (int from = 0; from < n;) {
-			bool joins = from == 0 && i > 0 && l.n_sets > 0 &&
-						 same_matrices(p, order[i - 1], lane) && l.n_rows < N_ROWS;
+			bool joins = from == 0 && i > 0 && l.n_sets > 0 && same_set(p, order[i - 1], lane) &&
+						 l.n_rows < N_ROWS;
 			if (!joins && (l.n_sets == N_SETS || l.n_rows == N_ROWS)) {
 				start_dtype(device, l);
 				l.n_sets = l.n_rows = 0;

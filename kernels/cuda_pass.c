@@ -13,39 +13,12 @@ struct cuda_pass {
 
 /* ---- running ---- */
 
-/* Neighbours of the list that are started together. */
-struct group {
-	const struct cuda_list *list;
-	const struct cuda_note *first;
-	size_t n;
-};
-
-/* Operation n of the group, with as many lanes as the first? */
-static bool group_has(const struct group *group, size_t n, enum cuda_kind kind)
+static void run_one(struct device *device, const struct cuda_list *list,
+					const struct cuda_note *note)
 {
-	const struct cuda_note *note = group->first + n;
-	return (size_t)(note - group->list->notes) < group->list->n && note->kind == kind &&
-		   note->n_lanes == group->first->n_lanes;
-}
-
-/* What belongs together: starts it and counts it; false: nothing does. */
-static bool run_fused(struct device *device, struct group *group)
-{
-	const struct cuda_note *first = group->first;
-	if (group_has(group, 0, CUDA_CONV) && group_has(group, 1, CUDA_SSM) &&
-		cuda_conv_ssm(device, first->n_lanes, cuda_list_ops(group->list, first),
-					  cuda_list_ops(group->list, first + 1))) {
-		group->n = 2;
-		return true;
-	}
-	return false;
-}
-
-static void run_group(struct device *device, const struct group *group)
-{
-	int n = group->first->n_lanes;
-	const void *ops = cuda_list_ops(group->list, group->first);
-	switch (group->first->kind) {
+	int n = note->n_lanes;
+	const void *ops = cuda_list_ops(list, note);
+	switch (note->kind) {
 	case CUDA_EMBED: cuda_embed(device, n, ops); break;
 	case CUDA_NORM: cuda_norm(device, n, ops); break;
 	case CUDA_LINEAR: cuda_linear(device, n, ops); break;
@@ -63,11 +36,13 @@ void cuda_run_pass(struct device *device, const struct cuda_list *list, size_t f
 {
 	cuda_profile_list(device);
 	while (from < list->n && !device->failed) {
-		struct group group = {list, &list->notes[from], 1};
-		if (!run_fused(device, &group))
-			run_group(device, &group);
-		cuda_profile_group(device, list, from, group.n);
-		from += group.n;
+		size_t n = device->one_by_one ? 0 : cuda_start_fused(device, list, from);
+		if (n == 0) {
+			run_one(device, list, &list->notes[from]);
+			n = 1;
+		}
+		cuda_profile_group(device, list, from, n);
+		from += n;
 	}
 }
 

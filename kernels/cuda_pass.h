@@ -50,6 +50,10 @@ void cuda_list_free(struct cuda_list *list);
 /* Starts the operations from the `from`th on, in their order: the one place where kernels start. */
 void cuda_run_pass(struct device *device, const struct cuda_list *list, size_t from);
 
+/* Starts the operations from here on that belong together, in fewer launches than they are: how
+ * many, 0 = the first one stands for itself. cuda_fuse.c */
+size_t cuda_start_fused(struct device *device, const struct cuda_list *list, size_t from);
+
 /* ---- the pass that is being written: cuda_pass.c ---- */
 
 enum step cuda_begin(struct device *device, uint64_t key);

@@ -9,6 +9,7 @@
 #include "kernels/cuda_device.h"
 
 #define CUDA_MAX_PRODUCTS 3 // that read the same rows: q, k, v
+#define CUDA_MAX_EXPERTS 4096
 
 /* Operations of n_lanes lanes each, all below CUDA_PREFILL_TOKENS tokens. */
 struct cuda_products {

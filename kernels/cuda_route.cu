@@ -3,7 +3,9 @@
  */
 #include "kernels/cuda_route.cuh"
 
-#define MAX_EXPERTS 4096
+extern "C" {
+#include "kernels/cuda_products.h"
+}
 
 /* Block (token, lane). */
 static __global__ void route_kernel(const __grid_constant__ struct lanes<route_op> lanes)
@@ -26,7 +28,7 @@ extern "C" void cuda_route(struct device *device, int n_lanes, const struct rout
 		n = take_lanes(lanes, op, n_lanes);
 		for (int l = 0; l < n; l++) {
 			size_t needed = route_bytes(op[l].n_experts, op[l].top_k);
-			if (op[l].top_k < 1 || op[l].top_k > op[l].n_experts || op[l].n_experts > MAX_EXPERTS) {
+			if (op[l].top_k < 1 || op[l].top_k > op[l].n_experts || op[l].n_experts > CUDA_MAX_EXPERTS) {
 				fail(cuda_failure(device), "router: %d of %d experts", op[l].top_k,
 					 op[l].n_experts);
 				return;

@@ -78,7 +78,8 @@ struct ssm_op {
 };
 
 /* v = y * silu(z), then RMSNorm over each group of channels [group_start[g], group_start[g+1]), sum
- * of squares divided by count[g]; y = v * r * scale * weight, in place. */
+ * of squares divided by count[g]; y = v * r * scale * weight, in place. Where the next operation is
+ * the product that reads y, a backend may make it there: y is undefined after that. */
 struct gated_norm_op {
 	float *y;       // (n, width), updated
 	const float *z; // (n, width), rows z_stride apart

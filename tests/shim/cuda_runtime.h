@@ -137,6 +137,10 @@ static inline unsigned __float_as_uint(float v)
 	memcpy(&bits, &v, 4);
 	return bits;
 }
+static inline float __fmul_rn(float a, float b)
+{
+	return a * b;
+}
 static inline int __popc(unsigned v)
 {
 	return __builtin_popcount(v);

@@ -18,6 +18,16 @@ static void count(void *user, const struct tapped *tapped)
 	*(int *)user += tapped->n * tapped->width;
 }
 
+/* A token of one lane: embedding, head and a pick's three apart, every layer is three launches (an
+ * MLP two). */
+static uint64_t launches_a_token(const struct config *config)
+{
+	uint64_t n = 1 + 1 + 3;
+	for (int i = 0; i < config->n_layers; i++)
+		n += config->kinds[i] == LAYER_MLP ? 2 : 3;
+	return n;
+}
+
 static void prompt_and_greedy_tokens(void)
 {
 	struct golden g;
@@ -49,8 +59,12 @@ static void prompt_and_greedy_tokens(void)
 							.taps = &taps};
 		golden_must(sequence_rewind(&sequence, 0, &err), &err);
 		for (int i = 0; i < N_GREEDY; i++) {
+			uint64_t launches = g.device->n_launches;
 			golden_must(forward(g.workspace, &lane, 1, &greedily, &picked, &err), &err);
 			assert_int_equal(picked.id, greedy[i]);
+			if (round == 0 && i == 1) // not recorded yet
+				assert_int_equal(g.device->n_launches - launches,
+								 launches_a_token(&g.model->config));
 			cuda_graphs_settle(g.device);
 			lane.tokens = &picked.id;
 			lane.n_tokens = 1;
