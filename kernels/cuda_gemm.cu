@@ -150,12 +150,16 @@ static bool place_weights(struct device *device, const struct matrix *w, struct 
 	return to && !device->failed;
 }
 
-/* The router's weights in F32, whose activations stay so, are the one product in F32. */
+/* The router's weights in F32, whose activations stay so, are the one product in F32. Matrices that
+ * lie there as they are multiplied go to the library from few tokens on (lanes of a batch): it
+ * divides their columns too, our 256 rows a block would leave most of the card idle. */
 static bool library_takes(const struct device *device, const struct linear_op *o)
 {
-	bool wide = o->precise && o->w->dtype == DTYPE_F32 && (uintptr_t)o->x % 16 == 0;
-	return device->blas && o->n >= BLAS_TOKENS &&
-		   (wide || (!o->precise && cuda_narrow(device, o->w)));
+	const struct matrix *w = o->w;
+	bool wide = o->precise && w->dtype == DTYPE_F32 && (uintptr_t)o->x % 16 == 0;
+	bool ready = w->n_row_spans == 1 && w->n_column_spans == 1 && w->dtype == DTYPE_BF16;
+	return device->blas && o->n >= (ready ? CUDA_PREFILL_TOKENS : BLAS_TOKENS) &&
+		   (wide || (!o->precise && cuda_narrow(device, w)));
 }
 
 static bool multiply_by_library(struct device *device, const struct linear_op *o)
