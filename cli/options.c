@@ -80,7 +80,7 @@ static const struct option_row rows[] = {
 	{"handoff", 0, GROUP_POLICY, KIND_HANDOFF, AT(handoff), 0, 0, "reprefill|carry|repair:N",
 	 "what a change of budget does with the state"},
 	{"device", 0, GROUP_DEVICE, KIND_STRING, AT(device), 0, 0, "auto|cpu|cuda[:N][,alone]",
-	 "where the model runs: a card where it fits, or the CPU; alone: --budget only"},
+	 "where it runs: a card where it fits, else the CPU; alone: one budget"},
 	{"threads", 't', GROUP_DEVICE, KIND_INTEGER, AT(threads), 1, 1024, "N", "CPU threads"},
 	{"ctx", 0, GROUP_DEVICE, KIND_INTEGER, AT(context), 1, 16777216, "N",
 	 "tokens that a conversation can hold"},
