@@ -11,7 +11,8 @@ extern "C" {
 }
 
 #define WARPS (NORM_THREADS / WARP)
-#define PER_SM 3  // blocks: 80 registers a thread
+/* Blocks an SM: 80 registers a thread, or 128 where more sums or formats need them. */
+#define PER_SM(D, T) ((T) > 1 || (D) == D_ANY ? 2 : 3)
 #define MOST_T 8  // activation rows that share a pass over the weights
 #define N_SETS 4  // of a launch
 #define N_ROWS 32 // of a launch
@@ -118,7 +119,7 @@ static __device__ __forceinline__ void stage_part(const struct launch &l, const 
 
 /* Block (rows of the matrices, rows of activations). PLAIN: a row too long for shared memory. */
 template <enum dtype D, int T, enum layout L>
-static __global__ void __launch_bounds__(NORM_THREADS, T > 1 || D == D_ANY ? 2 : PER_SM)
+static __global__ void __launch_bounds__(NORM_THREADS, PER_SM(D, T))
 	products_kernel(const __grid_constant__ struct launch l)
 {
 	prefetch_share(l, T);
@@ -172,7 +173,7 @@ static void start(struct device *device, const struct launch &l, size_t shared)
 		parts += (l.sets[s].n_rows + T - 1) / T;
 		most = l.sets[s].all_rows > most ? l.sets[s].all_rows : most;
 	}
-	int blocks = PER_SM * device->n_sms / parts, useful = (int)blocks_of(most, WARPS);
+	int blocks = PER_SM(D, T) * device->n_sms / parts, useful = (int)blocks_of(most, WARPS);
 	blocks = blocks > useful ? useful : blocks;
 	LAUNCH(device, (products_kernel<D, T, L>), dim3(blocks < 1 ? 1 : blocks, parts), NORM_THREADS,
 		   shared, l);
