@@ -146,7 +146,6 @@ int cli_chat(const struct cli *cli)
 	session_log_close(recorders.events);
 	conversation_free(&conversation);
 	reply_free(&reply);
-	if (failed)
-		return cli_fail(&err);
-	return run_interrupted() ? EXIT_INTERRUPTED : EXIT_DONE;
+	int code = failed ? cli_fail(&err) : EXIT_DONE;
+	return run_interrupted() ? EXIT_INTERRUPTED : code;
 }

@@ -92,7 +92,6 @@ int cli_complete(const struct cli *cli)
 	int failed = !engine || complete(cli, engine, model, &err);
 	engine_close(engine);
 	model_release(model);
-	if (failed)
-		return cli_fail(&err);
-	return run_interrupted() ? EXIT_INTERRUPTED : EXIT_DONE;
+	int code = failed ? cli_fail(&err) : EXIT_DONE;
+	return run_interrupted() ? EXIT_INTERRUPTED : code;
 }

@@ -10,6 +10,7 @@ struct meter {
 	bool drawn; // the line is there
 };
 
+void meter_clear(struct meter *meter);
 void meter_event(struct meter *meter, const struct event *event); // any: it knows its own
 
 #endif

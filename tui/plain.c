@@ -204,6 +204,7 @@ static int wait_idle(struct plain *plain)
 				talk_stop(talk, NULL);
 			else
 				plain->quit = true; // while the model is loading, or in a replay
+			meter_clear(&plain->meter);
 		}
 	}
 	return 0;
