@@ -92,14 +92,29 @@ static bool only_stop(void *user, const struct request *request)
 	return request->type == REQUEST_STOP;
 }
 
-/* Between two matrices. A stop ends the upload; all else waits. */
+static bool settings_of(void *user, const struct request *request)
+{
+	return request->type == REQUEST_SETTINGS && request->seq == *(const int *)user;
+}
+
+/* A stop ends the upload, and settings that wait would begin it again. */
+static bool is_stopped(struct worker *worker)
+{
+	struct request_copy *stop = queue_take(&worker->queue, only_stop, NULL), *settings;
+	if (!stop)
+		return false;
+	while ((settings = queue_take(&worker->queue, settings_of, &stop->request.seq)))
+		request_free(settings);
+	request_free(stop);
+	return true;
+}
+
+/* Between two matrices; all but a stop waits. */
 static int watch_upload(void *user, const char *budget, uint64_t done, uint64_t total)
 {
 	struct worker *worker = user;
-	struct request_copy *stop = queue_take(&worker->queue, only_stop, NULL);
 	uint64_t now = clock_ns();
-	worker->upload_stopped |= stop != NULL;
-	request_free(stop);
+	worker->upload_stopped |= is_stopped(worker);
 	if (done == total || now - worker->upload_said_ns > PROGRESS_NS) {
 		struct event event = {.type = EV_PROGRESS};
 		struct text what = {0};

@@ -50,11 +50,12 @@ static int place(struct stage *stage, const struct stage_wish *wish, const struc
 	fit.whole = true;
 	fit.plan = parent;
 	fit.weight_bytes = upload_missing(&stage->upload, parent);
+	fit.rest.scratch += card_block_bytes(fit.weight_bytes);
 	if (fit_has_room(&fit) && !wish->options->device.alone)
 		return 0;
 	if (!wish->options->device.alone)
 		fit_missing(&fit, &why);
-	fit.whole = false;
+	fit = stage->room;
 	fit.plan = chosen;
 	fit.weight_bytes = pack_bytes(chosen);
 	stage->alone = fit_has_room(&fit);

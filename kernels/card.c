@@ -40,3 +40,10 @@ uint64_t card_scratch_bytes(const struct pass_shape *s)
 	bytes += (uint64_t)s->unpacked * 2;
 	return bytes + CARD_BLAS_BYTES;
 }
+
+uint64_t card_block_bytes(uint64_t uploaded)
+{
+	const uint64_t least = (uint64_t)1 << 20, most = (uint64_t)256 << 20;
+	uint64_t bytes = uploaded / 8;
+	return bytes < least ? least : bytes > most ? most : bytes;
+}

@@ -30,6 +30,10 @@ struct pass_shape {
 	bool fast; // MATH_FAST
 };
 
+/* Weights lie in blocks; the next one when so many bytes are there. The last block's end is empty.
+ */
+uint64_t card_block_bytes(uint64_t uploaded);
+
 /* Tokens that prefill reads in a pass: so many that each of 128 experts gets a tile full of them
  * where the card computes fast, and so few that it can be stopped where it does not. bytes: the
  * card's memory, 1/48 of which may be activations. A power of two. */

@@ -14,8 +14,6 @@
 
 #define N_STAGES 4
 #define STAGE_BYTES ((size_t)8 << 20)
-#define SMALL_BLOCK ((size_t)4 << 20)
-#define LARGE_BLOCK ((size_t)256 << 20)
 #define ALIGNMENT 256
 
 struct uploaded {
@@ -96,10 +94,9 @@ static unsigned char *place(struct cuda_uploads *u, size_t bytes, struct error *
 	struct block *last = u->n_blocks ? &u->blocks[u->n_blocks - 1] : NULL;
 	bytes = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
 	if (!last || last->size - last->used < bytes) {
-		size_t size = u->bytes < SMALL_BLOCK ? SMALL_BLOCK : (size_t)u->bytes;
+		size_t size = (size_t)card_block_bytes(u->bytes);
 		size_t free_bytes = 0, total = 0;
 		void *memory = NULL;
-		size = size > LARGE_BLOCK ? LARGE_BLOCK : size;
 		size = size < bytes ? bytes : size;
 		if (mem_grow(&u->blocks, &u->blocks_capacity, u->n_blocks + 1, sizeof *u->blocks, err))
 			return NULL;
