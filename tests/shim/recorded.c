@@ -70,7 +70,10 @@ static void write_greedily(struct golden *g, const char *folder, const char *bud
 			lane.n_tokens = 1;
 		}
 		replayed = cuda_graphs_replayed(g->device) - replayed;
-		assert_int_equal(replayed, round ? N_GREEDY - 1 : N_GREEDY - 3); // the prompt is recorded
+		/* of the first round the prompt, the token that brings scratch memory, the one that is
+		 * noted and the one that is recorded are not */
+		assert_in_range(replayed, round ? N_GREEDY - 1 : N_GREEDY - 4,
+						round ? N_GREEDY - 1 : N_GREEDY - 3);
 	}
 	g->hash++;
 	sequence_close(&sequence);
@@ -130,7 +133,7 @@ static void lanes_write_from_one_graph(void)
 			lanes[i].n_tokens = 1;
 		}
 	}
-	assert_int_equal(cuda_graphs_replayed(g.device), N_GREEDY - 3);
+	assert_in_range(cuda_graphs_replayed(g.device), N_GREEDY - 4, N_GREEDY - 3);
 	g.hash++;
 	golden_leave(&g, "lanes from one graph");
 	for (int i = 0; i < BUDGETS; i++) {
@@ -166,7 +169,7 @@ static void compare_bits(struct golden *g, struct sequence *sequence, const int3
 			pass(g, &lane, 1, &picked);
 		}
 		replayed = cuda_graphs_replayed(g->device) - replayed;
-		assert_true(round ? replayed == 0 : replayed >= (uint64_t)n - 2);
+		assert_true(round ? replayed == 0 : replayed >= (uint64_t)n - 3);
 		golden_backend->download(g->device, round ? apart : recorded, lane.out, bytes);
 	}
 	assert_true(seen > 0);
