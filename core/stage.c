@@ -214,7 +214,7 @@ static int room_for_pack(const struct stage *stage, const struct slice *wanted, 
 	fit.weight_bytes = pack_bytes(wanted) + stage->pack.bytes;
 	*beside = fit_has_room(&fit);
 	fit.weight_bytes -= stage->pack.bytes;
-	if (stage->backend->room(stage->device, &free_now, &total) &&
+	if (fit_has_room(&fit) && stage->backend->room(stage->device, &free_now, &total) &&
 		free_now + stage->pack.bytes < fit.weight_bytes) { // others have come to the card
 		fit.rest = (struct footprint){0};
 		fit.free_bytes = free_now + stage->pack.bytes;
