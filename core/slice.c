@@ -501,12 +501,14 @@ static void release(struct slice *slice, struct slice_memory *memory, bool on_de
 	free(memory->blocks);
 }
 
+/* The device's memory goes first: a device that still reads the matrices of a pass that it records
+ * has done so when release() returns. */
 void slice_free(struct slice *slice)
 {
-	budget_free(&slice->budget);
-	free(slice->layers);
-	release(slice, &slice->host, false);
 	release(slice, &slice->lists, true);
+	release(slice, &slice->host, false);
+	free(slice->layers);
+	budget_free(&slice->budget);
 	*slice = (struct slice){0};
 }
 

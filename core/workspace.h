@@ -1,7 +1,7 @@
 /*
  * Inside forward(): the activations of a pass, device memory at the widths of the widest slice.
- * Only forward.c, tapping.c, workspace.c and routing.c include this; everybody else sees an opaque
- * `struct workspace` (core/forward.h).
+ * Only pass.h (and with it forward.c, tapping.c and pass.c), workspace.c and routing.c include
+ * this; everybody else sees an opaque `struct workspace` (core/forward.h).
  */
 #ifndef CORE_WORKSPACE_H
 #define CORE_WORKSPACE_H

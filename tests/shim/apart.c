@@ -40,16 +40,20 @@ static void read_ids(struct golden *g, struct sequence *sequence, float *logits)
 	}
 }
 
+// clang-format off
 /* Of a token, with KV in F32 and nothing in the cache:
- *   embeddings                                                        160 + 320 =    480
- *   nine norms of 80                                                    9 * 960 =   8640
+ *   embeddings                                              160 + 320 =    480
+ *   nine norms of 80                                          9 * 960 =   8640
  *   three Mamba layers: in_proj 294 x 80, conv of 192, states of 96 x 24,
  *     gated norm of 96, out_proj 80 x 96
- *                              3 * (48536 + 9984 + 19608 + 1536 + 16384) = 288144
- *   attention: q 120, k and v 40 each, cache of one row, o      20000 + 13760 + 1600 + 20320 =
- * 55680 three MoE layers: router 10 x 80 in F32, choice, 3 of 10 experts of 48, shared ones 3 *
- * (3560 + 64 + 48192 + 8192 + 8512)     = 205560 the dense FFN of 96 16064 + 16384 =  32448 head
- * and choice                                              37056 + 896 =  37952 */
+ *                    3 * (48536 + 9984 + 19608 + 1536 + 16384) = 288144
+ *   attention: q 120, k and v 40 each, cache of one row, o
+ *                                      20000 + 13760 + 1600 + 20320 =  55680
+ *   three MoE layers: router 10 x 80 in F32, choice, 3 of 10 experts of 48, shared ones
+ *                             3 * (3560 + 64 + 48192 + 8192 + 8512) = 205560
+ *   the dense FFN of 96                                 16064 + 16384 =  32448
+ *   head and choice                                       37056 + 896 =  37952 */
+// clang-format on
 #define BYTES_OF_TOKEN 628904.0
 
 static void work_adds_up(void)

@@ -469,6 +469,41 @@ static void released_dimensions(void **state)
 	free(zeros);
 }
 
+static const struct slice *freed;
+static int n_read; // columns of a matrix that were read while the device gave memory back
+
+/* As a thread that records a pass may do until the device has waited for it. */
+static void reading_release(struct device *device, void *memory)
+{
+	const struct matrix *in_proj = &freed->layers[0].mamba.in_proj;
+	n_read = 0;
+	for (int i = 0; i < in_proj->n_column_spans; i++)
+		n_read += in_proj->columns[i].length;
+	backend_cpu.release(device, memory);
+}
+
+static void device_memory_goes_first(void **state)
+{
+	(void)state;
+	struct error err = {0};
+	struct loaded l;
+	struct slice slice;
+	struct backend reading = backend_cpu;
+	const struct device_options options = {.n_threads = 1, .kv_dtype = DTYPE_F32};
+	reading.release = reading_release;
+	struct device *device = reading.open(&options, &err);
+	assert_non_null(device);
+	load(&l, "golden/nest-tiny", NULL);
+	OK(slice_build(&slice, &l.weights, &l.config, &l.elastic.budgets[0], &reading, device, &err));
+	freed = &slice;
+	int wanted = slice.layers[0].mamba.in_proj.n_columns;
+	assert_true(slice.lists.n_blocks > 0 && wanted > 0);
+	slice_free(&slice);
+	assert_int_equal(n_read, wanted);
+	unload(&l);
+	reading.close(device);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -479,6 +514,7 @@ int main(void)
 		cmocka_unit_test(wrong_shapes_are_named),
 		cmocka_unit_test(blocks_of_widths),
 		cmocka_unit_test(released_dimensions),
+		cmocka_unit_test(device_memory_goes_first),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
