@@ -167,7 +167,17 @@ static int open_stage(struct worker *worker, const struct request *request, stru
 	return -1;
 }
 
-/* The card was nobody's wish: the CPU does as well, and the user is told why. */
+/* For the next device that is opened; nothing is on the old one. */
+static void use_backend(struct worker *worker, const struct backend *backend)
+{
+	if (worker->device)
+		worker->options.backend->close(worker->device);
+	worker->device = NULL;
+	worker->options.backend = backend;
+}
+
+/* The card was nobody's wish: the CPU does as well, and the user is told why. Where the CPU cannot
+ * open it either, the model is to blame: the next one finds the card again. */
 static int open_anywhere(struct worker *worker, const struct request *request, struct stage *stage,
 						 struct sequence *sequence, struct text *notices, struct error *err)
 {
@@ -181,12 +191,12 @@ static int open_anywhere(struct worker *worker, const struct request *request, s
 		*err = why;
 		return failed;
 	}
-	if (worker->device)
-		worker->options.backend->close(worker->device);
-	worker->device = NULL;
-	worker->options.backend = &backend_cpu;
+	const struct backend *card = worker->options.backend;
+	use_backend(worker, &backend_cpu);
 	text_clear(notices);
 	failed = open_stage(worker, request, stage, sequence, notices, err);
+	if (failed)
+		use_backend(worker, card);
 	text_format(notices, "on the CPU: %s\n", why.text);
 	return failed;
 }
@@ -197,7 +207,9 @@ void opening_model(struct worker *worker, const struct request *request)
 	struct sequence sequence = {0};
 	struct text notices = {0};
 	struct error err = {0};
-	if (open_anywhere(worker, request, &stage, &sequence, &notices, &err)) {
+	int failed = open_anywhere(worker, request, &stage, &sequence, &notices, &err);
+	opening_stopped(worker); // or it came too late: no turn is meant
+	if (failed) {
 		worker_say(worker, EV_ERROR, request->seq, err.text);
 		text_free(&notices);
 		return;
@@ -250,7 +262,9 @@ void opening_move(struct worker *worker, const struct request *request)
 		device = options.backend->open(&options.device, &err);
 	struct stage_wish wish = wish_for(worker, &options, device, request);
 	wish.model = worker->stage.model;
-	if (!device || move_stage(worker, &wish, &notices, &err)) {
+	failed = !device || move_stage(worker, &wish, &notices, &err);
+	opening_stopped(worker);
+	if (failed) {
 		if (device)
 			options.backend->close(device);
 		text_free(&notices);

@@ -11,7 +11,8 @@
 void opening_model(struct worker *worker, const struct request *request); // REQUEST_OPEN
 void opening_move(struct worker *worker, const struct request *request);  // REQUEST_DEVICE
 
-/* Whether the upload that has failed was stopped by the user; asked once. */
+/* Whether the user has stopped an upload since this was last asked: one that failed, or one that
+ * was done before the stop was seen. Who uploads asks afterwards, so that it stops nothing else. */
 bool opening_stopped(struct worker *worker);
 
 /* EV_OPENED, or EV_CLEARED where the same model begins a conversation. */

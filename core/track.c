@@ -152,6 +152,13 @@ static void emit_turn(struct track *track, int parent, size_t known)
 	worker_emit(worker, &event);
 }
 
+/* A stop that came when the last of an upload was done stops the turn. */
+static bool heed_stop(struct track *track)
+{
+	track->stopping |= opening_stopped(track->worker);
+	return track->stopping;
+}
+
 /* Ends the turn; whoever stopped its upload has stopped it too. */
 static void fail_turn(struct track *track, const struct error *err)
 {
@@ -182,8 +189,10 @@ void track_accept(struct track *track, struct request_copy *request)
 									 : fail(&err, "no model is open");
 	if (!chat)
 		settings.thinking = false;
-	if (!failed)
+	if (!failed) {
+		heed_stop(track);
 		worker_say_masks(worker);
+	}
 	turn_begin(&track->turn, &worker->stage.rules, &settings, chat || asked->stop_eos);
 	track->turn.rule = rule;
 	size_t known = said_place(track, &parent);
@@ -329,6 +338,7 @@ static int prepare_sequence(struct track *track, struct error *err)
 	struct stage_slice *reader = stage_slice(stage, turn_prompt_reader(&track->turn), err);
 	if (!reader)
 		return -1;
+	heed_stop(track);
 	if (track->ids.n == 0)
 		return fail(err, "the prompt has no tokens");
 	const struct request_copy *request = track->request;
@@ -469,6 +479,7 @@ void track_set(struct track *track, const struct turn_settings *settings)
 		bool stopped = opening_stopped(track->worker);
 		worker_say(track->worker, stopped ? EV_NOTICE : EV_ERROR, track->seq, err.text);
 	} else {
+		heed_stop(track);
 		worker_say_masks(track->worker);
 		turn_set(&track->turn, &checked);
 		track->turn.rule = rule;
@@ -492,6 +503,10 @@ bool track_ready(struct track *track)
 	if (same && had->backend)
 		return true;
 	struct stage_slice *next = stage_slice(&track->worker->stage, reader, &err);
+	if (next && heed_stop(track)) {
+		track_stop(track, STOP_STOPPED, NULL);
+		return false;
+	}
 	if (same && next)
 		return true; // it was not on the card for a while
 	struct prefill prefill = prefill_of(track, NULL);

@@ -485,13 +485,12 @@ static void reading_release(struct device *device, void *memory)
 static void device_memory_goes_first(void **state)
 {
 	(void)state;
-	struct error err = {0};
 	struct loaded l;
 	struct slice slice;
 	struct backend reading = backend_cpu;
 	const struct device_options options = {.n_threads = 1, .kv_dtype = DTYPE_F32};
 	reading.release = reading_release;
-	struct device *device = reading.open(&options, &err);
+	struct device *device = reading.open(&options, NULL);
 	assert_non_null(device);
 	load(&l, "golden/nest-tiny", NULL);
 	OK(slice_build(&slice, &l.weights, &l.config, &l.elastic.budgets[0], &reading, device, &err));
