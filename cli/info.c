@@ -223,6 +223,7 @@ static int run(const struct cli *cli, const struct model *model, uint64_t memory
 		return -1;
 	request.kv_dtype = options.kv_dtype;
 	request.math = options.math;
+	request.snapshot_bytes = options.snapshot_bytes;
 	if (cli->context > 0)
 		request.context = (int)cli->context;
 	int status = cli->check ? finite_check(&model->checkpoint, NULL, NULL, err) : 0;

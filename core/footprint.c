@@ -1,8 +1,10 @@
 #include "core/footprint.h"
+#include "core/event.h"
 #include "core/forward.h"
 
 /* Lists come in blocks, which are not filled to the last byte. */
 #define BLOCK_BYTES ((uint64_t)64 << 10)
+#define N_BUDGETS 3     // that a chat uses
 #define SPAN_BYTES 4096 // of a layer's spans where heads are cut one by one
 
 static int64_t larger(int64_t a, int64_t b)
@@ -95,6 +97,15 @@ static uint64_t times(uint64_t a, uint64_t b)
 	return b && a > UINT64_MAX / 4 / b ? UINT64_MAX / 4 : a * b;
 }
 
+void footprint_plan_chat(struct footprint_plan *plan)
+{
+	plan->n_sequences = 1;
+	plan->n_snapshots = MAX_SNAPSHOTS - N_ROLLING;
+	plan->n_slices = N_BUDGETS;
+	plan->n_lanes = MAX_SEQUENCES;
+	plan->n_tokens = plan->n_tokens > MAX_SEQUENCES ? plan->n_tokens : MAX_SEQUENCES;
+}
+
 void footprint_of(struct footprint *out, const struct config *config,
 				  const struct footprint_plan *plan)
 {
@@ -107,7 +118,9 @@ void footprint_of(struct footprint *out, const struct config *config,
 						   of(config, LAYER_ATTENTION) * sizeof(int32_t)),
 		.conv = times(n, state.conv_bytes),
 		.ssm = times(n, state.ssm_bytes),
-		.snapshots = times((uint64_t)plan->n_snapshots, state.conv_bytes + state.ssm_bytes),
+		.snapshots = plan->snapshot_bytes
+						 ? plan->snapshot_bytes
+						 : times((uint64_t)plan->n_snapshots, state.conv_bytes + state.ssm_bytes),
 		.vectors = times((uint64_t)plan->n_slices, vector_bytes(config)),
 		.activations = workspace_bytes_of(config, plan->n_lanes, plan->n_tokens, false),
 		.scratch = plan->scratch_bytes(&shape),

@@ -14,9 +14,10 @@
 struct footprint_plan {
 	int n_sequences, context; // of so many tokens each
 	enum dtype kv_dtype;
-	int n_snapshots;       // of conv and SSM state, of all sequences together
-	int n_slices;          // budgets that are built
-	int n_lanes, n_tokens; // of a pass: decode, prefill (backend's chunk)
+	int n_snapshots;         // of conv and SSM state, of all sequences together
+	uint64_t snapshot_bytes; // what they may take instead, whatever their number; 0 = all of them
+	int n_slices;            // budgets that are built
+	int n_lanes, n_tokens;   // of a pass: decode, prefill (backend's chunk)
 	enum math math;
 	uint64_t (*scratch_bytes)(const struct pass_shape *shape); // a backend's
 };
@@ -27,6 +28,10 @@ struct footprint {
 	uint64_t activations;              // workspace_open()
 	uint64_t scratch;                  // the backend's own
 };
+
+/* The rest of a plan (its context, kv_dtype, snapshot_bytes, chunk and backend are set) as a chat
+ * opens a model: one sequence and what it goes back to, a policy's budgets, a lane a column. */
+void footprint_plan_chat(struct footprint_plan *plan);
 
 void footprint_of(struct footprint *footprint, const struct config *config,
 				  const struct footprint_plan *plan);

@@ -13,25 +13,17 @@ static int plan(const struct stage *stage, const struct budget *budget, struct s
 
 /* ---- room ---- */
 
-#define N_SNAPSHOTS (MAX_SNAPSHOTS - N_ROLLING)
-#define N_BUDGETS 3 // that a chat uses
-
 static struct fit fit_of(const struct stage *stage, const struct device_options *options)
 {
-	int chunk = stage->backend->chunk(stage->device);
 	struct fit fit = {.model = stage->model, .context = stage->context};
-	struct footprint_plan plan = {.n_sequences = 1,
-								  .context = stage->context,
+	struct footprint_plan plan = {.context = stage->context,
 								  .kv_dtype = stage->kv_dtype,
-								  .n_snapshots = N_SNAPSHOTS,
-								  .n_slices = N_BUDGETS,
-								  .n_lanes = MAX_SEQUENCES,
-								  .n_tokens = chunk > MAX_SEQUENCES ? chunk : MAX_SEQUENCES,
+								  .snapshot_bytes = options->snapshot_bytes,
+								  .n_tokens = stage->backend->chunk(stage->device),
 								  .math = options->math,
 								  .scratch_bytes = stage->backend->scratch_bytes};
+	footprint_plan_chat(&plan);
 	footprint_of(&fit.rest, &stage->model->config, &plan);
-	if (options->snapshot_bytes)
-		fit.rest.snapshots = options->snapshot_bytes;
 	return fit;
 }
 

@@ -135,22 +135,23 @@ uint64_t info_state_bytes(const struct info_state *state, int64_t tokens, enum d
 	return state->size.ssm_bytes + state->size.conv_bytes + kv;
 }
 
-/* Without sequences and lanes. */
+/* Without sequences, lanes and slices. */
 static struct footprint_plan plan_of(const struct fit_request *request)
 {
 	return (struct footprint_plan){.kv_dtype = request->kv_dtype,
-								   .n_slices = 1,
 								   .n_tokens = card_chunk(INT16_MAX, request->memory_bytes),
 								   .math = request->math,
 								   .scratch_bytes = card_scratch_bytes};
 }
 
-/* As a worker opens a card: the lanes of a chat, the chunk of a card of this size. */
+/* As a chat opens a model, without its sequence: in passes as a card of this size reads them. */
 static uint64_t work_bytes(const struct info *info, const struct fit_request *request)
 {
 	struct footprint footprint;
 	struct footprint_plan plan = plan_of(request);
-	plan.n_lanes = MAX_SEQUENCES;
+	plan.snapshot_bytes = request->snapshot_bytes;
+	footprint_plan_chat(&plan);
+	plan.n_sequences = 0;
 	footprint_of(&footprint, &info->model->config, &plan);
 	return footprint_bytes(&footprint) + CARD_DRIVER_BYTES;
 }
@@ -184,6 +185,7 @@ int info_fit(const struct info *info, const struct fit_request *request,
 				row->longest_context = 0;
 			struct footprint_plan batch = plan_of(request);
 			batch.context = request->context;
+			batch.n_slices = 1;
 			row->sequences =
 				footprint_sequences(&info->model->config, &batch,
 									request->memory_bytes - row->weight_bytes - CARD_DRIVER_BYTES);

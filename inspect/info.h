@@ -69,6 +69,7 @@ struct fit_request {
 	int context;         // tokens
 	enum dtype kv_dtype; // F32, BF16 or F8_E4M3
 	enum math math;
+	uint64_t snapshot_bytes; // of a chat; 0 = as it counts on
 };
 
 struct info_fit {
@@ -76,7 +77,7 @@ struct info_fit {
 	const struct info_budget *budget;
 	uint64_t weight_bytes;
 	uint64_t state_bytes;    // one sequence of `context` tokens
-	uint64_t work_bytes;     // activations, scratch and what the driver keeps
+	uint64_t work_bytes;     // activations, scratch, snapshots, vectors and what the driver keeps
 	int64_t longest_context; // tokens of one sequence beside the weights; -1 = the weights do not
 							 // fit, INT64_MAX = no attention layer, so no limit
 	int64_t sequences;       // of `context` tokens that decode together beside the weights
