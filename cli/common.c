@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/size.h"
+#include "core/progress.h"
 #include "core/rule.h"
 #include "core/sampler.h"
 #include "core/target.h"
@@ -339,13 +340,9 @@ struct uploading {
 static int show_upload(void *user, const char *budget, uint64_t done, uint64_t total)
 {
 	struct uploading *uploading = user;
-	struct event event = {.type = EV_PROGRESS, .at_ns = clock_ns()};
 	struct text what = {0};
-	text_format(&what, "uploading %s", budget_name_text(budget));
-	event.text = text_chars(&what);
-	event.progress.done = (int64_t)done;
-	event.progress.total = (int64_t)total;
-	event.progress.bytes = true;
+	struct event event = progress_upload(budget, done, total, &what);
+	event.at_ns = clock_ns();
 	if (!uploading->quiet)
 		meter_event(&uploading->meter, &event);
 	text_free(&what);

@@ -406,24 +406,33 @@ int cli_default(struct cli *cli, const char *name, const char *value, struct err
 	return 0;
 }
 
-int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char **argv, bool *help,
-			  bool *version, struct error *err)
+/* What getopt_long() is told of a command's options. */
+static void list_options(const struct subcommand *command, struct option longs[N_ROWS + 1],
+						 char letters[2 * N_ROWS + 2])
 {
-	struct option longs[N_ROWS + 1] = {0};
-	char letters[2 * N_ROWS + 2] = ":";
-	size_t used = 1, n_longs = 0;
+	*letters++ = ':';
 	for (size_t i = 0; i < N_ROWS; i++) {
 		int has = rows[i].kind == KIND_FLAG   ? no_argument
 				  : rows[i].kind == KIND_FILE ? optional_argument
 											  : required_argument;
 		if (!shadowed(command, i))
-			longs[n_longs++] = (struct option){rows[i].name, has, NULL, (int)i + 256};
+			*longs++ = (struct option){rows[i].name, has, NULL, (int)i + 256};
 		if (rows[i].letter != 0) {
-			letters[used++] = rows[i].letter;
+			*letters++ = rows[i].letter;
 			if (has == required_argument)
-				letters[used++] = ':';
+				*letters++ = ':';
 		}
 	}
+	*letters = '\0';
+	*longs = (struct option){0};
+}
+
+int cli_parse(struct cli *cli, const struct subcommand *command, int argc, char **argv, bool *help,
+			  bool *version, struct error *err)
+{
+	struct option longs[N_ROWS + 1];
+	char letters[2 * N_ROWS + 2];
+	list_options(command, longs, letters);
 	*cli = (struct cli){.command = command,
 						.seed = -1,
 						.n = -1,

@@ -1,6 +1,7 @@
 #include "core/opening.h"
 #include "base/clock.h"
 #include "core/finite.h"
+#include "core/progress.h"
 #include "kernels/gpu.h"
 #include <stdlib.h>
 #include <string.h>
@@ -116,14 +117,8 @@ static int watch_upload(void *user, const char *budget, uint64_t done, uint64_t 
 	uint64_t now = clock_ns();
 	worker->upload_stopped |= is_stopped(worker);
 	if (done == total || now - worker->upload_said_ns > PROGRESS_NS) {
-		struct event event = {.type = EV_PROGRESS};
 		struct text what = {0};
-		text_format(&what, "uploading %s", budget_name_text(budget));
-		event.text = text_chars(&what);
-		event.length = what.length;
-		event.progress.done = (int64_t)done;
-		event.progress.total = (int64_t)total;
-		event.progress.bytes = true;
+		struct event event = progress_upload(budget, done, total, &what);
 		worker->upload_said_ns = now;
 		worker_emit(worker, &event);
 		text_free(&what);

@@ -1,9 +1,22 @@
 #include "core/progress.h"
 #include "base/size.h"
+#include "core/budget.h"
 #include <stdio.h>
 #include <string.h>
 
 #define RATE_NS 300000000u // before that a rate says nothing
+
+struct event progress_upload(const char *budget, uint64_t done, uint64_t total, struct text *what)
+{
+	struct event event = {.type = EV_PROGRESS};
+	text_format(what, "uploading %s", budget_name_text(budget));
+	event.text = text_chars(what);
+	event.length = what->length;
+	event.progress.done = (int64_t)done;
+	event.progress.total = (int64_t)total;
+	event.progress.bytes = true;
+	return event;
+}
 
 void progress_event(struct progress *p, const struct event *event)
 {

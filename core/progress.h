@@ -16,6 +16,9 @@ struct progress {
 	uint64_t began_ns, at_ns;
 };
 
+/* EV_PROGRESS of an upload (core/upload.h); what it says lies in *what, which must be empty. */
+struct event progress_upload(const char *budget, uint64_t done, uint64_t total, struct text *what);
+
 /* Takes EV_PROGRESS, and the end of it; other events change nothing. */
 void progress_event(struct progress *progress, const struct event *event);
 
