@@ -102,7 +102,9 @@ int cli_device_options(const struct cli *cli, struct device_options *options, st
 	if (found < 0)
 		return fail(err, "--kv: '%s': expected f32, bf16 or fp8", kv);
 	options->kv_dtype = (enum dtype)found;
-	if (cli->snapshots && size_parse(cli->snapshots, &options->snapshot_bytes, err))
+	if (cli->snapshots && strcmp(cli->snapshots, "0") == 0)
+		options->snapshot_bytes = 1; // no state is as small: none on the card
+	else if (cli->snapshots && size_parse(cli->snapshots, &options->snapshot_bytes, err))
 		return fail_in(err, "--snapshots");
 	return 0;
 }

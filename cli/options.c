@@ -88,7 +88,7 @@ static const struct option_row rows[] = {
 	{"kv", 0, GROUP_DEVICE, KIND_CHOICE, AT(kv), 0, 0, "f32|bf16|fp8",
 	 "precision of the KV cache; fp8 with the checkpoint's scales, else 1"},
 	{"snapshots", 0, GROUP_DEVICE, KIND_STRING, AT(snapshots), 0, 0, "SIZE",
-	 "of a card, for states to go back to; older ones lie on the host"},
+	 "of a card, for states to go back to (0: none); others lie on the host"},
 	{"warm", 0, GROUP_DEVICE, KIND_FLAG, AT(warm), 0, 0, NULL,
 	 "touch the pages of all budgets before the first token"},
 	{"seed", 0, GROUP_SAMPLING | GROUP_CURVE, KIND_INTEGER, AT(seed), 0, 9007199254740992.0, "N",
