@@ -1,4 +1,5 @@
 #include "kernels/cuda_blas.h"
+#include <assert.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -9,7 +10,7 @@
 
 /* ---- of cublasLt.h, library_types.h and cublas_api.h ---- */
 
-enum { TYPE_F32 = 0 };                                 // cudaDataType_t
+enum { TYPE_F32 = 0, TYPE_BF16 = 14, TYPE_E4M3 = 28 }; // cudaDataType_t
 enum { COMPUTE_F32 = 68, OPERATION_T = 1 };            // cublasComputeType_t, cublasOperation_t
 enum { DESC_TRANSA = 3 };                              // cublasLtMatmulDescAttributes_t
 enum { PREFER_WORKSPACE = 1, PREFER_ALIGNMENT_A = 5 }; // ...Preference...; then of B, C, D
@@ -203,6 +204,9 @@ static uint32_t alignment_of(const void *p)
 	return bit == 0 || bit > 256 ? 256 : (uint32_t)bit;
 }
 
+static const int types[] = {
+	[BLAS_F32] = TYPE_F32, [BLAS_BF16] = TYPE_BF16, [BLAS_E4M3] = TYPE_E4M3};
+
 bool cuda_blas_multiply(struct device *device, const struct blas_product *p)
 {
 	struct cuda_blas *blas = device->blas;
@@ -210,10 +214,11 @@ bool cuda_blas_multiply(struct device *device, const struct blas_product *p)
 	float beta = p->add;
 	if (!blas || device->failed)
 		return false;
+	assert(p->type);
 	memset(&shape, 0, sizeof shape); // compared as bytes
 	shape.w_stride = p->w_stride;
 	shape.y_stride = p->y_stride;
-	shape.type = (int)p->type;
+	shape.type = types[p->type];
 	shape.n = p->n;
 	shape.rows = p->rows;
 	shape.columns = p->columns;

@@ -12,9 +12,9 @@
 
 struct cuda_blas;
 
-/* What both factors are stored in. E4M3: all begin on 16 bytes, and rows and columns are multiples
- * of 16. F32 is multiplied as such, not in TF32. */
-enum blas_type { BLAS_F32 = 0, BLAS_BF16 = 14, BLAS_E4M3 = 28 }; // cudaDataType_t
+/* What both factors are stored in; 0, a type that nobody has said, is none. E4M3: all begin on 16
+ * bytes, and rows and columns are multiples of 16. F32 is multiplied as such, not in TF32. */
+enum blas_type { BLAS_F32 = 1, BLAS_BF16, BLAS_E4M3 };
 
 /* y = scale * W x, or y += scale * W x. */
 struct blas_product {

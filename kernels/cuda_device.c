@@ -230,9 +230,11 @@ void *cuda_scratch(struct device *device, enum cuda_scratch_use use, size_t n, s
 	if (device->scratch[use].bytes >= bytes && device->scratch[use].memory)
 		return device->scratch[use].memory;
 	cuda_release(device, device->scratch[use].memory);
-	device->scratch[use].bytes = bytes;
+	device->scratch[use].bytes = 0;
 	device->scratch[use].memory = allocate(device, bytes, &err);
-	if (!device->scratch[use].memory)
+	if (device->scratch[use].memory)
+		device->scratch[use].bytes = bytes;
+	else
 		fail(cuda_failure(device), "scratch: %s", err.text);
 	return device->scratch[use].memory;
 }

@@ -379,6 +379,11 @@ static void start_down(struct device *device, int n, const struct experts_op *op
 				   op[l].width, op[l].norms);
 }
 
+extern "C" bool cuda_experts_stage(int n_columns)
+{
+	return (size_t)staged_floats(n_columns) <= MOST_FLOATS;
+}
+
 extern "C" void cuda_experts_down(struct device *device, int n_lanes, const struct experts_op *op,
 								  const struct linear_op *shared)
 {
@@ -402,7 +407,7 @@ extern "C" void cuda_experts(struct device *device, int n_lanes, const struct ex
 	int first = 0;
 	for (int l = 0; l < n_lanes && !device->failed; l++) {
 		const struct experts_op *o = &op[l];
-		if (!cuda_products_stage(o->width) || !cuda_products_stage(o->ffn))
+		if (!cuda_products_stage(o->width) || !cuda_experts_stage(o->ffn))
 			fail(cuda_failure(device), "experts of %d by %d, expected at most %d", o->width, o->ffn,
 				 (int)MOST_FLOATS);
 		if (o->n_experts > 0 && o->n > 0 && o->ffn > 0 && !cuda_grouped(device, o))

@@ -119,7 +119,7 @@ static bool reads_choice(const struct route_op *r, const struct experts_op *e)
 	return few(e->n) && e->ids == r->ids && e->weights == r->weights && e->n == r->n &&
 		   e->n_experts == r->n_experts && e->top_k == r->top_k && r->top_k > 0 &&
 		   r->top_k <= r->n_experts && r->n_experts <= CUDA_MAX_EXPERTS && e->ffn > 0 &&
-		   cuda_products_stage(e->width) && cuda_products_stage(e->ffn);
+		   cuda_products_stage(e->width) && cuda_experts_stage(e->ffn);
 }
 
 static bool all_read_choice(int n_lanes, const struct route_op *r, const struct experts_op *e)
@@ -141,7 +141,8 @@ static bool shares(const struct linear_op *gate, const struct route_op *r,
 		   !meet(x, floats(e->hidden, (int64_t)e->n * e->top_k, e->ffn)) &&
 		   !meet(x, floats(e->y, e->n, e->width)) && !meet(x, floats(e->norms, e->n, e->top_k)) &&
 		   down->x == up->y && down->y == e->y && down->n == e->n && down->mode == LINEAR_ADD &&
-		   plain(down->w) && down->w->n_rows == e->width && down->w->n_columns == up->w->n_rows;
+		   plain(down->w) && cuda_experts_stage(down->w->n_columns) &&
+		   down->w->n_rows == e->width && down->w->n_columns == up->w->n_rows;
 }
 
 /* ---- the patterns: how many operations they took, 0 = it is none of theirs ---- */

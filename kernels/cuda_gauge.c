@@ -4,6 +4,7 @@
  */
 #include "kernels/cuda_profile.h"
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #define WARM_PASSES 32
@@ -53,15 +54,20 @@ static bool load(void *library)
 	return nvml.init() == 0;
 }
 
+static bool loaded;
+
+static void load_once(void)
+{
+	void *library = dlopen("libnvidia-ml.so.1", RTLD_LAZY | RTLD_LOCAL);
+	loaded = library && load(library);
+}
+
 static nvml_card find_card(const char *bus_id)
 {
-	static enum { UNTRIED, LOADED, MISSING } state; // one worker asks
+	static pthread_once_t once = PTHREAD_ONCE_INIT; // several engines ask
 	nvml_card card = NULL;
-	if (state == UNTRIED) {
-		void *library = dlopen("libnvidia-ml.so.1", RTLD_LAZY | RTLD_LOCAL);
-		state = library && load(library) ? LOADED : MISSING;
-	}
-	return state == LOADED && nvml.find(bus_id, &card) == 0 ? card : NULL;
+	pthread_once(&once, load_once);
+	return loaded && nvml.find(bus_id, &card) == 0 ? card : NULL;
 }
 
 /* Once, and by reading what lies there anyway, so nothing is allocated: about a millisecond between

@@ -32,6 +32,8 @@ void cuda_start_products(struct device *device, const struct cuda_products *p);
  * the shared expert's second product behind the second. */
 void cuda_experts_up(struct device *device, int n_lanes, const struct route_op *route,
 					 const struct experts_op *op);
+/* Whether the second half can multiply with so many numbers: ffn, the shared expert's. */
+bool cuda_experts_stage(int n_columns);
 void cuda_experts_down(struct device *device, int n_lanes, const struct experts_op *op,
 					   const struct linear_op *shared);
 

@@ -278,7 +278,8 @@ static void multiply(struct device *device, void *arg)
 	struct room *room = arg;
 	size_t each = (size_t)room->side * (size_t)room->side * 2;
 	room->multiplied = cuda_blas_multiply(
-		device, &(struct blas_product){.w = room->memory,
+		device, &(struct blas_product){.type = BLAS_BF16,
+									   .w = room->memory,
 									   .w_stride = room->side,
 									   .x = room->memory + each,
 									   .y = (float *)(void *)(room->memory + 2 * each),
