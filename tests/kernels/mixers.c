@@ -1,5 +1,6 @@
 /* Kernels that do two operations at once, bit for bit against the same one after the other, and
- * nearly against the CPU: heads of any group, groups without a head, cut channels, many lanes. */
+ * nearly against the CPU: heads of any group, groups without a head, cut channels; and more lanes
+ * than a launch takes. */
 #include "kernels/convert.h"
 #include "kernels/cuda_device.h"
 #include "tests/kernels/case.h"
@@ -11,7 +12,7 @@
 
 #include <cmocka.h>
 
-#define LANES_MOST 25 // more than one launch takes
+#define LANES_MOST (32 + 2) // more than any one launch takes
 
 struct mixer {
 	struct conv_op conv;
@@ -326,13 +327,114 @@ static void attention_in_one_launch(void **state)
 	}
 }
 
+/* ---- the smaller operations, of more lanes than a launch takes ---- */
+
+static void norms_of_many_lanes(void **state)
+{
+	(void)state;
+	struct device_options options = {.n_threads = 1, .kv_dtype = DTYPE_F32};
+	struct device *cpu = backend_cpu.open(&options, NULL), *device = case_device(1);
+	struct norm_op op[LANES_MOST];
+	float *y[LANES_MOST];
+	case_seed(3000);
+	for (int l = 0; l < LANES_MOST; l++) {
+		int n = case_int(1, 3), width = case_int(1, 70);
+		size_t n_y = (size_t)(n * width);
+		op[l] = (struct norm_op){.x = case_new(n_y),
+								 .weight = case_new((size_t)width),
+								 .y = case_new(n_y),
+								 .n = n,
+								 .width = width,
+								 .count = (float)width,
+								 .eps = 1e-5f,
+								 .scale = 1 + case_float() / 8};
+		backend_cpu.norm(cpu, 1, &op[l]);
+		y[l] = copy_of(op[l].y, n_y);
+		memset(op[l].y, 0, n_y * sizeof(float));
+	}
+	cuda_norm(device, LANES_MOST, op);
+	case_finish(device);
+	for (int l = 0; l < LANES_MOST; l++)
+		near_all(y[l], op[l].y, (size_t)(op[l].n * op[l].width), "a lane's norm");
+	case_done();
+	backend_cpu.close(cpu);
+}
+
+static void tokens_of_many_lanes(void **state)
+{
+	(void)state;
+	struct device_options options = {.n_threads = 1, .kv_dtype = DTYPE_F32};
+	struct device *cpu = backend_cpu.open(&options, NULL), *device = case_device(1);
+	struct embed_op op[LANES_MOST];
+	struct matrix table;
+	float *y[LANES_MOST];
+	case_seed(3100);
+	case_matrix(&table, DTYPE_BF16, 50, 24);
+	for (int l = 0; l < LANES_MOST; l++) {
+		int n = case_int(1, 3);
+		size_t n_y = (size_t)(n * table.n_columns);
+		int32_t *ids = case_new_bytes((size_t)n * sizeof *ids);
+		for (int i = 0; i < n; i++)
+			ids[i] = case_int(0, table.n_rows - 1);
+		op[l] = (struct embed_op){.table = &table, .ids = ids, .y = case_new(n_y), .n = n};
+		backend_cpu.embed(cpu, 1, &op[l]);
+		y[l] = copy_of(op[l].y, n_y);
+		memset(op[l].y, 0, n_y * sizeof(float));
+	}
+	cuda_embed(device, LANES_MOST, op);
+	case_finish(device);
+	for (int l = 0; l < LANES_MOST; l++)
+		same_bits(y[l], op[l].y, (size_t)(op[l].n * table.n_columns), "a lane's token");
+	case_done();
+	backend_cpu.close(cpu);
+}
+
+static void choices_of_many_lanes(void **state)
+{
+	(void)state;
+	struct device_options options = {.n_threads = 1, .kv_dtype = DTYPE_F32};
+	struct device *cpu = backend_cpu.open(&options, NULL), *device = case_device(1);
+	struct route_op op[LANES_MOST];
+	float *weights[LANES_MOST];
+	int32_t *ids[LANES_MOST];
+	case_seed(3200);
+	for (int l = 0; l < LANES_MOST; l++) {
+		int n = case_int(1, 3), n_experts = case_int(1, 40), top_k = case_int(1, n_experts);
+		size_t n_ids = (size_t)(n * top_k);
+		op[l] = (struct route_op){.logits = case_new((size_t)(n * n_experts)),
+								  .bias = case_new((size_t)n_experts),
+								  .ids = case_new_bytes(n_ids * sizeof(int32_t)),
+								  .weights = case_new(n_ids),
+								  .n = n,
+								  .n_experts = n_experts,
+								  .top_k = top_k,
+								  .normalise = l % 2,
+								  .scale = 2.5f};
+		backend_cpu.route(cpu, 1, &op[l]);
+		weights[l] = copy_of(op[l].weights, n_ids);
+		ids[l] = case_new_bytes(n_ids * sizeof(int32_t));
+		memcpy(ids[l], op[l].ids, n_ids * sizeof(int32_t));
+		memset(op[l].ids, 0xff, n_ids * sizeof(int32_t));
+		memset(op[l].weights, 0, n_ids * sizeof(float));
+	}
+	cuda_route(device, LANES_MOST, op);
+	case_finish(device);
+	for (int l = 0; l < LANES_MOST; l++) {
+		size_t n_ids = (size_t)(op[l].n * op[l].top_k);
+		assert_memory_equal(ids[l], op[l].ids, n_ids * sizeof(int32_t));
+		near_all(weights[l], op[l].weights, n_ids, "a lane's choice");
+	}
+	case_done();
+	backend_cpu.close(cpu);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(conv_and_ssm_at_once),
-		cmocka_unit_test(others_stay_apart),
-		cmocka_unit_test(a_pass_finds_them),
-		cmocka_unit_test(attention_in_one_launch),
+		cmocka_unit_test(conv_and_ssm_at_once),  cmocka_unit_test(others_stay_apart),
+		cmocka_unit_test(a_pass_finds_them),     cmocka_unit_test(attention_in_one_launch),
+		cmocka_unit_test(norms_of_many_lanes),   cmocka_unit_test(tokens_of_many_lanes),
+		cmocka_unit_test(choices_of_many_lanes),
 	};
 	return cmocka_run_group_tests(tests, case_open, case_close);
 }
