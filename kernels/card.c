@@ -30,13 +30,14 @@ uint64_t card_scratch_bytes(const struct pass_shape *s)
 	uint64_t bytes = SMALL_BYTES;
 	bytes += lanes * heads * MAX_SPLITS * (((uint64_t)s->head_dim + 3) / 4 * 4 + 4) * sizeof(float);
 	if (s->n_experts) {
-		bytes += pairs * (uint64_t)s->hidden * sizeof(float);   // the experts' outputs
+		bytes += pairs * (uint64_t)s->hidden *
+				 sizeof(float); // experts' outputs, as without tensor cores
 		bytes += (1 + 3 * tiles + pairs + 4) * sizeof(int32_t); // pairs by expert
 	}
 	if (!s->fast)
 		return bytes;
 	bytes += n * larger((uint64_t)s->columns, (uint64_t)s->hidden) * 2; // activations in BF16
-	bytes += pairs * (uint64_t)s->ffn * 2; // between the experts' products
+	bytes += pairs * (uint64_t)s->ffn * 2; // between the experts' products, if kept
 	bytes += (uint64_t)s->unpacked * 2;
 	return bytes + CARD_BLAS_BYTES;
 }

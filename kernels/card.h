@@ -39,6 +39,7 @@ uint64_t card_block_bytes(uint64_t uploaded);
  * card's memory, 1/48 of which may be activations. A power of two. */
 int card_chunk(int n_sms, uint64_t bytes);
 
+/* The most: what a pass takes less where it rounds more, or is narrower, is not taken off. */
 uint64_t card_scratch_bytes(const struct pass_shape *shape);
 
 #endif

@@ -432,10 +432,8 @@ static void start(struct device *device, int head_dim, dim3 grid, const struct l
 				 tiling.stages * 2 * tiling.rows * layout.row_bytes;
 	}
 	if (head_dim > 4 * WARP) {
-		ALLOW_SHARED(device, (attend_kernel<KV, 2>), shared);
 		LAUNCH(device, (attend_kernel<KV, 2>), grid, THREADS, shared, lanes, tiling);
 	} else {
-		ALLOW_SHARED(device, (attend_kernel<KV, 1>), shared);
 		LAUNCH(device, (attend_kernel<KV, 1>), grid, THREADS, shared, lanes, tiling);
 	}
 }

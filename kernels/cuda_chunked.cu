@@ -199,10 +199,8 @@ bool cuda_chunked(struct device *device, const struct ssm_op *o)
 	if (o->n < CUDA_PREFILL_TOKENS || o->state_size > MAX_STATES)
 		return false;
 	if (device->options.math == MATH_FAST) {
-		ALLOW_SHARED(device, chunked_kernel<true>, shared);
 		LAUNCH(device, chunked_kernel<true>, grid, THREADS, shared, *o);
 	} else {
-		ALLOW_SHARED(device, chunked_kernel<false>, shared);
 		LAUNCH(device, chunked_kernel<false>, grid, THREADS, shared, *o);
 	}
 	return true;

@@ -55,7 +55,7 @@ struct device {
 	int capability; // 90
 	int n_sms;
 	bool overlaps;       // a kernel may start while the one before it ends: AWAIT_EARLIER()
-	uint64_t n_launches; // kernels started, or captured
+	uint64_t n_launches; // kernels started one by one: no replay of a recorded pass counts
 	bool one_by_one;     // tests: nothing is fused
 	size_t total_bytes;
 	cudaStream_t stream;
@@ -100,7 +100,8 @@ void cuda_look_lost(struct device *device);
 const char *cuda_lost(void); // by what; NULL = not
 
 /* Device memory for n * size bytes, contents undefined; NULL (and the device has failed) without
- * memory. Grows between passes only: a recorded pass holds its address. */
+ * memory. It may grow while a list runs, though recorded passes and kernels that were started hold
+ * its address: releasing waits for these kernels and drops those passes. */
 void *cuda_scratch(struct device *device, enum cuda_scratch_use use, size_t n, size_t size);
 
 /* n counters that stand at 0 before every kernel, or NULL: blocks of a launch take a number there,

@@ -182,7 +182,6 @@ template <typename KV> static void launch(struct device *device, const struct at
 {
 	dim3 grid(blocks_of(o->n, QUERIES), o->n_heads);
 	size_t shared = flash_bytes(o->head_dim);
-	ALLOW_SHARED(device, flash_kernel<KV>, shared);
 	LAUNCH(device, flash_kernel<KV>, grid, THREADS, shared, *o);
 }
 

@@ -220,7 +220,6 @@ static void launch(struct device *device, const struct attention_op *o)
 {
 	const size_t shared = (size_t)4 * KEYS * DIM * 2;
 	dim3 grid(blocks_of(o->n, QUERIES), o->n_heads);
-	ALLOW_SHARED(device, (flash_pipe_kernel<KV, DIM>), shared);
 	LAUNCH(device, (flash_pipe_kernel<KV, DIM>), grid, THREADS, shared, *o);
 }
 

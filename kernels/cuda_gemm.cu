@@ -1,9 +1,9 @@
 /*
  * Matrix products with many tokens. In fast math by cuBLASLt where it is there: BF16 weights as
  * they are stored, FP8 ones too from Ada on, with activations in E4M3 by the checkpoint's
- * input_scale; others (and those of several spans) unpacked to BF16 first. By tensor cores of our
- * own where it is not (cuda_pipe.cu). Else in F32 tile by tile: a block has 64 tokens x 128 rows,
- * and blocks that share weights run next to each other.
+ * input_scale; others (and those of several spans) unpacked to BF16 first; the router in F32. By
+ * tensor cores of our own where it is not (cuda_pipe.cu). Else in F32 tile by tile: a block has 64
+ * tokens x 128 rows, and blocks that share weights run next to each other.
  */
 #include "kernels/cuda_mma.cuh"
 #include "kernels/cuda_tile.cuh"
@@ -126,8 +126,8 @@ static bool library_codes(const struct device *device, const struct matrix *w)
 	return cuda_codes_allow(device, w) && w->input_scale > 0 && w->n_rows % 16 == 0;
 }
 
-/* p->w: the matrix where it is stored, or one in scratch without what is not kept; in E4M3 or BF16.
- * False: too large for that, or the device has failed. */
+/* p->w: the matrix where it is stored, or one in scratch without what is not kept; in p->type.
+ * False: too large for that, several spans in F32, or the device has failed. */
 static bool place_weights(struct device *device, const struct matrix *w, struct blas_product *p)
 {
 	size_t n = (size_t)w->n_rows * (size_t)w->n_columns;

@@ -40,14 +40,14 @@ struct cuda_graphs {
 
 /* ---- capturing ---- */
 
-/* The shadow has the device's scratch, which the noted pass has made large enough, and a stream of
- * its own. */
 static size_t free_bytes(void)
 {
 	size_t left = 0, total;
 	return cudaMemGetInfo(&left, &total) == cudaSuccess ? left : 0;
 }
 
+/* The shadow has the device's scratch, which the noted pass has made large enough, and a stream of
+ * its own. */
 static cudaGraphExec_t capture(struct cuda_graphs *g)
 {
 	struct device *shadow = &g->shadow;

@@ -19,7 +19,9 @@ extern "C" {
  * From Hopper on a kernel may start while the one before it ends. So every kernel begins with
  * AWAIT_EARLIER(): what earlier kernels wrote, and what they still read, is theirs until then. Only
  * a prefetch of weights stands before it (tests/style looks). */
-#define UNASKED_SHARED ((size_t)48 << 10) // more has to be asked for
+
+/* More has to be asked for: 48 KB less what a kernel declares beside it. */
+#define UNASKED_SHARED ((size_t)32 << 10)
 #ifdef __CUDACC__
 #define SHARED_DYNAMIC(name) extern __shared__ __align__(16) unsigned char name[]
 template <typename... P, typename... A>

@@ -12,17 +12,6 @@
 
 #include "kernels/cuda_kernel.cuh"
 
-/* More shared memory than the 48 KB that a kernel gets unasked. */
-#ifdef __CUDACC__
-#define ALLOW_SHARED(device, kernel, bytes)                                                        \
-	cuda_failed(                                                                                   \
-		device,                                                                                    \
-		cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes)),   \
-		"shared memory of " #kernel)
-#else
-#define ALLOW_SHARED(device, kernel, bytes) ((void)(bytes))
-#endif
-
 /* Two values as BF16, the first in the lower half. */
 static __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
 {

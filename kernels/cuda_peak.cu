@@ -73,7 +73,7 @@ extern "C" void cuda_fill_random(struct device *device, void *memory, size_t byt
 		   (int64_t)(bytes / sizeof(uint32_t)));
 }
 
-extern "C" void cuda_read_all(struct device *device, const void *memory, size_t bytes)
+static void read_all(struct device *device, const void *memory, size_t bytes)
 {
 	LAUNCH(device, read_kernel, device->n_sms * BLOCKS, THREADS, 0, (const uint4 *)memory,
 		   (int64_t)(bytes / sizeof(uint4)), (unsigned *)NULL);
@@ -88,7 +88,7 @@ extern "C" double cuda_read_rate(struct device *device, const void *memory, size
 	for (int run = 0; run < 4 && !failed && !device->failed; run++) { // the first one warms up
 		float ms = 0;
 		cudaEventRecord(from, device->stream);
-		cuda_read_all(device, memory, bytes);
+		read_all(device, memory, bytes);
 		cudaEventRecord(to, device->stream);
 		failed = cuda_failed(device, cudaStreamSynchronize(device->stream), "reading memory") ||
 				 cudaEventElapsedTime(&ms, from, to) != cudaSuccess;

@@ -251,7 +251,8 @@ static __device__ void conclude(const struct pick_task &task)
 }
 
 /* Block (part, lane). */
-static __global__ void __launch_bounds__(THREADS) parts_kernel(struct lanes<pick_task> lanes)
+static __global__ void __launch_bounds__(THREADS)
+	parts_kernel(const __grid_constant__ struct lanes<pick_task> lanes)
 {
 	AWAIT_EARLIER();
 	const struct pick_task &task = lanes.at[blockIdx.y];
@@ -446,7 +447,8 @@ static __device__ void find_bins(const struct pick_task &task)
 }
 
 /* Block (part, lane). */
-static __global__ void __launch_bounds__(THREADS) bins_kernel(struct lanes<pick_task> lanes)
+static __global__ void __launch_bounds__(THREADS)
+	bins_kernel(const __grid_constant__ struct lanes<pick_task> lanes)
 {
 	AWAIT_EARLIER();
 	__shared__ struct masses masses;
@@ -688,7 +690,8 @@ static __device__ void decide(const struct pick_task &task, uint64_t base)
 }
 
 /* Block (part, lane): argmax of z + noise over what is left. */
-static __global__ void __launch_bounds__(THREADS) draw_kernel(struct lanes<pick_task> lanes)
+static __global__ void __launch_bounds__(THREADS)
+	draw_kernel(const __grid_constant__ struct lanes<pick_task> lanes)
 {
 	AWAIT_EARLIER();
 	const struct pick_task &task = lanes.at[blockIdx.y];

@@ -199,7 +199,6 @@ template <enum pipe_kind K> static void launch(struct device *device, const stru
 	size_t shared = PIPE_SHARED + sizeof(struct pipe_tokens);
 	dim3 grid(op->plan.tiles ? op->plan.max_tiles : blocks_of(op->n, PIPE_TOKENS),
 			  blocks_of(op->m.n_rows, PIPE_ROWS));
-	ALLOW_SHARED(device, pipe_kernel<K>, shared);
 	LAUNCH(device, pipe_kernel<K>, grid, PIPE_THREADS, shared, *op);
 }
 

@@ -2,7 +2,8 @@
  * Operations over many tokens: tensor cores where fast math allows, tiles that read a weight once
  * for 64 tokens everywhere. Each takes an operation that its decode kernel would do slowly, or
  * answers false and has done nothing. Results agree with decode but for the order of sums and, in
- * fast math, activations rounded to BF16.
+ * fast math, for what is rounded: activations to BF16, or to E4M3 beside FP8 weights where that is
+ * faster (cuda_gemm.cu, cuda_grouped.cu), and what experts put out to BF16.
  */
 #ifndef KERNELS_CUDA_PREFILL_H
 #define KERNELS_CUDA_PREFILL_H
@@ -15,8 +16,8 @@
 extern "C" {
 #endif
 
-/* Whether products with this matrix round activations to BF16: fast math, and weights that are BF16
- * without a loss (up to a scale). */
+/* Whether products with this matrix round activations, to BF16 at least: fast math, and weights
+ * that are BF16 without a loss (up to a scale). */
 static inline bool cuda_narrow(const struct device *device, const struct matrix *m)
 {
 	return device->options.math == MATH_FAST &&

@@ -15,7 +15,8 @@ extern const struct profiler cuda_profiler;
 extern "C" {
 #endif
 
-/* True between start and stop: passes are run as they come. The three below do nothing else. */
+/* True between start and stop: passes are run as they come. Otherwise list, group and finish do
+ * nothing. */
 bool cuda_profiling(const struct device *device);
 void cuda_profile_list(struct device *device); // a list is about to run
 void cuda_profile_group(struct device *device, const struct cuda_list *list, size_t from, size_t n);
@@ -26,7 +27,6 @@ void cuda_profile_close(struct device *device);
 
 void cuda_delay(struct device *device, uint64_t ns); // the stream waits; nothing on the shim
 void cuda_fill_random(struct device *device, void *memory, size_t bytes); // BF16 below 2
-void cuda_read_all(struct device *device, const void *memory, size_t bytes);
 
 /* Bytes a second of reading this memory, the best of a few times; 0 and a failed device, or no
  * time at all. Waits for the stream. */
