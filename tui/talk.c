@@ -166,16 +166,22 @@ static bool take_back(struct talk *talk, const struct event *event)
 	if (!wanted || talk->replay || talk->reply.completion_tokens > 0 || last == NO_MESSAGE ||
 		conversation->messages[last].role != CHAT_USER)
 		return false;
+	bool again = talk->retried && talk->branches.fresh; // the way before it has the message too
 	text_clear(&talk->taken_back);
 	text_append(&talk->taken_back, conversation->messages[last].text,
 				conversation->messages[last].text_length);
 	conversation_undo(conversation);
 	transcript_undo(&talk->transcript, false);
 	branches_taken_back(talk);
+	again = again && branches_show(talk, talk->branches.active, NULL) == 0;
+	if (again)
+		text_clear(&talk->taken_back);
 	if (event->stop.reason == STOP_STOPPED)
-		talk_say(talk, "stopped before the first token; the message is taken back");
+		talk_say(talk, "stopped before the first token; the %s",
+				 again ? "answer before stays" : "message is taken back");
 	else if (strncmp(text_chars(&talk->notice), "error: ", 7) == 0) // what EV_ERROR said
-		text_add(&talk->notice, " (the message is taken back)");
+		text_add(&talk->notice,
+				 again ? " (the answer before stays)" : " (the message is taken back)");
 	return true;
 }
 
@@ -199,6 +205,7 @@ static void stopped(struct talk *talk, const struct event *event)
 	talk->progress = (struct progress){0};
 	transcript_stop(&talk->transcript);
 	bool taken_back = take_back(talk, event);
+	talk->retried = false;
 	if (event->stop.reason == STOP_STOPPED && !taken_back)
 		talk_say(talk, "stopped; the text is kept");
 	else if (event->stop.reason == STOP_LENGTH)
@@ -233,7 +240,7 @@ static void failed(struct talk *talk, const char *text)
 {
 	bool card = talk->running && strstr(text, "the card ");
 	talk_say(talk, "error: %s%s", text,
-			 card ? "; the conversation is kept, :device cpu goes on with it" : "");
+			 card ? "; the conversation is kept, :device cpu goes on with it: then :retry" : "");
 }
 
 void talk_init(struct talk *talk, struct engine *engine)
@@ -478,6 +485,7 @@ int talk_retry(struct talk *talk, struct error *err)
 	snprintf(note, sizeof note, "again, seed %llu",
 			 (unsigned long long)talk->settings.sampling.seed);
 	int result = send(talk, text_chars(&text), text.length, note, err);
+	talk->retried = result == 0;
 	if (result == 0 && talk->seed_fixed)
 		talk_say(talk, "the seed is fixed, so the same answer comes again: :set seed random");
 	text_free(&text);

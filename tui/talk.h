@@ -57,6 +57,7 @@ struct talk {
 	/* The text of a turn that ended before its first token: it left the conversation again, and the
 	 * owner may offer it for another try (and empties this). */
 	struct text taken_back;
+	bool retried;                             // the turn that runs answers a message again
 	char typed[MAX_TYPED][BUDGET_NAME_BYTES]; // widths that have written, by their text
 	int n_typed;
 	struct text notice;       // the newest message for the user, one line

@@ -626,7 +626,7 @@ static void test_tree(void **state)
 	answer(&f);
 	assert_int_equal(f.talk.branches.n, 4); // the way has grown
 
-	// a way of which nothing comes goes again
+	// a way of which nothing comes goes again, and the answer before it stays
 	OK(talk_retry(&f.talk, &err));
 	assert_int_equal(f.talk.branches.n, 5);
 	assert_int_equal(talk_walk_branches(&f.talk, WALK_NEXT, &nothing), -1); // it is being written
@@ -637,8 +637,9 @@ static void test_tree(void **state)
 	drain(&f);
 	assert_int_equal(f.talk.branches.n, 4);
 	assert_int_equal(f.talk.branches.active, 2);
-	OK(talk_walk_branches(&f.talk, WALK_UNDO, &err));
 	assert_int_equal(f.talk.conversation.active, f.talk.branches.items[2].leaf);
+	assert_string_equal(text_chars(&f.talk.notice),
+						"stopped before the first token; the answer before stays");
 	OK(talk_new(&f.talk, &err));
 	assert_int_equal(f.talk.branches.n, 0);
 	close_model(&f);
