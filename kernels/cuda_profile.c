@@ -316,10 +316,11 @@ static int peaks(struct device *device, struct peaks *out, struct error *err)
 		room.side *= 2;
 	if (room.bytes < 8 * (size_t)room.side * (size_t)room.side) // two in BF16, one in F32
 		return 0;
-	if (cudaMalloc(&memory, room.bytes) != cudaSuccess) {
+	cudaError_t error = cudaMalloc(&memory, room.bytes);
+	if (error != cudaSuccess) {
 		cudaGetLastError();
-		return fail(err, "measuring the card's peaks: no %zu MB of it are left",
-					room.bytes / 1000000);
+		return fail(err, "measuring the card's peaks needs %zu MB of it: %s", room.bytes / 1000000,
+					cudaGetErrorString(error));
 	}
 	room.memory = memory;
 	cuda_fill_random(device, memory, room.bytes);
